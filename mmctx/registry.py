@@ -1,0 +1,17 @@
+"""Registries of mmctx, children of mmengine's.
+
+With them `type='mmctx.ContextualConvNeXt'` works from any OpenMMLab config. The modules behind a
+registry are imported on its first look-up, so that importing `mmctx` stays quick.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='mmctx',
+    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses'],
+)

@@ -1,0 +1,69 @@
+"""Packaging of mmctx: ranges here, the exact versions that are tested in constraints.txt."""
+
+import os
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+# mmcv is required too but not named: the distributions `mmcv` and `mmcv-lite` hold the same Python
+# package, so asking pip for one overwrites a user's own build of the other.
+DETECTION = ['mmdet>=3.1.0,<3.4.0']
+VIDEO = ['mmaction2>=1.2.0,<1.3.0']
+LITE = ['mmcv-lite>=2.0.1,<2.2.0']
+DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6']
+
+
+class BuildPyWithConfigs(build_py):
+    """Put `configs/` and `tools/` where mmengine and mim look for them, `mmctx/.mim/`."""
+
+    def run(self):
+        super().run()
+        editable = getattr(self, 'editable_mode', False)
+        package = ROOT if editable else Path(self.build_lib)
+        for name in ('configs', 'tools'):
+            target = package / 'mmctx' / '.mim' / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_symlink():
+                target.unlink()
+            elif target.exists():
+                shutil.rmtree(target)
+            if editable:
+                target.symlink_to(os.path.relpath(ROOT / name, target.parent))
+            else:
+                ignored = shutil.ignore_patterns('__pycache__', '*.pyc')
+                shutil.copytree(ROOT / name, target, ignore=ignored)
+
+
+version = {}
+exec((ROOT / 'mmctx' / 'version.py').read_text(), version)
+
+setup(
+    name='mmctx',
+    version=version['__version__'],
+    description='Contextual Convolutional Networks for mmpretrain, mmdet and mmaction2',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    packages=find_packages(include=['mmctx', 'mmctx.*']),
+    cmdclass={'build_py': BuildPyWithConfigs},
+    python_requires='>=3.10',
+    install_requires=[
+        'numpy',
+        'torch>=2.1',
+        'torchvision>=0.16',
+        'mmengine>=0.10.0,<1.0.0',
+        'mmpretrain>=1.0.0,<1.3.0',
+        # mmengine resolves `_base_ = 'mmdet::...'` through pkg_resources, which later versions dropped.
+        'setuptools<82',
+    ],
+    extras_require={
+        'det': DETECTION,
+        'video': VIDEO,
+        'lite': LITE,
+        'all': DETECTION + VIDEO + LITE,
+        'dev': DEV,
+    },
+)
