@@ -56,7 +56,7 @@ setup(
         'torchvision>=0.16',
         'mmengine>=0.10.0,<1.0.0',
         'mmpretrain>=1.0.0,<1.3.0',
-        # mmengine resolves `_base_ = 'mmdet::...'` through pkg_resources, which later versions dropped.
+        # mmengine finds `mmdet::` configs through pkg_resources, which later versions dropped.
         'setuptools<82',
     ],
     extras_require={

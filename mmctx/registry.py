@@ -7,6 +7,7 @@ registry are imported on its first look-up, so that importing `mmctx` stays quic
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -14,4 +15,22 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope='mmctx',
     locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses'],
+)
+DATASETS = Registry(
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope='mmctx',
+    locations=['mmctx.datasets.coco'],
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optim wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='mmctx',
+    locations=['mmctx.optim'],
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    scope='mmctx',
+    locations=['mmctx.layers'],
 )

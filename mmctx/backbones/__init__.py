@@ -1,1 +1,9 @@
+"""Contextual backbones."""
 
+from mmctx import compat
+
+compat.install_runtime()
+
+from .contextual_convnext import ContextualConvNeXt  # noqa: E402
+
+__all__ = ['ContextualConvNeXt']

@@ -1,1 +1,14 @@
+"""Contextualizing layers, contextual convolutions and what joins them to vanilla blocks."""
 
+from .contextual_block import forward_contextual_block, make_contextual, with_zeroed_predictors
+from .contextual_conv import ContextualConv2d
+from .contextualizing import Contextualizing, StageContext
+
+__all__ = [
+    'ContextualConv2d',
+    'Contextualizing',
+    'StageContext',
+    'forward_contextual_block',
+    'make_contextual',
+    'with_zeroed_predictors',
+]

@@ -1,0 +1,52 @@
+"""Classifiers around contextual backbones."""
+
+import torch
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+
+def build_classifier(backbone: dict) -> ImageClassifier:
+    """Build mmpretrain's `ImageClassifier` around a contextual backbone.
+
+    Args:
+        backbone (dict): Config of the backbone, for example
+            `dict(type='mmctx.ContextualConvNeXt', arch='tiny')`; its `out_type` is set here.
+
+    Returns:
+        ImageClassifier: With the head and the stage-wise loss that match, and ImageNet's
+        normalisation.
+    """
+    return MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(backbone, out_type='logits'),
+            head=dict(type='mmctx.ContextualClsHead'),
+            data_preprocessor=dict(
+                mean=[123.675, 116.28, 103.53],
+                std=[58.395, 57.12, 57.375],
+                to_rgb=True,
+                num_classes=backbone.get('num_classes', 1000),
+            ),
+        )
+    )
+
+
+def stage_logits(classifier: ImageClassifier, inputs: Tensor) -> tuple[Tensor, ...]:
+    """What each stage thinks of the images.
+
+    Args:
+        classifier (ImageClassifier): Of `build_classifier`, or of a config like it.
+        inputs (Tensor): Normalised images, (B, 3, H, W).
+
+    Returns:
+        tuple[Tensor, ...]: Logits of the four stages, already divided by τ, (B, N₁) each in class
+        order, −inf for classes no longer considered.
+
+    Raises:
+        ValueError: The classifier's backbone does not give logits.
+    """
+    if getattr(classifier.backbone, 'out_type', None) != 'logits':
+        raise ValueError("stage_logits needs a contextual backbone with out_type='logits'")
+    logits: tuple[torch.Tensor, ...] = classifier.extract_feat(inputs)
+    return logits

@@ -1,0 +1,84 @@
+"""Contextual convolutions inside vanilla residual blocks, whose own code stays as it is."""
+
+import torch.nn as nn
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mmctx.registry import WEIGHT_INITIALIZERS
+
+from .contextual_conv import ContextualConv2d
+
+
+def make_contextual(block: nn.Module, conv_name: str, **context) -> None:
+    """Replace a block's convolution by a contextual one of the same shape and parameter names.
+
+    Args:
+        block (nn.Module): A residual block, changed in place.
+        conv_name (str): Attribute of the block that holds its `nn.Conv2d`.
+        **context: The contextual arguments of `ContextualConv2d`.
+    """
+    conv = getattr(block, conv_name)
+    contextual = ContextualConv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        conv.bias is not None,
+        **context,
+    )
+    contextual.load_state_dict(conv.state_dict(), strict=False)
+    setattr(block, conv_name, contextual)
+
+
+def forward_contextual_block(
+    block: nn.Module, conv_name: str, x: Tensor, prior: Tensor | None
+) -> Tensor:
+    """Run a residual block, handing the prior to its convolution if that is contextual.
+
+    Args:
+        block (nn.Module): A residual block with OpenMMLab's `with_cp` (gradient checkpointing).
+        conv_name (str): Attribute of the block that holds the convolution.
+        x (Tensor): (B, C, H, W).
+        prior (Tensor, optional): (B, P), not used by a vanilla block.
+
+    Returns:
+        Tensor: What the block makes of x.
+    """
+    conv = getattr(block, conv_name)
+    if not isinstance(conv, ContextualConv2d):
+        return block(x)
+
+    def run(x: Tensor, prior: Tensor) -> Tensor:
+        with conv.given(prior):
+            return block(x)
+
+    if not (block.with_cp and x.requires_grad):
+        return run(x, prior)
+    # The block's own checkpointing would recompute it when the prior is gone.
+    block.with_cp = False
+    try:
+        return checkpoint(run, x, prior, use_reentrant=False)
+    finally:
+        block.with_cp = True
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class ZeroPredictors:
+    """Initializer that zeroes the last layer of every contextual predictor of a module.
+
+    mmengine's initializers for `Conv2d` and `Linear` reach those layers too.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        for layer in module.modules():
+            if isinstance(layer, ContextualConv2d):
+                layer.zero_predictors()
+
+
+def with_zeroed_predictors(init_cfg: dict | list[dict] | None) -> list[dict]:
+    """Add `ZeroPredictors` to an init_cfg; mmengine applies pretrained weights after all of it."""
+    init_cfg = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
+    return [*init_cfg, dict(type='mmctx.ZeroPredictors')]

@@ -1,0 +1,151 @@
+"""The contextualizing layers: score the considered classes, keep the likely ones, merge them."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmpretrain.models.utils import build_norm_layer
+from torch import Tensor
+
+from .contextual_conv import VECTOR_NORMS
+
+SELECTIONS = ('reduce', 'rerank')
+MERGED_HIDDEN = 128
+
+
+class StageContext(NamedTuple):
+    """What one stage concludes.
+
+    Attributes:
+        logits (Tensor): s/τ in class order, (B, N₁); −inf for classes no longer considered.
+        kept (Tensor, optional): Whether a class stays considered, (B, N₁), bool. None after the
+            last stage.
+        prior (Tensor, optional): For the next stage's convolutions, (B, P). None after the last.
+    """
+
+    logits: Tensor
+    kept: Tensor | None
+    prior: Tensor | None
+
+
+class Contextualizing(BaseModule):
+    """Classifying and merging after each stage over one table of class embeddings (Sec. 3.2).
+
+    Nothing is sorted or gathered: the considered set is a mask over the N₁ classes, and merging, a
+    mean over a set, a product with that mask.
+
+    Args:
+        in_channels (Sequence[int]): Channels of the feature map of each stage that classifies.
+        prior_channels (Sequence[int]): Length of the prior of each of the first three stages.
+        num_classes (int): N₁. Defaults to 1000.
+        considered (Sequence[int]): N₂, N₃, N₄. Defaults to (500, 200, 50).
+        embed_dims (int): Width d of the class embeddings. Defaults to 256.
+        selection (str): `reduce`, the considered set really shrinks, or `rerank`, every stage
+            scores all classes and only the prior narrows. Defaults to `reduce`.
+        hidden_ratio (int): Channels over hidden features in classifying. Defaults to 1.
+        norm (str): Norm in classifying, `LN` or `BN`. Defaults to `LN`.
+
+    Raises:
+        ValueError: The considered numbers do not shrink from N₁, or are not one for each prior, or
+            `selection` or `norm` is unknown.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        prior_channels: Sequence[int],
+        num_classes: int = 1000,
+        considered: Sequence[int] = (500, 200, 50),
+        embed_dims: int = 256,
+        selection: str = 'reduce',
+        hidden_ratio: int = 1,
+        norm: str = 'LN',
+    ):
+        super().__init__()
+        _check_considered(num_classes, considered, len(prior_channels))
+        if selection not in SELECTIONS:
+            raise ValueError(f'selection should be one of {SELECTIONS}, got {selection!r}')
+        if norm not in VECTOR_NORMS:
+            raise ValueError(f'norm should be one of {list(VECTOR_NORMS)}, got {norm!r}')
+        self.considered = tuple(considered)
+        self.selection = selection
+        self.embeddings = nn.Embedding(num_classes, embed_dims)
+        nn.init.normal_(self.embeddings.weight, std=0.02)
+        # log(1/τ)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.classifying = nn.ModuleList()
+        for channels in in_channels:
+            hidden = channels // hidden_ratio
+            self.classifying.append(
+                nn.Sequential(
+                    nn.Linear(channels, hidden),
+                    build_norm_layer(VECTOR_NORMS[norm], hidden),
+                    nn.ReLU(inplace=True),
+                    nn.Linear(hidden, embed_dims),
+                )
+            )
+        hidden = max(embed_dims // 4, MERGED_HIDDEN)
+        self.merging = nn.ModuleList(
+            nn.ModuleDict(
+                dict(each=_merging_step(embed_dims, hidden), joint=_merging_step(hidden, channels))
+            )
+            for channels in prior_channels
+        )
+
+    def forward(self, x: Tensor, stage: int, kept: Tensor | None = None) -> StageContext:
+        """Classify the features of a stage and, but for the last, make the next stage's prior.
+
+        Args:
+            x (Tensor): Features, (B, C, H, W).
+            stage (int): Which of the stages, from 0.
+            kept (Tensor, optional): What the stage before kept. Defaults to None, all classes.
+
+        Returns:
+            StageContext: Scores, kept classes and prior.
+        """
+        logits = self.classify(x, stage)
+        if self.selection == 'reduce' and kept is not None:
+            logits = logits.masked_fill(~kept, -math.inf)
+        if stage == len(self.merging):
+            return StageContext(logits, None, None)
+        top = logits.detach().topk(self.considered[stage], dim=1).indices
+        kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, True)
+        return StageContext(logits, kept, self.merge(kept, stage))
+
+    def classify(self, x: Tensor, stage: int) -> Tensor:
+        """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
+        image = self.classifying[stage](x.mean((2, 3)))  # [B, d]
+        # Half precision cannot tell likely classes apart at the top of the ranking.
+        with torch.autocast(x.device.type, enabled=False):
+            image = F.normalize(image.to(torch.promote_types(image.dtype, torch.float32)), dim=1)
+            classes = F.normalize(self.embeddings.weight.to(image.dtype), dim=1)
+            return image @ classes.t() * self.logit_scale.exp()
+
+    def merge(self, kept: Tensor, stage: int) -> Tensor:
+        """Prior (B, P) from the embeddings of the classes kept, (B, N₁)."""
+        each = self.merging[stage]['each'](self.embeddings.weight)  # [N₁, 128]
+        mean = kept.to(each.dtype) @ each / self.considered[stage]
+        return self.merging[stage]['joint'](mean)
+
+
+def _merging_step(in_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_features, out_features),
+        build_norm_layer(VECTOR_NORMS['LN'], out_features),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _check_considered(num_classes: int, considered: Sequence[int], stages: int) -> None:
+    if len(considered) != stages:
+        raise ValueError(f'considered needs {stages} numbers, got {tuple(considered)}')
+    for before, after in zip((num_classes, *considered), considered):
+        if not 1 <= after <= before:
+            raise ValueError(
+                f'considered={tuple(considered)} of num_classes={num_classes}: {after} classes '
+                f'cannot be kept of {before}'
+            )

@@ -1,0 +1,95 @@
+"""Front door of the contextual convolution: checks its arguments and picks a back end."""
+
+import os
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn.modules.utils import _pair
+
+from .reference import contextual_conv2d_reference
+from .sampling import output_size
+from .tapwise import contextual_conv2d_tapwise
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {
+    'reference': contextual_conv2d_reference,
+    'tapwise': contextual_conv2d_tapwise,
+}
+BACKEND_VARIABLE = 'MMCTX_BACKEND'
+
+
+def contextual_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    offset: Tensor | None = None,
+    weight_delta: Tensor | None = None,
+    mask: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    backend: str | None = None,
+) -> Tensor:
+    """Convolve with a sampling grid for each pixel and a kernel for each image.
+
+    y(p) = Σ_k m(k) · (w(k) + Δw(k)) · x(p + g(k) + Δp(k)), Eq. 4 of "Contextual Convolutional
+    Networks", with DCNv2's modulation m where a mask is given. Samples are bilinear and zero
+    outside the image. Depthwise where the weight has one input channel for each output channel
+    (C_out = C_in, second axis 1), dense otherwise.
+
+    Args:
+        x (Tensor): Images, (B, C_in, H, W).
+        weight (Tensor): Static kernel w: (C, 1, kh, kw) depthwise, (C_out, C_in, kh, kw) dense.
+        bias (Tensor, optional): (C_out,). Defaults to None.
+        offset (Tensor, optional): Δp in pixels of x, (B, 2·kh·kw, H_out, W_out), interleaved
+            (Δy, Δx) for the taps in row-major order, as torchvision's. Defaults to None, zero.
+        weight_delta (Tensor, optional): Δw: (B, C, 1, kh, kw) depthwise; (B, 1, C_in, kh, kw)
+            dense, shared by all output channels. Defaults to None, zero.
+        mask (Tensor, optional): m, (B, kh·kw, H_out, W_out). Defaults to None, one.
+        stride (int | tuple[int, int]): In pixels. Defaults to 1.
+        padding (int | tuple[int, int]): In pixels, of zeros. Defaults to 0.
+        dilation (int | tuple[int, int]): Between taps, in pixels. Defaults to 1.
+        backend (str, optional): `reference` or `tapwise`. Defaults to None: what the environment
+            variable MMCTX_BACKEND names, else `tapwise`.
+
+    Returns:
+        Tensor: (B, C_out, H_out, W_out), of x's type. Positions are computed in float32 at least.
+
+    Raises:
+        ValueError: A shape does not fit the others, the kernel does not fit the padded image, or
+            no back end has that name.
+    """
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation)
+    name = backend or os.environ.get(BACKEND_VARIABLE) or 'tapwise'
+    if name not in BACKENDS:
+        raise ValueError(
+            f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}'
+        )
+    return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, stride, padding, dilation)
+
+
+def _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation):
+    if x.ndim != 4 or weight.ndim != 4:
+        raise ValueError(f'x and weight need 4 axes, got {tuple(x.shape)}, {tuple(weight.shape)}')
+    batch, channels, *size = x.shape
+    out_channels, in_channels, *kernel = weight.shape
+    depthwise = in_channels == 1 and out_channels == channels
+    if in_channels != channels and not depthwise:
+        raise ValueError(
+            f'weight {tuple(weight.shape)} is neither depthwise nor dense for {channels} channels'
+        )
+    out_size = output_size(size, kernel, stride, padding, dilation)
+    if min(out_size) < 1:
+        raise ValueError(f'a {kernel} kernel does not fit an image of {size} padded by {padding}')
+    taps = kernel[0] * kernel[1]
+    delta_channels = (channels, 1) if depthwise else (1, channels)
+    expected = {
+        'bias': (bias, (out_channels,)),
+        'offset': (offset, (batch, 2 * taps, *out_size)),
+        'weight_delta': (weight_delta, (batch, *delta_channels, *kernel)),
+        'mask': (mask, (batch, taps, *out_size)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f'{name} should be of shape {shape}, got {tuple(tensor.shape)}')

@@ -1,0 +1,52 @@
+"""The contextual convolution written out: every sampled value held in memory, then one product.
+
+Slow and large, but each line is a term of Eq. 4; other back ends are held to it.
+"""
+
+import torch
+from torch import Tensor
+
+from .sampling import Pair, bilinear_corners, output_size, tap_positions
+
+
+def contextual_conv2d_reference(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor | None,
+    weight_delta: Tensor | None,
+    mask: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Tensor:
+    """See `mmctx.ops.contextual_conv2d`, which checks the arguments."""
+    batch, channels, *size = x.shape
+    kernel = weight.shape[-2:]
+    out_size = output_size(size, kernel, stride, padding, dilation)
+    position_type = torch.promote_types(x.dtype, torch.float32)
+    y, x_position = tap_positions(
+        size, kernel, stride, padding, dilation, offset, x.device, position_type
+    )
+    indices, corners = bilinear_corners(y, x_position, size)  # [B or 1, K, H_out, W_out, 4]
+    indices = indices.flatten(1).expand(batch, -1)  # [B, K·H_out·W_out·4]
+    pixels = x.flatten(2).gather(2, indices[:, None].expand(-1, channels, -1))
+    pixels = pixels.view(batch, channels, -1, out_size[0] * out_size[1], 4)
+    sampled = (pixels * corners.flatten(2, 3)[:, None]).sum(-1)  # [B, C, K, H_out·W_out]
+    if mask is not None:
+        sampled = sampled * mask.flatten(2)[:, None]
+
+    kernels = weight.flatten(2)  # [C_out, C_in / groups, K]
+    deltas = None if weight_delta is None else weight_delta.flatten(3).to(sampled.dtype)
+    if weight.shape[1] == 1 and channels > 1:
+        kernels = kernels[None, :, 0].to(sampled.dtype)  # [1, C, K]
+        if deltas is not None:
+            kernels = kernels + deltas[:, :, 0]
+        out = torch.einsum('bckp,bck->bcp', sampled, kernels.expand(batch, -1, -1))
+    else:
+        out = torch.einsum('bikp,oik->bop', sampled, kernels.to(sampled.dtype))
+        if deltas is not None:
+            out = out + torch.einsum('bikp,bik->bp', sampled, deltas[:, 0])[:, None]
+    if bias is not None:
+        out = out + bias.to(out.dtype)[:, None]
+    return out.to(x.dtype).unflatten(2, out_size)

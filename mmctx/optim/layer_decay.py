@@ -1,0 +1,31 @@
+"""Layer-wise learning rates for classifiers and detectors alike."""
+
+from functools import partial
+
+import torch.nn as nn
+from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
+
+from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
+    """mmpretrain's layer-wise decay for any model whose `backbone` knows its layers' depth.
+
+    mmpretrain's asks the whole model, which a detector cannot answer; mmdet's decays the weight of
+    τ and of the class embeddings, which Contextual ConvNeXt's recipe does not. Options are those of
+    mmpretrain's (`layer_decay_rate`, `flat_decay_mult`, `custom_keys`, …).
+    """
+
+    def add_params(
+        self,
+        params: list[dict],
+        module: nn.Module,
+        prefix: str = '',
+        get_layer_depth=None,
+        **kwargs,
+    ) -> None:
+        """Add a group for every trainable parameter of `module` to `params`, in place."""
+        if get_layer_depth is None and not hasattr(module, 'get_layer_depth'):
+            get_layer_depth = partial(module.backbone.get_layer_depth, prefix='backbone.')
+        super().add_params(params, module, prefix, get_layer_depth, **kwargs)
