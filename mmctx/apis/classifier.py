@@ -20,6 +20,7 @@ def build_classifier(backbone: dict) -> ImageClassifier:
     return MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
+            _scope_='mmpretrain',
             backbone=dict(backbone, out_type='logits'),
             head=dict(type='mmctx.ContextualClsHead'),
             data_preprocessor=dict(

@@ -13,7 +13,8 @@ def make_contextual(block: nn.Module, conv_name: str, **context) -> None:
     """Replace a block's convolution by a contextual one of the same shape and parameter names.
 
     Args:
-        block (nn.Module): A residual block, changed in place.
+        block (nn.Module): A residual block with OpenMMLab's `with_cp` (gradient checkpointing),
+            changed in place.
         conv_name (str): Attribute of the block that holds its `nn.Conv2d`.
         **context: The contextual arguments of `ContextualConv2d`.
     """
@@ -31,6 +32,8 @@ def make_contextual(block: nn.Module, conv_name: str, **context) -> None:
     )
     contextual.load_state_dict(conv.state_dict(), strict=False)
     setattr(block, conv_name, contextual)
+    # Checkpointing moves out of the block, which would recompute itself when the prior is gone.
+    block.context_cp, block.with_cp = block.with_cp, False
 
 
 def forward_contextual_block(
@@ -39,7 +42,7 @@ def forward_contextual_block(
     """Run a residual block, handing the prior to its convolution if that is contextual.
 
     Args:
-        block (nn.Module): A residual block with OpenMMLab's `with_cp` (gradient checkpointing).
+        block (nn.Module): A residual block.
         conv_name (str): Attribute of the block that holds the convolution.
         x (Tensor): (B, C, H, W).
         prior (Tensor, optional): (B, P), not used by a vanilla block.
@@ -55,14 +58,9 @@ def forward_contextual_block(
         with conv.given(prior):
             return block(x)
 
-    if not (block.with_cp and x.requires_grad):
-        return run(x, prior)
-    # The block's own checkpointing would recompute it when the prior is gone.
-    block.with_cp = False
-    try:
+    if block.context_cp and x.requires_grad:
         return checkpoint(run, x, prior, use_reentrant=False)
-    finally:
-        block.with_cp = True
+    return run(x, prior)
 
 
 @WEIGHT_INITIALIZERS.register_module()

@@ -35,8 +35,8 @@ class StageContext(NamedTuple):
 class Contextualizing(BaseModule):
     """Classifying and merging after each stage over one table of class embeddings (Sec. 3.2).
 
-    Nothing is sorted or gathered: the considered set is a mask over the N₁ classes, and merging, a
-    mean over a set, a product with that mask.
+    Nothing is permuted: the considered set is a mask over the N₁ classes in class order, since
+    cross entropy and the mean in merging do not depend on an order.
 
     Args:
         in_channels (Sequence[int]): Channels of the feature map of each stage that classifies.
@@ -112,9 +112,9 @@ class Contextualizing(BaseModule):
             logits = logits.masked_fill(~kept, -math.inf)
         if stage == len(self.merging):
             return StageContext(logits, None, None)
-        top = logits.detach().topk(self.considered[stage], dim=1).indices
-        kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, True)
-        return StageContext(logits, kept, self.merge(kept, stage))
+        top = logits.detach().topk(self.considered[stage], dim=1).indices  # [B, N]
+        kept = torch.zeros_like(logits, dtype=torch.bool).scatter(1, top, 1)
+        return StageContext(logits, kept, self.merge(top, stage))
 
     def classify(self, x: Tensor, stage: int) -> Tensor:
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
@@ -125,11 +125,17 @@ class Contextualizing(BaseModule):
             classes = F.normalize(self.embeddings.weight.to(image.dtype), dim=1)
             return image @ classes.t() * self.logit_scale.exp()
 
-    def merge(self, kept: Tensor, stage: int) -> Tensor:
-        """Prior (B, P) from the embeddings of the classes kept, (B, N₁)."""
-        each = self.merging[stage]['each'](self.embeddings.weight)  # [N₁, 128]
-        mean = kept.to(each.dtype) @ each / self.considered[stage]
-        return self.merging[stage]['joint'](mean)
+    def merge(self, top: Tensor, stage: int) -> Tensor:
+        """Prior (B, P) from the embeddings of the classes kept, (B, N) indices."""
+        layers, classes = self.merging[stage], self.embeddings.weight
+        if top.numel() < len(classes):
+            mean = layers['each'](classes[top]).mean(1)
+        else:
+            # Each class once rather than once an image: a mean over a set is a product.
+            each = layers['each'](classes)  # [N₁, 128]
+            share = each.new_zeros(len(top), len(classes)).scatter(1, top, 1 / top.shape[1])
+            mean = share @ each
+        return layers['joint'](mean)
 
 
 def _merging_step(in_features: int, out_features: int) -> nn.Sequential:

@@ -1,0 +1,60 @@
+"""Parameters and multiply-adds of a configured model."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+from mmengine.analysis import FlopAnalyzer, parameter_count
+
+
+class Complexity(NamedTuple):
+    """Size and cost of a model.
+
+    Attributes:
+        params (int): Parameters of the whole model.
+        flops (int): Multiply-adds of one forward pass of one image.
+    """
+
+    params: int
+    flops: int
+
+
+def _count_sampled_depthwise_conv(inputs, outputs) -> int:
+    """K multiply-adds for an output value, as of the convolution that it replaces.
+
+    The four that blend a sample are left out, as is the custom for deformable convolutions.
+    """
+    taps = inputs[1].type().sizes()[0]
+    batch, pixels, channels = outputs[0].type().sizes()
+    return taps * batch * pixels * channels
+
+
+def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
+    """Count the parameters and the multiply-adds of a model on one image.
+
+    Args:
+        model (nn.Module): An mmpretrain classifier or an mmdet detector. Of a two-stage detector
+            the region heads see the proposals of a random image, up to the test configuration's
+            limit.
+        shape (tuple[int, int]): Height and width of the image, in pixels.
+
+    Returns:
+        Complexity: Parameters and multiply-adds.
+    """
+    image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    was_training, forward = model.training, model.forward
+    model.eval()
+    if hasattr(model, 'rpn_head'):
+        from mmdet.structures import DetDataSample
+
+        sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, pad_shape=shape))
+        model.forward = partial(forward, data_samples=[sample])
+    try:
+        analyzer = FlopAnalyzer(model, image)
+        analyzer.set_op_handle('mmctx::sampled_depthwise_conv', _count_sampled_depthwise_conv)
+        analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return Complexity(parameter_count(model)[''], int(analyzer.total()))
+    finally:
+        model.forward = forward
+        model.train(was_training)

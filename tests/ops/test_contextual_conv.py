@@ -1,0 +1,202 @@
+"""The contextual convolution against torchvision, PyTorch, hand-worked cases and gradcheck."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.ops import deform_conv2d
+
+from mmctx.ops import BACKENDS, contextual_conv2d
+from mmctx.ops.sampling import output_size
+from mmctx.ops.tapwise import sampled_depthwise_conv
+
+DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+# batch, channels, height, width, kernel, stride, padding, dilation
+GEOMETRIES = [
+    (1, 5, 7, 9, (3, 3), 1, 1, 1),
+    (2, 4, 10, 7, (3, 3), 2, 1, 1),
+    (3, 3, 9, 11, (3, 3), 1, 2, 2),
+    (1, 6, 5, 5, (7, 7), 1, 3, 1),
+    (2, 2, 8, 6, (5, 3), (2, 1), (2, 0), (1, 2)),
+    (1, 3, 1, 1, (3, 3), 1, 1, 1),
+]
+
+
+def make_case(geometry, depthwise, spread=2.0, dtype=torch.float64, device='cpu'):
+    batch, channels, height, width, kernel, stride, padding, dilation = geometry
+    pairs = [v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation)]
+    taps = kernel[0] * kernel[1]
+    out = output_size((height, width), kernel, *pairs)
+    out_channels = channels if depthwise else channels + 2
+    generator = torch.Generator().manual_seed(sum(map(hash, geometry)) % 1000)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
+
+    tensors = dict(
+        x=random(batch, channels, height, width),
+        weight=random(out_channels, 1 if depthwise else channels, *kernel),
+        bias=random(out_channels),
+        offset=random(batch, 2 * taps, *out) * spread,
+        weight_delta=random(batch, *((channels, 1) if depthwise else (1, channels)), *kernel),
+        mask=random(batch, taps, *out).sigmoid(),
+    )
+    return tensors, dict(stride=stride, padding=padding, dilation=dilation)
+
+
+def by_torchvision(x, weight, bias, offset, weight_delta, mask, **geometry):
+    return torch.cat(
+        [
+            deform_conv2d(x[i : i + 1], offset[i : i + 1], weight + weight_delta[i], bias,
+                          mask=mask[i : i + 1], **geometry)
+            for i in range(len(x))
+        ]
+    )  # fmt: skip
+
+
+def relative_error(value, expected):
+    return (value - expected).norm() / expected.norm().clamp(min=1e-12)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('depthwise', [True, False])
+@pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
+@pytest.mark.parametrize('spread', [0.7, 30.0])
+def test_agrees_with_torchvision(geometry, depthwise, backend, spread, device):
+    tensors, options = make_case(geometry, depthwise, spread, device=device)
+    leaves = [t.requires_grad_() for t in tensors.values()]
+    out = contextual_conv2d(**tensors, **options, backend=backend)
+    expected = by_torchvision(**tensors, **options)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    cotangent = torch.randn_like(out)
+    for got, want in zip(
+        torch.autograd.grad(out, leaves, cotangent),
+        torch.autograd.grad(expected, leaves, cotangent),
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('depthwise', [True, False])
+@pytest.mark.parametrize('masked', [True, False])
+def test_gradcheck(depthwise, masked, backend):
+    tensors, options = make_case((2, 3, 5, 4, (3, 3), 2, 1, 1), depthwise)
+    if not masked:
+        tensors['mask'] = None
+    names = [name for name, tensor in tensors.items() if tensor is not None]
+
+    def function(*leaves):
+        return contextual_conv2d(
+            **{**tensors, **dict(zip(names, leaves))}, **options, backend=backend
+        )
+
+    assert torch.autograd.gradcheck(function, [tensors[n].requires_grad_() for n in names])
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('depthwise', [True, False])
+@pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
+def test_without_context_it_is_a_convolution(geometry, depthwise, backend):
+    tensors, options = make_case(geometry, depthwise)
+    x, weight, bias = tensors['x'], tensors['weight'], tensors['bias']
+    expected = F.conv2d(x, weight, bias, groups=x.shape[1] if depthwise else 1, **options)
+    plain = contextual_conv2d(x, weight, bias, **options, backend=backend)
+    torch.testing.assert_close(plain, expected, rtol=1e-12, atol=1e-12)
+    zero = torch.zeros_like(tensors['offset'])
+    still = contextual_conv2d(x, weight, bias, offset=zero, **options, backend=backend)
+    torch.testing.assert_close(still, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_integer_offset_shifts_the_image(backend):
+    x = torch.arange(20.0).view(1, 1, 4, 5)
+    offset = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 4, 5)
+    out = contextual_conv2d(x, torch.ones(1, 1, 1, 1), offset=offset, backend=backend)
+    expected = torch.zeros_like(x)
+    expected[..., :3, 2:] = x[..., 1:, :3]
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_between_pixels_and_across_the_border(backend):
+    x = torch.tensor([[1.0, 3.0], [5.0, 11.0]]).view(1, 1, 2, 2)
+    # 1×1 kernel; positions (0.25, 0.5), (-0.5, 1), (1.75, 0), (-1, -1)
+    offset = torch.tensor([[0.25, 0.5], [-0.5, 0.0], [0.75, 0.0], [-2.0, -2.0]]).t()
+    out = contextual_conv2d(
+        x, torch.full((1, 1, 1, 1), 2.0), offset=offset.reshape(1, 2, 2, 2), backend=backend
+    )
+    # 0.75·(1+3)/2 + 0.25·(5+11)/2; half of 3; a quarter of 5; nothing. Times the kernel's 2.
+    assert torch.allclose(out.flatten(), torch.tensor([7.0, 3.0, 2.5, 0.0]))
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.float32, 2e-6), (torch.bfloat16, 8e-3), (torch.float16, 1e-3)]
+)
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_low_precision(depthwise, backend, dtype, tolerance, device):
+    tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=dtype, device=device)
+    exact = {k: v.double().requires_grad_() for k, v in tensors.items()}
+    leaves = [t.requires_grad_() for t in tensors.values()]
+    out = contextual_conv2d(**tensors, **options, backend=backend)
+    expected = contextual_conv2d(**exact, **options, backend='reference')
+    assert out.dtype == dtype
+    assert relative_error(out.double(), expected) < tolerance
+    cotangent = torch.randn_like(out)
+    got = torch.autograd.grad(out, leaves, cotangent)
+    want = torch.autograd.grad(expected, list(exact.values()), cotangent.double())
+    for name, a, b in zip(tensors, got, want):
+        assert a.dtype == dtype
+        assert relative_error(a.double(), b) < tolerance, name
+
+
+def test_positions_keep_float32_under_half_precision():
+    x = torch.rand(1, 1, 4, 64)
+    far = torch.full((1, 2, 4, 64), 0.0)
+    far[:, 1] = 8.01  # not a bfloat16: its neighbours are 8 and 8.0625
+    weight = torch.ones(1, 1, 1, 1)
+    for backend in BACKENDS:
+        out = contextual_conv2d(x.bfloat16(), weight, offset=far, backend=backend)
+        exact = contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend)
+        assert torch.equal(out, exact.bfloat16())
+
+
+def test_operator_is_registered_soundly():
+    rows, corners, kernels = torch.randn(6, 3), torch.rand(2, 2, 3, 4), torch.randn(2, 2, 3)
+    indices = torch.randint(0, 6, (2, 2, 3, 4))
+    leaves = [t.requires_grad_() for t in (rows, corners, kernels)]
+    torch.library.opcheck(sampled_depthwise_conv, (leaves[0], indices, leaves[1], leaves[2]))
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_compiles_without_a_graph_break(depthwise):
+    tensors, options = make_case(GEOMETRIES[0], depthwise, dtype=torch.float32)
+    compiled = torch.compile(contextual_conv2d, backend='aot_eager', fullgraph=True)
+    torch.testing.assert_close(
+        compiled(**tensors, **options), contextual_conv2d(**tensors, **options)
+    )
+
+
+def test_environment_chooses_the_backend(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'nonsense')
+    with pytest.raises(ValueError, match='nonsense'):
+        contextual_conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(x=torch.zeros(2, 3, 4)), '4 axes'),
+        (dict(weight=torch.zeros(4, 2, 3, 3)), 'neither depthwise nor dense'),
+        (dict(bias=torch.zeros(3)), 'bias'),
+        (dict(offset=torch.zeros(2, 9, 6, 5)), 'offset'),
+        (dict(weight_delta=torch.zeros(2, 1, 4, 3, 3)), 'weight_delta'),
+        (dict(mask=torch.zeros(1, 9, 6, 5)), 'mask'),
+        (dict(x=torch.zeros(2, 4, 1, 1), padding=0), 'does not fit'),
+    ],
+)
+def test_bad_shapes_are_named(change, message):
+    arguments = dict(x=torch.zeros(2, 4, 6, 5), weight=torch.zeros(4, 1, 3, 3), padding=1)
+    with pytest.raises(ValueError, match=message):
+        contextual_conv2d(**{**arguments, **change})
