@@ -1,0 +1,43 @@
+# `make demo` and `make test` set everything up in .venv/ first; the second time that is a no-op.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Python 3.10 to 3.12; name another one with `make PYTHON=...`.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo 'make demo   train, test and draw a small contextual Mask R-CNN on rendered images'
+	@echo 'make test   run the tests'
+	@echo 'make lint   check style and format with ruff'
+	@echo 'make setup  install everything into $(VENV)/'
+
+setup: $(STAMP)
+
+$(STAMP): setup.py constraints.txt pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'No Python 3.10-3.12 found: name one with make PYTHON=...' >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV)/ (5 GB, a few minutes) ...'
+	@# A compiled mmcv that is already there is left alone.
+	@extras=all,dev; $(BIN)/pip show -q mmcv 2>/dev/null && extras=det,video,dev; \
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off \
+		-c constraints.txt -e ".[$$extras]"
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python tools/demo.py
+
+# One thread for each of the test processes, as two would fight for the cores.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info mmctx/.mim
