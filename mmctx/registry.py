@@ -5,6 +5,7 @@ registry are imported on its first look-up, so that importing `mmctx` stays quic
 """
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
@@ -21,6 +22,12 @@ DATASETS = Registry(
     parent=MMENGINE_DATASETS,
     scope='mmctx',
     locations=['mmctx.datasets.coco'],
+)
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope='mmctx',
+    locations=['mmctx.evaluation.coco_metric'],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optim wrapper constructor',

@@ -1,5 +1,26 @@
-"""Work-arounds for faults of the packages that mmctx builds on, each doing nothing unless needed."""
+"""Work-arounds for faults of the packages that mmctx builds on, each doing nothing unless needed.
+
+* :mod:`fallback_modules`: modules that a dependency's wheel lacks (`mmcv._ext`, mmaction2's DRN).
+* :mod:`mmcv_ops`: what is served as `mmcv._ext`.
+* :mod:`config_paths`: `_base_ = 'mmctx::...'`.
+* :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
+* :mod:`launch`: distributed training on machines without a GPU.
+"""
+
+from . import config_paths, fallback_modules
 
 
 def install():
-    pass
+    """Mend what can be mended without importing torch; mmctx's import calls it. Idempotent."""
+    fallback_modules.install()
+    config_paths.install()
+
+
+def install_runtime():
+    """Mend what needs torch and mmengine's runner. Idempotent."""
+    from . import checkpoint
+
+    checkpoint.install()
+
+
+__all__ = ['install', 'install_runtime']

@@ -1,0 +1,144 @@
+"""Loading mmengine's checkpoints with torch >= 2.6, whose `torch.load` only takes plain weights.
+
+A checkpoint of mmengine holds its log as `HistoryBuffer`s: numpy arrays, and references to the
+buffer's own statistics, such as `HistoryBuffer.mean`, that are pickled as calls of `getattr`.
+Allowing these globals themselves would undo the protection: `getattr` reaches everything, an object
+array made from raw bytes dereferences any address, and a `numpy.dtype`'s state can turn numbers
+into pointers. So restricted stand-ins take their place, each under the name that it replaces, and
+only while mmengine loads a checkpoint.
+"""
+
+import contextlib
+import functools
+import math
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.utils import digit_version
+
+_STATISTICS = ('min', 'max', 'current', 'mean')
+_NUMBER_KINDS = 'biufc'
+
+
+class _Dtype:
+    """For `numpy.dtype`: the type of a number, its state read but never set on a dtype."""
+
+    def __init__(self, code, align=False, copy=False):
+        dtype = np.dtype(code) if isinstance(code, str) else None
+        if dtype is None or dtype.kind not in _NUMBER_KINDS:
+            raise UnpicklingError(f'numpy dtype {code!r} is not allowed in a checkpoint')
+        self.dtype = dtype
+
+    def __setstate__(self, state):
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """For `numpy.ndarray`: an array that can only be restored with numbers."""
+
+    def __new__(cls):
+        return super().__new__(cls, (0,), np.uint8)
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, data = state
+        dtype = dtype.dtype if isinstance(dtype, _Dtype) else None
+        if (
+            dtype is None
+            or not isinstance(data, bytes)
+            or not all(isinstance(n, int) and n >= 0 for n in shape)
+            or math.prod(shape) * dtype.itemsize != len(data)
+        ):
+            raise UnpicklingError('only arrays of numbers are allowed in a checkpoint')
+        super().__setstate__((1, shape, dtype, is_fortran, data))
+
+    def __reduce_ex__(self, protocol):
+        return np.asarray(self).__reduce_ex__(protocol)
+
+
+def _reconstruct(subtype, shape, typecode):
+    if subtype is not _Array:
+        raise UnpicklingError(f'numpy array of type {subtype!r} is not allowed in a checkpoint')
+    return _Array()
+
+
+def _scalar(dtype, data):
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+        raise UnpicklingError('only numpy scalars that are numbers are allowed in a checkpoint')
+    return np.frombuffer(data, dtype.dtype, count=1)[0]
+
+
+class _History(HistoryBuffer):
+    """For `HistoryBuffer`: restores its fields only, then becomes a plain one."""
+
+    def __setstate__(self, state):
+        self.__class__ = HistoryBuffer
+        self.max_length = state['max_length']
+        self._log_history = np.array(state['_log_history'])
+        self._count_history = np.array(state['_count_history'])
+        self._set_default_statistics()
+        for name, method in state.get('statistics_methods', {}).items():
+            self._statistics_methods.setdefault(name, method)
+
+
+def _getattr(owner, name):
+    if owner not in (_History, HistoryBuffer) or name not in _STATISTICS:
+        raise UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed in a checkpoint')
+    return getattr(HistoryBuffer, name)
+
+
+def _empty_bytes():
+    return b''
+
+
+def _serve(stand_in, module, name):
+    stand_in.__module__ = module
+    stand_in.__name__ = stand_in.__qualname__ = name
+    return stand_in
+
+
+_HISTORY = [
+    _serve(_History, 'mmengine.logging.history_buffer', 'HistoryBuffer'),
+    _serve(_getattr, 'builtins', 'getattr'),
+]
+_NUMPY = [
+    _serve(_Dtype, 'numpy', 'dtype'),
+    _serve(_Array, 'numpy', 'ndarray'),
+    # Protocol 2, torch's default, writes b'', the data of an empty array, as a call of `bytes`.
+    _serve(_empty_bytes, 'builtins', 'bytes'),
+]
+# numpy 2 renamed `numpy.core`; a checkpoint may come from either.
+for _core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+    _NUMPY.append(_serve(functools.partial(_reconstruct), _core, '_reconstruct'))
+    _NUMPY.append(_serve(functools.partial(_scalar), _core, 'scalar'))
+
+
+def history_allowed():
+    """Context in which `torch.load` takes mmengine's log history besides plain weights.
+
+    Where the caller has allowed numpy's own classes with `torch.serialization.add_safe_globals`,
+    these are left to do their part. Before torch 2.6 nothing is needed, and nothing is changed.
+
+    Returns:
+        ContextManager: To be entered around `torch.load`.
+    """
+    if digit_version(torch.__version__) < digit_version('2.6'):
+        return contextlib.nullcontext()
+    allowed = torch.serialization.get_safe_globals()
+    own_numpy = np.dtype in allowed or np.ndarray in allowed
+    return torch.serialization.safe_globals(_HISTORY + ([] if own_numpy else _NUMPY))
+
+
+def install():
+    """Have mmengine load and resume checkpoints inside :func:`history_allowed`."""
+    original = CheckpointLoader.load_checkpoint.__func__
+    if original.__module__ == __name__:
+        return
+
+    def load_checkpoint(cls, filename, map_location=None, logger='current'):
+        with history_allowed():
+            return original(cls, filename, map_location, logger)
+
+    CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)

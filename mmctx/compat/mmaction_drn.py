@@ -1,0 +1,17 @@
+"""Stands for `mmaction.models.localizers.drn.drn`, which mmaction2's wheel lacks."""
+
+from mmaction.registry import MODELS
+
+
+@MODELS.register_module()
+class DRN:
+    """Placeholder that lets `mmaction.models` be imported.
+
+    Raises:
+        NotImplementedError: Whenever a DRN is built.
+    """
+
+    def __init__(self, *args, **kwargs):
+        raise NotImplementedError(
+            "DRN is missing from mmaction2's wheel; install mmaction2 from its source to use it"
+        )

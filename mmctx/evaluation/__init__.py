@@ -1,0 +1,1 @@
+"""Metrics, registered on first use; each module brings the framework that it extends."""

@@ -1,0 +1,269 @@
+"""Loading and resuming mmengine's checkpoints, and refusing hostile ones."""
+
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from mmengine.utils import digit_version
+from torch.utils.data import Dataset
+
+from mmctx.compat import install_runtime
+
+guarded = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.6'),
+    reason='this torch.load takes everything by default',
+)
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    install_runtime()
+
+
+class CompatToyModel(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 1)
+        torch.nn.init.ones_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, inputs, mode='tensor'):
+        return {'loss': self.linear(inputs).square().mean()}
+
+
+class Points(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return {'inputs': torch.tensor([index / 8, 1.0])}
+
+
+def make_runner(work_dir, max_iters, resume=False, load_from=None):
+    return Runner(
+        CompatToyModel(),
+        str(work_dir),
+        train_dataloader={
+            'batch_size': 2,
+            'dataset': Points(),
+            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+            'collate_fn': {'type': 'default_collate'},
+        },
+        train_cfg={'by_epoch': False, 'max_iters': max_iters},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}},
+        param_scheduler={'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 4},
+        default_hooks={
+            'logger': {'type': 'LoggerHook', 'interval': 1},
+            'checkpoint': {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': False},
+        },
+        resume=resume,
+        load_from=load_from,
+        experiment_name=f'{work_dir.name}_{max_iters}_{resume}',
+        log_level='ERROR',
+    )
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A runner that trained for three iterations, and its work directory."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    runner = make_runner(work_dir, max_iters=3)
+    runner.message_hub.update_info('best_score', np.float64(0.75))
+    runner.train()
+    return runner, work_dir
+
+
+@guarded
+def test_plain_torch_load_refuses_the_checkpoint(trained):
+    _, work_dir = trained
+    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
+        torch.load(work_dir / 'iter_3.pth')
+    assert 'message_hub' in CheckpointLoader.load_checkpoint(str(work_dir / 'iter_3.pth'))
+    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
+        torch.load(work_dir / 'iter_3.pth')
+
+
+def test_history_is_restored_as_it_was(trained):
+    runner, work_dir = trained
+    checkpoint = CheckpointLoader.load_checkpoint(str(work_dir / 'iter_3.pth'))
+    scalars = checkpoint['message_hub']['log_scalars']
+    assert {'train/loss', 'train/lr'} <= scalars.keys()
+    for name, history in scalars.items():
+        expected = runner.message_hub.get_scalar(name)
+        assert type(history) is HistoryBuffer
+        assert [type(part) for part in history.data] == [np.ndarray] * 2
+        for part, expected_part in zip(history.data, expected.data):
+            assert part.dtype == expected_part.dtype
+            np.testing.assert_array_equal(part, expected_part)
+        assert history.statistics('mean') == expected.mean()
+    score = checkpoint['message_hub']['runtime_info']['best_score']
+    assert type(score) is np.float64
+    assert score == 0.75
+
+
+def test_weights_are_loaded(trained):
+    runner, work_dir = trained
+    model = CompatToyModel()
+    load_checkpoint(model, str(work_dir / 'iter_3.pth'))
+    assert torch.equal(model.linear.weight, runner.model.linear.weight)
+
+
+class RecordStart(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.iters = [*getattr(self, 'iters', []), runner.iter]
+
+
+def test_resume_continues_the_run(trained, tmp_path):
+    _, work_dir = trained
+    whole = make_runner(tmp_path / 'whole', max_iters=5)
+    whole.train()
+    last = str(work_dir / 'iter_3.pth')
+    resumed = make_runner(tmp_path / 'resumed', max_iters=5, resume=True, load_from=last)
+    record = RecordStart()
+    resumed.register_hook(record)
+    resumed.train()
+    assert record.iters == [3, 4]
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict())
+    losses = [r.message_hub.get_scalar('train/loss').data[0] for r in (resumed, whole)]
+    np.testing.assert_allclose(*losses)
+    assert len(losses[0]) == 5
+
+
+@guarded
+def test_arrays_outside_the_history_are_saved_as_numpys_own(tmp_path):
+    values = {
+        'ints': np.arange(6, dtype=np.int32).reshape(2, 3),
+        'fortran': np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        'big_endian': np.array([1.5, 2.5], dtype='>f4'),
+        'flags': np.array([True, False]),
+        'empty': np.zeros((0, 4), np.float16),
+        'scalar': np.int64(7),
+    }
+    torch.save(values, tmp_path / 'first.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'first.pth'))
+    torch.save(loaded, tmp_path / 'second.pth')
+    again = torch.load(tmp_path / 'second.pth', weights_only=False)
+    assert type(again['ints']) is np.ndarray
+    for name, value in values.items():
+        for result in (loaded[name], again[name]):
+            # numpy restores short arrays in the machine's own byte order.
+            assert result.dtype.newbyteorder('=') == value.dtype.newbyteorder('=')
+            np.testing.assert_array_equal(result, value)
+
+
+@guarded
+@pytest.mark.parametrize('core', ['numpy.core', 'numpy._core'])
+def test_checkpoints_of_either_numpy_are_read(core, tmp_path):
+    path = tmp_path / 'old.pth'
+    values = {'history': HistoryBuffer([1.0, 2.0], [1, 1]), 'x': np.float32(3)}
+    torch.save(values, path, _use_new_zipfile_serialization=False)
+    renamed, count = re.subn(rb'numpy\._?core\.multi', f'{core}.multi'.encode(), path.read_bytes())
+    assert count == 2
+    path.write_bytes(renamed)
+    loaded = CheckpointLoader.load_checkpoint(str(path))
+    assert loaded['history'].mean() == 1.5
+    assert loaded['x'] == 3
+
+
+@guarded
+def test_a_file_cannot_replace_the_statistics_of_the_process(tmp_path):
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    history._statistics_methods = {'mean': HistoryBuffer.max}
+    torch.save(history, tmp_path / 'swapped.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'swapped.pth'))
+    assert loaded.statistics('mean') == HistoryBuffer([1.0, 3.0], [1, 1]).statistics('mean') == 2
+
+
+@guarded
+def test_numpy_classes_that_the_user_allowed_are_left_alone(tmp_path):
+    values = {'history': HistoryBuffer([1.0, 2.0], [1, 1]), 'names': np.array(['a'], dtype=object)}
+    torch.save(values, tmp_path / 'objects.pth')
+    own = [np.ndarray, np.dtype, np.array(0.0).__reduce__()[0]]
+    own += [type(np.dtype(code)) for code in ('f8', 'i8', 'O')]
+    with torch.serialization.safe_globals(own):
+        loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'objects.pth'))
+    assert loaded['history'].mean() == 1.5
+    assert loaded['names'].tolist() == ['a']
+
+
+class Call:
+    """Pickled as the call of a function when the checkpoint is loaded."""
+
+    def __init__(self, *call, state=None):
+        self.call = (call[0], call[1:]) if state is None else (call[0], call[1:], state)
+
+    def __reduce__(self):
+        return self.call
+
+    def __call__(self):
+        """Only here because pickle wants a function, or what looks like one, in this place."""
+
+
+def through_getattr(command):
+    builtins = Call(
+        Call(getattr, Call(getattr, HistoryBuffer.mean, '__globals__'), 'get'), '__builtins__'
+    )
+    return Call(
+        Call(Call(getattr, builtins, 'get'), 'eval'), f'__import__("os").system({command!r})'
+    )
+
+
+HOSTILE = {
+    'os.system': lambda command: Call(os.system, command),
+    'eval': lambda command: Call(eval, f'__import__("os").system({command!r})'),
+    'getattr chain': through_getattr,
+    'getattr of another name': lambda command: Call(getattr, HistoryBuffer, '__init__'),
+    'getattr of numpy': lambda command: Call(getattr, np.ndarray, 'tofile'),
+    'history that calls': lambda command: Call(
+        HistoryBuffer, [], [], state={'statistics_methods': {'mean': Call(os.system, command)}}
+    ),
+    'object array': lambda command: np.array([{}], dtype=object),
+    'array from an address': lambda command: Call(np.ndarray, (1,), 'O', bytes(8)),
+    'scalar from an address': lambda command: Call(SCALAR, np.dtype('O'), bytes(8)),
+    'array longer than its data': lambda command: Call(
+        RECONSTRUCT, np.ndarray, (0,), b'b', state=(1, (9,), np.dtype('f8'), False, bytes(8))
+    ),
+    'array of a negative size': lambda command: Call(
+        RECONSTRUCT, np.ndarray, (0,), b'b', state=(1, (-1, -1), np.dtype('f8'), False, bytes(8))
+    ),
+}
+SCALAR = np.float64(0).__reduce__()[0]
+RECONSTRUCT = np.zeros(1).__reduce__()[0]
+
+
+@guarded
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_checkpoints_are_refused(name, tmp_path):
+    witness = tmp_path / 'witness'
+    path = tmp_path / 'hostile.pth'
+    torch.save({'state_dict': {}, 'meta': HOSTILE[name](f'touch {witness}')}, path)
+    with pytest.raises((pickle.UnpicklingError, TypeError)):
+        CheckpointLoader.load_checkpoint(str(path))
+    assert not witness.exists()
+
+
+@guarded
+@pytest.mark.parametrize('name', ['os.system', 'eval', 'getattr chain'])
+def test_the_hostile_files_do_act_without_protection(name, tmp_path):
+    witness = tmp_path / 'witness'
+    torch.save(HOSTILE[name](f'touch {witness}'), tmp_path / 'hostile.pth')
+    torch.load(tmp_path / 'hostile.pth', weights_only=False)
+    assert witness.exists()
+
+
+@guarded
+def test_state_of_a_dtype_is_not_set(tmp_path):
+    has_object_flags = (3, '<', None, None, None, -1, -1, 63)
+    dtype = Call(np.dtype, 'f8', False, False, state=has_object_flags)
+    torch.save(Call(SCALAR, dtype, bytes(8)), tmp_path / 'flags.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'flags.pth'))
+    assert loaded == 0
+    assert not loaded.dtype.hasobject
+    assert np.dtype('f8').flags == 0
