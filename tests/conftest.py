@@ -6,12 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import mmctx  # noqa: F401 - serves mmcv's ops before a test module imports mmdet
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get('MMCTX_SHARED_DATA') or ROOT.parent / 'shared' / 'data')
 SKIP_REASON = f'real data is absent: no {SHARED_DATA} (set MMCTX_SHARED_DATA)'
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same random numbers in every run, whatever runs before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')

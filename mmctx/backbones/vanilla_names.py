@@ -12,7 +12,7 @@ FACEBOOK_NAMES = (
 )
 
 
-def adopt_vanilla_names(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+def adopt_vanilla_convnext(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
     """Rename a checkpoint's keys, in place, to those of a contextual backbone.
 
     A hook that runs before the state of the backbone is loaded. It takes mmpretrain's and

@@ -76,7 +76,13 @@ class ZeroPredictors:
                 layer.zero_predictors()
 
 
-def with_zeroed_predictors(init_cfg: dict | list[dict] | None) -> list[dict]:
-    """Add `ZeroPredictors` to an init_cfg; mmengine applies pretrained weights after all of it."""
+def with_zeroed_predictors(init_cfg: dict | list[dict] | None) -> dict | list[dict]:
+    """Add `ZeroPredictors` to an init_cfg; a lone one of pretrained weights stays as it is.
+
+    Nothing overwrites the predictors' zeros before pretrained weights, and base classes look for
+    that lone dict.
+    """
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        return init_cfg
     init_cfg = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
     return [*init_cfg, dict(type='mmctx.ZeroPredictors')]
