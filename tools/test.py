@@ -36,11 +36,14 @@ def main():
     args = parse_args()
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmctx.apis.runner import build_runner, load_config, run, set_testing
+    from mmctx.apis.config import load_config, set_testing
+    from mmctx.apis.runner import build_runner, run
+    from mmctx.compat.launch import leave_launcher
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     set_testing(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time, args.tta)
     run(build_runner(cfg, 'test'), 'test')
+    leave_launcher()
 
 
 if __name__ == '__main__':

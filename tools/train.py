@@ -42,11 +42,14 @@ def main():
     args = parse_args()
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmctx.apis.runner import build_runner, load_config, run, set_training
+    from mmctx.apis.config import load_config, set_training
+    from mmctx.apis.runner import build_runner, run
+    from mmctx.compat.launch import leave_launcher
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     set_training(cfg, args.amp, args.auto_scale_lr, args.resume)
     run(build_runner(cfg, 'train'), 'train')
+    leave_launcher()
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import json
 import pytest
 from mmdet.datasets import CocoDataset
 
-from mmctx.apis.runner import load_config
+from mmctx.apis.config import load_config
 
 CLASSES = CocoDataset.METAINFO['classes']
 

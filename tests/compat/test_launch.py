@@ -20,7 +20,7 @@ from mmengine.dist import get_backend
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
-from mmctx.compat.launch import prepare_launcher
+from mmctx.compat.launch import leave_launcher, prepare_launcher
 
 
 @MODELS.register_module()
@@ -67,9 +67,7 @@ gathered = [torch.zeros_like(weight) for _ in range(2)]
 torch.distributed.all_gather(gathered, weight)
 assert torch.equal(*gathered)
 print(f'\\nrank {runner.rank} of {runner.world_size} on {get_backend()}: {runner.iter}', flush=True)
-torch.distributed.barrier()
-# gloo's threads, with or without mmctx, now and then abort an interpreter that shuts down.
-os._exit(0)
+leave_launcher()
 """
 
 

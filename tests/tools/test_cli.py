@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
+from mmctx.apis.config import load_config, set_testing, set_training
 from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_runner, load_config, run, set_testing, set_training
+from mmctx.apis.runner import build_runner, run
 
 NARROW = """
 _base_ = '{repo}/configs/mask_rcnn_ctx_convnext_t_coco.py'

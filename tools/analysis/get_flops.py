@@ -1,0 +1,42 @@
+"""Parameters and multiply-adds of a config's model on one image."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmctx.apis.errors import run_tool
+
+SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', nargs='+', help='config files')
+    parser.add_argument(
+        '--shape',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the image, in pixels; by default 800 1280 for detectors, 224 224 for classifiers',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmctx.apis import measure_complexity
+    from mmctx.apis.config import load_config
+    from mmctx.apis.runner import build_model
+
+    print(f'{"config":40s} {"image":>10s} {"params":>10s} {"FLOPs":>10s}')
+    for path in args.config:
+        cfg = load_config(path, {'pretrained': None, **(args.cfg_options or {})})
+        height, width = args.shape or SHAPES[cfg.default_scope]
+        params, flops = measure_complexity(build_model(cfg), (height, width))
+        name = path.rsplit('/', 1)[-1].removesuffix('.py')
+        print(f'{name:40s} {f"{width}x{height}":>10s} {params / 1e6:9.3f}M {flops / 1e9:9.2f}G')
+
+
+if __name__ == '__main__':
+    run_tool(main)
