@@ -8,11 +8,12 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-slow lint clean
 
 help:
 	@echo 'make demo   train, test and draw a small contextual Mask R-CNN on rendered images'
 	@echo 'make test   run the tests'
+	@echo 'make test-slow  run the tests that take minutes each'
 	@echo 'make lint   check style and format with ruff'
 	@echo 'make setup  install everything into $(VENV)/'
 
@@ -34,6 +35,10 @@ demo: $(STAMP)
 # One thread for each of the test processes, as two would fight for the cores.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Half an hour on two cores; needs real images beside the repository or in MMCTX_SHARED_DATA.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow -s
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

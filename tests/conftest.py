@@ -45,14 +45,14 @@ def coco_tiny(shared_data):
 def run_tool():
     """Run one of `tools/` in a process of its own, as a user does."""
 
-    def run(name, *args, cwd, **env):
+    def run(name, *args, cwd, seconds=300, **env):
         return subprocess.run(
             [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
             cwd=cwd,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **env},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=seconds,
         )
 
     return run
