@@ -1,8 +1,11 @@
 """Registries of mmctx, children of mmengine's.
 
 With them `type='mmctx.ContextualConvNeXt'` works from any OpenMMLab config. The modules behind a
-registry are imported on its first look-up, so that importing `mmctx` stays quick.
+registry are imported on its first look-up, so that importing `mmctx` stays quick; those that extend
+an optional framework only where that is installed.
 """
+
+from importlib.util import find_spec
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -11,29 +14,43 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
+_OF_MMDET = find_spec('mmdet') is not None
+
 MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmctx',
-    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses'],
+    locations=[
+        'mmctx.backbones',
+        'mmctx.backbones.torchvision_regnet',
+        'mmctx.heads',
+        'mmctx.losses',
+    ],
 )
 DATASETS = Registry(
     'dataset',
     parent=MMENGINE_DATASETS,
     scope='mmctx',
-    locations=['mmctx.datasets.coco'],
+    locations=[
+        'mmctx.datasets.imagenet',
+        'mmctx.datasets.tiny_imagenet',
+        *(['mmctx.datasets.coco'] if _OF_MMDET else []),
+    ],
 )
 METRICS = Registry(
     'metric',
     parent=MMENGINE_METRICS,
     scope='mmctx',
-    locations=['mmctx.evaluation.coco_metric'],
+    locations=[
+        'mmctx.evaluation.stage_metric',
+        *(['mmctx.evaluation.coco_metric'] if _OF_MMDET else []),
+    ],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optim wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmctx',
-    locations=['mmctx.optim'],
+    locations=['mmctx.optim', 'mmctx.optim.context_groups'],
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',

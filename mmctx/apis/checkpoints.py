@@ -189,8 +189,9 @@ def check_fit(model, weights):
         module = model.get_submodule(weights.module)
     except AttributeError:
         return
-    if weights.module and type(module).init_weights is not BaseModule.init_weights:
-        return  # such a module translates the names of its pretrained weights itself
+    own_way = type(module).init_weights is not BaseModule.init_weights
+    if weights.module and own_way and not type(module).__module__.startswith('mmctx.'):
+        return  # such a module may translate the names of its pretrained weights itself
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = shapes_as_loaded(module, weights.shapes)
     fitting = {name for name, shape in wanted.items() if given.get(name) == shape}

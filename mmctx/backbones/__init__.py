@@ -5,5 +5,6 @@ from mmctx import compat
 compat.install_runtime()
 
 from .contextual_convnext import ContextualConvNeXt  # noqa: E402
+from .contextual_resnet import ContextualResNet  # noqa: E402
 
-__all__ = ['ContextualConvNeXt']
+__all__ = ['ContextualConvNeXt', 'ContextualResNet']

@@ -11,9 +11,12 @@ from mmctx.layers import (
     make_contextual,
     with_zeroed_predictors,
 )
+from mmctx.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
+from mmctx.layers.contextualizing import merging_step
 
 PRESETS = ('paper', 'released')
 OUT_TYPES = ('featmap', 'logits')
+PRIORS = ('predictors', 'input', 'none')
 
 
 class ContextualBackbone:
@@ -31,7 +34,7 @@ class ContextualBackbone:
     replaced: str
     stride: int
 
-    def stage_blocks(self, stage: int) -> Iterable[nn.Module]:
+    def blocks_of(self, stage: int) -> Iterable[nn.Module]:
         """Residual blocks of a stage."""
         raise NotImplementedError
 
@@ -50,6 +53,8 @@ class ContextualBackbone:
         predictors: Sequence[dict],
         every: int,
         out_type: str,
+        contextual_stages: Sequence[int] = (2, 3, 4),
+        prior: str = 'predictors',
         **contextualizing,
     ) -> None:
         """Make the backbone contextual.
@@ -58,20 +63,62 @@ class ContextualBackbone:
             channels (Sequence[int]): Channels of each stage's map.
             conv_channels (Sequence[int]): Channels of each stage's replaced convolutions.
             predictors (Sequence[dict]): Predictor arguments of `ContextualConv2d`, for each stage.
-            every (int): Every n-th block of stages 1–3, beginning with the first, is contextual.
+            every (int): Every n-th block of a contextual stage, beginning with the first, is
+                contextual.
             out_type (str): `featmap` or `logits`.
-            **contextualizing: Of `Contextualizing`.
+            contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap
+                up to 4. Defaults to (2, 3, 4).
+            prior (str): Where the prior goes: `predictors`; `input`, more channels of the replaced
+                1×1 convolution; `none`, nowhere, so that the predictors see features alone.
+                Defaults to `predictors`.
+            **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages.
         """
         self.out_type = out_type
-        prior_channels = [c // 2 for c in conv_channels[1:]]
-        for stage, prior in enumerate(prior_channels, 1):
-            for block in list(self.stage_blocks(stage))[::every]:
-                make_contextual(block, self.replaced, prior_channels=prior, **predictors[stage])
-        self.contextualizing = Contextualizing(
-            channels if out_type == 'logits' else channels[:-1], prior_channels, **contextualizing
-        )
+        first = contextual_stages[0] - 1
+        # Stages that neither classify nor narrow the considered set.
+        self.skipped = max(first - 1, 0)
+        prior_channels = [c // 2 for c in conv_channels]
+        layer = PriorInputConv2d if prior == 'input' else ContextualConv2d
+        for stage in range(first, 4):
+            context = dict(prior_channels=0 if prior == 'none' else prior_channels[stage])
+            if layer is ContextualConv2d:
+                context.update(predictors[stage])
+            for block in list(self.blocks_of(stage))[::every]:
+                make_contextual(block, self.replaced, layer, **context)
+        self.contextualizing = self.first_merging = None
+        if prior != 'none':
+            contextualizing['considered'] = contextualizing['considered'][self.skipped :]
+            self.contextualizing = Contextualizing(
+                (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
+                prior_channels[self.skipped + 1 :],
+                **contextualizing,
+            )
+            if first == 0:
+                each = self.contextualizing.merging[0]['each']
+                hidden, embed_dims = each[0].weight.shape
+                self.first_merging = nn.Sequential(
+                    merging_step(embed_dims, hidden), merging_step(hidden, prior_channels[0])
+                )
         self.init_cfg = with_zeroed_predictors(self.init_cfg)
         self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Initialize; the predictors' zeros are put back if a parent's initializer reached them."""
+        if not self.is_init:
+            for layer in self.modules():
+                if isinstance(layer, ContextualConv2d):
+                    layer.zero_predictors()
+        super().init_weights()
+
+    def first_prior(self, x: Tensor) -> Tensor | None:
+        """Prior of the first stage, (B, P), where one is needed: all classes merged, or nothing."""
+        if self.contextualizing is None:
+            return x.new_zeros(len(x), 0)
+        if self.first_merging is None:
+            return None
+        each, joint = self.first_merging
+        mean = each(self.contextualizing.embeddings.weight).mean(0, keepdim=True)
+        return joint(mean).expand(len(x), -1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the network.
@@ -81,7 +128,8 @@ class ContextualBackbone:
 
         Returns:
             tuple[Tensor, ...]: `featmap`: the maps of `out_indices`, (B, C_i, H_i, W_i), as the
-            vanilla base class gives them. `logits`: four stages' logits, (B, N₁) each.
+            vanilla base class gives them. `logits`: logits of each stage that classifies, (B, N₁),
+            the last of which is stage 4.
 
         Raises:
             ValueError: The images are smaller than the stride.
@@ -92,27 +140,32 @@ class ContextualBackbone:
                 f'{self.stride} of {type(self).__name__}: enlarge or pad them'
             )
         maps, logits = [], []
-        kept = prior = None
+        kept, prior = None, self.first_prior(x)
+        classifying = () if self.contextualizing is None else self.contextualizing.classifying
         for stage in range(4):
             x = self.enter_stage(x, stage)
-            for block in self.stage_blocks(stage):
+            for block in self.blocks_of(stage):
                 x = forward_contextual_block(block, self.replaced, x, prior)
             if stage in self.out_indices:
                 maps.append(self.leave_stage(x, stage))
-            if stage < len(self.contextualizing.classifying):
+            if 0 <= stage - self.skipped < len(classifying):
                 # Without a loss on the logits nothing flows back from them.
                 seen = x if self.out_type == 'logits' else x.detach()
-                scores, kept, prior = self.contextualizing(seen, stage, kept)
+                scores, kept, prior = self.contextualizing(seen, stage - self.skipped, kept)
                 logits.append(scores)
         return tuple(logits if self.out_type == 'logits' else maps)
 
     def _freeze_stages(self):
         super()._freeze_stages()
-        if not hasattr(self, 'contextualizing'):
-            return  # The base class calls this before its subclass has built anything.
-        frozen = list(self.contextualizing.classifying[: max(self.frozen_stages - 1, 0)])
+        # The base class calls this before its subclass has built anything.
+        if getattr(self, 'contextualizing', None) is None:
+            return
         # What feeds a frozen stage stays as it is, too.
-        frozen += self.contextualizing.merging[: max(self.frozen_stages - 1, 0)]
+        feeding = max(self.frozen_stages - 1 - self.skipped, 0)
+        frozen = list(self.contextualizing.classifying[:feeding])
+        frozen += self.contextualizing.merging[:feeding]
+        if self.first_merging is not None and self.frozen_stages > 0:
+            frozen.append(self.first_merging)
         if self.out_type == 'featmap':
             frozen += self.contextualizing.classifying
             self.contextualizing.logit_scale.requires_grad_(False)
@@ -126,13 +179,27 @@ class ContextualBackbone:
         return self
 
 
-def check_choices(preset: str, out_type: str, every: int) -> None:
+def check_choices(
+    preset: str,
+    out_type: str,
+    every: int,
+    contextual_stages: Sequence[int] = (2, 3, 4),
+    prior: str = 'predictors',
+) -> None:
     """Raise a ValueError for arguments that no contextual backbone takes."""
     for name, value, choices in (
         ('preset', preset, PRESETS),
         ('out_type', out_type, OUT_TYPES),
+        ('prior', prior, PRIORS),
     ):
         if value not in choices:
             raise ValueError(f'{name} should be one of {choices}, got {value!r}')
     if every < 1:
         raise ValueError(f'every should be at least 1, got {every}')
+    if tuple(contextual_stages) not in [tuple(range(n, 5)) for n in (1, 2, 3, 4)]:
+        raise ValueError(
+            'contextual_stages should be stages of 1 to 4 without a gap up to 4, '
+            f'got {tuple(contextual_stages)}'
+        )
+    if prior == 'none' and out_type == 'logits':
+        raise ValueError("prior='none' leaves no class embeddings: use out_type='featmap'")

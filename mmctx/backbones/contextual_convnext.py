@@ -84,7 +84,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             selection=selection,
         )
 
-    def stage_blocks(self, stage: int) -> nn.Sequential:
+    def blocks_of(self, stage: int) -> nn.Sequential:
         """Blocks of a stage, counted from 0."""
         return self.stages[stage]
 

@@ -1,5 +1,14 @@
 """Checkpoints of other code bases, renamed for mmctx."""
 
-from .released import convert_released_convnext
+from .files import read_state, write_checkpoint
+from .layout import backbone_config
+from .released import convert_released
+from .vanilla import convert_vanilla
 
-__all__ = ['convert_released_convnext']
+__all__ = [
+    'backbone_config',
+    'convert_released',
+    'convert_vanilla',
+    'read_state',
+    'write_checkpoint',
+]

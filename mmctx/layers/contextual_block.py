@@ -6,20 +6,26 @@ from torch.utils.checkpoint import checkpoint
 
 from mmctx.registry import WEIGHT_INITIALIZERS
 
-from .contextual_conv import ContextualConv2d
+from .contextual_conv import ContextualConv2d, TakesPrior
 
 
-def make_contextual(block: nn.Module, conv_name: str, **context) -> None:
+def make_contextual(
+    block: nn.Module,
+    conv_name: str,
+    layer: type[nn.Conv2d] = ContextualConv2d,
+    **context,
+) -> None:
     """Replace a block's convolution by a contextual one of the same shape and parameter names.
 
     Args:
         block (nn.Module): A residual block with OpenMMLab's `with_cp` (gradient checkpointing),
             changed in place.
         conv_name (str): Attribute of the block that holds its `nn.Conv2d`.
-        **context: The contextual arguments of `ContextualConv2d`.
+        layer (type): What replaces it. Defaults to `ContextualConv2d`.
+        **context: The layer's contextual arguments.
     """
     conv = getattr(block, conv_name)
-    contextual = ContextualConv2d(
+    contextual = layer(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,
@@ -51,7 +57,7 @@ def forward_contextual_block(
         Tensor: What the block makes of x.
     """
     conv = getattr(block, conv_name)
-    if not isinstance(conv, ContextualConv2d):
+    if not isinstance(conv, TakesPrior):
         return block(x)
 
     def run(x: Tensor, prior: Tensor) -> Tensor:

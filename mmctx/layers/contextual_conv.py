@@ -1,6 +1,6 @@
 """The contextual convolution as a layer: a static kernel and the predictors that bend it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,12 +11,68 @@ from torch import Tensor
 
 from mmctx.ops import contextual_conv2d
 
+BENDS = ('grid', 'kernel')
 # The released code's epsilons, which its checkpoints rely on.
 MAP_NORMS = {'LN': dict(type='LN2d', eps=1e-6), 'BN': dict(type='BN')}
 VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
 
 
-class ContextualConv2d(nn.Conv2d):
+class TakesPrior:
+    """Mixin of a convolution that is handed a prior from outside the block that calls it on x.
+
+    `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further.
+
+    Attributes:
+        prior (Tensor, optional): (B, P); None outside `given`.
+    """
+
+    prior: Tensor | None = None
+
+    @contextmanager
+    def given(self, prior: Tensor) -> Iterator[None]:
+        """Hand the prior, (B, P), to the calls made inside, where only x can be passed along."""
+        self.prior = prior
+        try:
+            yield
+        finally:
+            self.prior = None
+
+    def given_prior(self) -> Tensor:
+        """The prior handed over by `given`; a RuntimeError outside it."""
+        if self.prior is None:
+            name = type(self).__name__
+            raise RuntimeError(f'{name} needs a prior: call it inside `with conv.given(prior)`')
+        return self.prior
+
+
+class PriorInputConv2d(TakesPrior, nn.Conv2d):
+    """1×1 convolution of an input with the prior, expanded over its pixels, as more channels.
+
+    Row a2 of Table 4. `weight` and `bias` are the vanilla layer's; the weights of the channels of
+    the prior, `prior_weight` (C_out, P), start at zero, and the layer then equals the vanilla one.
+
+    Args:
+        *args: As of `nn.Conv2d`.
+        prior_channels (int): Length P of the prior.
+
+    Raises:
+        ValueError: The kernel is not 1×1, or padded or grouped.
+    """
+
+    def __init__(self, *args, prior_channels: int):
+        super().__init__(*args)
+        if (*self.kernel_size, *self.padding, self.groups) != (1, 1, 0, 0, 1):
+            raise ValueError(f'only a plain 1×1 convolution takes the prior as input, got {self}')
+        self.prior_weight = nn.Parameter(torch.zeros(self.out_channels, prior_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x, (B, C_in, H, W), and the prior that `given` hands over."""
+        # The prior is the same at every pixel, so its share of the output is too.
+        share = F.linear(self.given_prior(), self.prior_weight)
+        return super().forward(x) + share[..., None, None]
+
+
+class ContextualConv2d(TakesPrior, nn.Conv2d):
     """Convolution whose grid and kernel follow the image and the classes still considered (Eq. 4).
 
     The static kernel keeps the names `weight` and `bias` of the vanilla layer that it replaces, so
@@ -28,16 +84,18 @@ class ContextualConv2d(nn.Conv2d):
         out_channels (int): Channels of the output.
         kernel_size, stride, padding, dilation, groups, bias: As of `nn.Conv2d`; groups is 1 (dense)
             or `in_channels` (depthwise), padding is of zeros.
-        prior_channels (int): Length P of the prior.
+        prior_channels (int): Length P of the prior; 0 where the predictors see features alone.
         offset_hidden (int, optional): Hidden channels of the predictor of Δp, whose last layer is
             then a dense convolution of the kernel's size. None makes that layer depthwise over
             as many channels as it predicts. Defaults to None.
         delta_hidden (int): Hidden features of the predictor of Δw. Defaults to 32.
-        modulated (bool): Predict a mask too, as DCNv2. Defaults to False.
+        modulated (bool): Predict a mask along with Δp, as DCNv2. Defaults to False.
+        bends (Sequence[str]): What follows the context: `grid` (Δp), `kernel` (Δw) or both.
+            Defaults to both.
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
-        ValueError: `groups` is neither 1 nor `in_channels`, or `norm` is unknown.
+        ValueError: `groups` is neither 1 nor `in_channels`, or `norm` or `bends` is unknown.
     """
 
     def __init__(
@@ -55,6 +113,7 @@ class ContextualConv2d(nn.Conv2d):
         offset_hidden: int | None = None,
         delta_hidden: int = 32,
         modulated: bool = False,
+        bends: Sequence[str] = BENDS,
         norm: str = 'LN',
     ):
         super().__init__(
@@ -64,51 +123,52 @@ class ContextualConv2d(nn.Conv2d):
             raise ValueError(f'groups should be 1 or in_channels={in_channels}, got {groups}')
         if norm not in MAP_NORMS:
             raise ValueError(f'norm should be one of {list(MAP_NORMS)}, got {norm!r}')
+        if not bends or not set(bends) <= set(BENDS):
+            raise ValueError(f'bends should be some of {BENDS}, got {bends!r}')
         self.modulated = modulated
-        self.prior: Tensor | None = None
-        taps = self.kernel_size[0] * self.kernel_size[1]
         context_channels = in_channels + prior_channels
-        grid_channels = (3 if modulated else 2) * taps
-        hidden = offset_hidden or grid_channels
-        self.offset_predictor = nn.Sequential(
-            nn.Conv2d(context_channels, hidden, 1),
-            build_norm_layer(MAP_NORMS[norm], hidden),
+        self.offset_predictor = self.delta_predictor = None
+        if 'grid' in bends:
+            self.offset_predictor = self._offset_predictor(context_channels, offset_hidden, norm)
+        if 'kernel' in bends:
+            taps = self.kernel_size[0] * self.kernel_size[1]
+            self.delta_predictor = nn.Sequential(
+                nn.Linear(context_channels, delta_hidden),
+                build_norm_layer(VECTOR_NORMS[norm], delta_hidden),
+                nn.ReLU(inplace=True),
+                nn.Linear(delta_hidden, in_channels * taps),
+            )
+        self.zero_predictors()
+
+    def _offset_predictor(self, context_channels: int, hidden: int | None, norm: str):
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        grid_channels = (3 if self.modulated else 2) * taps
+        return nn.Sequential(
+            nn.Conv2d(context_channels, hidden or grid_channels, 1),
+            build_norm_layer(MAP_NORMS[norm], hidden or grid_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(
-                hidden,
+                hidden or grid_channels,
                 grid_channels,
                 self.kernel_size,
                 stride=self.stride,
                 padding=self.padding,
                 dilation=self.dilation,
-                groups=1 if offset_hidden else grid_channels,
+                groups=1 if hidden else grid_channels,
             ),
         )
-        self.delta_predictor = nn.Sequential(
-            nn.Linear(context_channels, delta_hidden),
-            build_norm_layer(VECTOR_NORMS[norm], delta_hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(delta_hidden, in_channels * taps),
-        )
-        self.zero_predictors()
 
     def zero_predictors(self):
         """Zero the last layer of both predictors, which makes Δp and Δw zero."""
         for predictor in (self.offset_predictor, self.delta_predictor):
-            nn.init.zeros_(predictor[-1].weight)
-            nn.init.zeros_(predictor[-1].bias)
+            if predictor is not None:
+                nn.init.zeros_(predictor[-1].weight)
+                nn.init.zeros_(predictor[-1].bias)
 
-    @contextmanager
-    def given(self, prior: Tensor) -> Iterator[None]:
-        """Hand the prior, (B, P), to the calls made inside, where only x can be passed along."""
-        self.prior = prior
-        try:
-            yield
-        finally:
-            self.prior = None
-
-    def predict_grid(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Δp, (B, 2K, H_out, W_out) in pixels, and the mask, (B, K, H_out, W_out) or None."""
+    def predict_grid(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Δp, (B, 2K, H_out, W_out) in pixels, and the mask, (B, K, H_out, W_out), or None."""
+        if self.offset_predictor is None:
+            return None, None
         reduce, *rest = self.offset_predictor
         # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
         of_prior, of_x = reduce.weight.split([prior.shape[1], x.shape[1]], dim=1)
@@ -122,8 +182,10 @@ class ContextualConv2d(nn.Conv2d):
         taps = hidden.shape[1] // 3
         return hidden[:, : 2 * taps], hidden[:, 2 * taps :].sigmoid()
 
-    def predict_delta(self, x: Tensor, prior: Tensor) -> Tensor:
-        """Δw: (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw) dense."""
+    def predict_delta(self, x: Tensor, prior: Tensor) -> Tensor | None:
+        """Δw: (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw) dense, or None."""
+        if self.delta_predictor is None:
+            return None
         delta = self.delta_predictor(torch.cat([prior, x.mean((2, 3))], dim=1))
         depthwise = self.groups == self.in_channels
         channels = (self.in_channels, 1) if depthwise else (1, self.in_channels)
@@ -135,17 +197,14 @@ class ContextualConv2d(nn.Conv2d):
         Raises:
             RuntimeError: Called without a prior.
         """
-        if self.prior is None:
-            raise RuntimeError(
-                'ContextualConv2d needs a prior: call it inside `with conv.given(prior)`'
-            )
-        offset, mask = self.predict_grid(x, self.prior)
+        prior = self.given_prior()
+        offset, mask = self.predict_grid(x, prior)
         return contextual_conv2d(
             x,
             self.weight,
             self.bias,
             offset=offset,
-            weight_delta=self.predict_delta(x, self.prior),
+            weight_delta=self.predict_delta(x, prior),
             mask=mask,
             stride=self.stride,
             padding=self.padding,

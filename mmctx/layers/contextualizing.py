@@ -91,7 +91,7 @@ class Contextualizing(BaseModule):
         hidden = max(embed_dims // 4, MERGED_HIDDEN)
         self.merging = nn.ModuleList(
             nn.ModuleDict(
-                dict(each=_merging_step(embed_dims, hidden), joint=_merging_step(hidden, channels))
+                dict(each=merging_step(embed_dims, hidden), joint=merging_step(hidden, channels))
             )
             for channels in prior_channels
         )
@@ -138,7 +138,8 @@ class Contextualizing(BaseModule):
         return layers['joint'](mean)
 
 
-def _merging_step(in_features: int, out_features: int) -> nn.Sequential:
+def merging_step(in_features: int, out_features: int) -> nn.Sequential:
+    """One of the two steps of merging: FC, LayerNorm, ReLU."""
     return nn.Sequential(
         nn.Linear(in_features, out_features),
         build_norm_layer(VECTOR_NORMS['LN'], out_features),

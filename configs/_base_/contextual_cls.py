@@ -1,0 +1,21 @@
+"""Head, evaluation and parameter groups of the contextual classifiers."""
+# The backbone holds τ and the class embeddings, so the head has no parameters.
+contextual_head = dict(_delete_=True, type='mmctx.ContextualClsHead')
+contextual_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)),
+    dict(type='mmctx.StageRecall', considered=(500, 200, 50)),
+]
+# No decay of norms, biases, τ and the class embeddings. When starting from vanilla weights
+# (--cfg-options pretrained=FILE), the two factors give the new parameters rates of their own.
+contextual_groups = dict(
+    constructor='mmctx.ContextualOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={
+            'contextualizing.embeddings': dict(decay_mult=0.0),
+            'contextualizing.logit_scale': dict(decay_mult=0.0),
+        },
+        context_lr_mult=1.0,
+        context_decay_mult=1.0))

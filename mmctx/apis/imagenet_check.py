@@ -1,0 +1,45 @@
+"""Checks of an image folder: are the classes there, as many as the model has, none empty?"""
+
+import os
+from pathlib import Path
+
+from .errors import UserError
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+SHOWN = 3
+
+
+def check_image_folder(root, classes=None):
+    """Check a folder of one folder of images for each class, as `train/` of ImageNet.
+
+    Args:
+        root (str | Path): The folder.
+        classes (int, optional): Number of classes of the model. Defaults to None, any.
+
+    Raises:
+        UserError: If the folder is missing, has not as many class folders, or has empty ones.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f'image folder {root} does not exist')
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    if not folders:
+        raise UserError(f'image folder {root} has no class folders')
+    if classes is not None and len(folders) != classes:
+        raise UserError(
+            f'image folder {root} has {len(folders)} class folders, but the model has {classes} '
+            'classes'
+        )
+    empty = [name for name in folders if not _has_image(root / name)]
+    if empty:
+        more = f' and {len(empty) - SHOWN} more' if len(empty) > SHOWN else ''
+        raise UserError(
+            f'{len(empty)} of the {len(folders)} class folders of {root} have no images: '
+            f'{", ".join(empty[:SHOWN])}{more}'
+        )
+
+
+def _has_image(folder):
+    return any(
+        name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names
+    )

@@ -1,0 +1,135 @@
+"""Checkpoint files of other code bases, read without running anything that they hold."""
+
+import contextlib
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmctx.compat.checkpoint import history_allowed
+
+EMA_WRAPPERS = ('state_dict_ema', 'model_ema')
+WRAPPERS = ('state_dict', 'model')
+
+
+class _Arguments:
+    """Stands in for `argparse.Namespace`, which training scripts save; what it held is dropped."""
+
+    def __setstate__(self, state):
+        pass
+
+
+_Arguments.__module__, _Arguments.__qualname__ = 'argparse', 'Namespace'
+
+
+class FoundState(NamedTuple):
+    """Weights found in a file.
+
+    Attributes:
+        state (dict[str, Tensor]): Each tensor by its name, without `module.`.
+        source (str): Key of the file that held them; '' for a bare state.
+    """
+
+    state: dict[str, Tensor]
+    source: str
+
+
+def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
+    """Read the weights of a checkpoint file that need not be trusted.
+
+    Args:
+        path (str | os.PathLike): The file: a state, bare or inside `state_dict`, `state_dict_ema`,
+            `model` or `model_ema`.
+        ema (bool, optional): Whether to take the moving average of the weights. Defaults to None:
+            if it is there.
+
+    Returns:
+        FoundState: The weights and where they were.
+
+    Raises:
+        ValueError: The file is corrupt, holds more than data, or does not hold these weights.
+        OSError: The file cannot be opened.
+    """
+    checkpoint = _load(path)
+    averaged = next((k for k in EMA_WRAPPERS if _is_state(checkpoint.get(k))), None)
+    plain = next((k for k in WRAPPERS if _is_state(checkpoint.get(k))), None)
+    if ema and averaged is None:
+        raise ValueError(f'{path} has no moving average ({" or ".join(EMA_WRAPPERS)})')
+    source = plain if ema is False or averaged is None else averaged
+    state = checkpoint if source is None else checkpoint[source]
+    if not _is_state(state):
+        raise ValueError(f'{path} holds no weights (its keys are {_some(checkpoint)})')
+    tensors = {
+        re.sub(r'^(module\.)+', '', name): value.detach()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    return FoundState(tensors, source or '')
+
+
+def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
+    """Write a checkpoint of mmengine's kind; the file is there whole or not at all.
+
+    Args:
+        path (str | os.PathLike): The file; an existing one is replaced.
+        state (dict[str, Tensor]): Each weight by its name.
+        meta (dict): Where they come from.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        # A view would bring all of its storage along.
+        state = {name: value.clone() for name, value in state.items()}
+        with open(part, 'xb') as file:
+            torch.save(dict(meta=meta, state_dict=state), file)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _load(path):
+    with open(path, 'rb'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            with history_allowed(), _arguments_allowed():
+                checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as error:
+            message = ' '.join(str(error).split())
+            forbidden = re.search(r'GLOBAL (\S+)', message)
+            if forbidden:
+                raise ValueError(
+                    f'{path} is refused: besides weights it holds {forbidden[1]}, which reading '
+                    'would run; if you trust it, save its state_dict alone'
+                ) from error
+            raise ValueError(
+                f'{path} is corrupt or not a PyTorch checkpoint '
+                f'({type(error).__name__}: {message[:120]})'
+            ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f'{path} holds {type(checkpoint).__name__}, not weights')
+    return checkpoint
+
+
+def _arguments_allowed():
+    # Before torch 2.5 nothing can be allowed for a while only, and such a file is refused.
+    if not hasattr(torch.serialization, 'safe_globals'):
+        return contextlib.nullcontext()
+    return torch.serialization.safe_globals([_Arguments])
+
+
+def _is_state(value) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items()
+    )
+
+
+def _some(keys) -> str:
+    return ', '.join(repr(key) for key in list(keys)[:4])

@@ -1,0 +1,81 @@
+"""ImageNet for mmpretrain, with mistakes in the data named."""
+
+import logging
+import zipfile
+
+import cv2
+import mmcv
+from mmengine import fileio
+from mmengine.logging import print_log
+from mmpretrain.datasets import ImageNet as MMPretrainImageNet
+
+from mmctx.registry import DATASETS
+
+
+class NamesMistakes:
+    """Mixin before a data set of mmpretrain: broken images and wrong labels are named.
+
+    Args:
+        skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
+            to False.
+        **kwargs: Of the data set, which knows its `split`.
+
+    Raises:
+        ValueError: `skip_broken` outside training, where it would change what is measured, or a
+            label is out of range.
+    """
+
+    def __init__(self, skip_broken: bool = False, **kwargs):
+        if skip_broken and kwargs.get('split') != 'train':
+            raise ValueError("skip_broken=True is for split='train' only")
+        self.skip_broken = skip_broken
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Path and label of each image."""
+        images = super().load_data_list()
+        count = len(self.CLASSES)
+        for image in images:
+            if not 0 <= image.get('gt_label', 0) < count:
+                raise ValueError(
+                    f'{image["img_path"]} has the label {image["gt_label"]}, but there are '
+                    f'{count} classes, numbered from 0'
+                )
+        return images
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """What the pipeline makes of an image; None for a broken one with `skip_broken`.
+
+        Raises:
+            ValueError: The image is broken.
+        """
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:
+            path = self.get_data_info(idx)['img_path']
+            if is_readable(path):
+                raise
+            message = f'{path} is not a readable image'
+            if not self.skip_broken:
+                raise ValueError(message) from error
+            print_log(f'{message}: another one takes its place', 'current', logging.WARNING)
+            return None
+
+
+def is_readable(path: str) -> bool:
+    """Whether there is an image at a path that OpenCV can decode."""
+    try:
+        return mmcv.imfrombytes(fileio.get(path)) is not None
+    except (OSError, cv2.error, zipfile.BadZipFile):
+        return False
+
+
+@DATASETS.register_module()
+class ImageNet(NamesMistakes, MMPretrainImageNet):
+    """mmpretrain's `ImageNet`, which names a broken image and a label out of range.
+
+    Args:
+        skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
+            to False.
+        **kwargs: Of `mmpretrain.datasets.ImageNet`.
+    """

@@ -1,0 +1,44 @@
+"""Files inside zip archives for every reader of OpenMMLab, as `zip://<archive>!/<member>`."""
+
+import os
+from zipfile import ZipFile
+
+from mmengine.fileio import BaseStorageBackend, register_backend
+
+PREFIX = 'zip://'
+
+
+def zip_path(archive: str | os.PathLike, member: str) -> str:
+    """Path of a member of an archive for mmengine's file functions."""
+    return f'{PREFIX}{archive}!/{member}'
+
+
+@register_backend('zip', prefixes='zip', force=True)
+class ZipBackend(BaseStorageBackend):
+    """Reads members of zip archives, which stay open; each process opens its own."""
+
+    def __init__(self):
+        self._archives: dict[tuple[int, str], ZipFile] = {}
+
+    def get(self, filepath: str) -> bytes:
+        """Contents of a file.
+
+        Args:
+            filepath (str): From `zip_path`.
+
+        Raises:
+            FileNotFoundError: The archive is not there, or has no such member.
+        """
+        archive, _, member = filepath.removeprefix(PREFIX).partition('!/')
+        # Workers are forked, and processes that share an open file move each other's position.
+        key = os.getpid(), archive
+        if key not in self._archives:
+            self._archives[key] = ZipFile(archive)
+        try:
+            return self._archives[key].read(member)
+        except KeyError as error:
+            raise FileNotFoundError(f'{archive} has no {member}') from error
+
+    def get_text(self, filepath: str, encoding: str = 'utf-8') -> str:
+        """Contents of a text file."""
+        return self.get(filepath).decode(encoding)
