@@ -172,6 +172,12 @@ def shapes_as_loaded(module, shapes):
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
+def translates_names(cls):
+    """Whether a class may translate the names of its pretrained weights itself, as Swin does."""
+    own_way = getattr(cls, 'init_weights', None) is not BaseModule.init_weights
+    return own_way and not cls.__module__.startswith('mmctx.')
+
+
 def check_fit(model, weights):
     """Refuse weights that the model would silently ignore.
 
@@ -189,9 +195,8 @@ def check_fit(model, weights):
         module = model.get_submodule(weights.module)
     except AttributeError:
         return
-    own_way = type(module).init_weights is not BaseModule.init_weights
-    if weights.module and own_way and not type(module).__module__.startswith('mmctx.'):
-        return  # such a module may translate the names of its pretrained weights itself
+    if weights.module and translates_names(type(module)):
+        return
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = shapes_as_loaded(module, weights.shapes)
     fitting = {name for name, shape in wanted.items() if given.get(name) == shape}

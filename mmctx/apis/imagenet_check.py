@@ -9,26 +9,27 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 SHOWN = 3
 
 
-def check_image_folder(root, classes=None):
+def check_image_folder(root, classes=None, hint=''):
     """Check a folder of one folder of images for each class, as `train/` of ImageNet.
 
     Args:
         root (str | Path): The folder.
-        classes (int, optional): Number of classes of the model. Defaults to None, any.
+        classes (int, optional): Number of classes of the data set. Defaults to None, any.
+        hint (str): What to do about a missing folder. Defaults to ''.
 
     Raises:
         UserError: If the folder is missing, has not as many class folders, or has empty ones.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f'image folder {root} does not exist')
+        raise UserError(f'image folder {root} does not exist; {hint}')
     folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     if not folders:
         raise UserError(f'image folder {root} has no class folders')
     if classes is not None and len(folders) != classes:
         raise UserError(
-            f'image folder {root} has {len(folders)} class folders, but the model has {classes} '
-            'classes'
+            f'image folder {root} has {len(folders)} class folders, but the data set has '
+            f'{classes} classes'
         )
     empty = [name for name in folders if not _has_image(root / name)]
     if empty:

@@ -11,6 +11,7 @@ from mmengine.runner import find_latest_checkpoint
 from .checkpoints import Weights, check_resumable, read_checkpoint, weight_shapes
 from .coco_check import check_categories, check_images, check_sizes, read_coco
 from .errors import UserError
+from .imagenet_check import check_image_folder
 
 ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 FROM_SCRATCH = 'or train from scratch with --cfg-options pretrained=None'
@@ -124,9 +125,13 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     for folder in folders.values():
         if folder and '://' not in folder and not Path(folder).is_dir():
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
+    classes = (dataset.get('metainfo') or {}).get(
+        'classes', getattr(cls, 'METAINFO', {}).get('classes')
+    )
+    if reads_image_folders(cls, root, dataset):
+        check_image_folder(os.path.join(root, dataset['split']), classes and len(classes), hint)
     if ann_file and reads_plain_coco(cls):
         contents = read_coco(ann_file, annotations_needed)
-        classes = (dataset.get('metainfo') or {}).get('classes', cls.METAINFO.get('classes'))
         if isinstance(classes, (list, tuple)):
             check_categories(contents, ann_file, classes)
         check_images(contents, ann_file, folders.get('img', root))
@@ -141,6 +146,18 @@ def dataset_class(cfg, dataset):
     scope = dataset.get('_scope_') or cfg.get('default_scope')
     with DATASETS.switch_scope_and_registry(scope) as registry:
         return registry.get(dataset['type'])
+
+
+def reads_image_folders(cls, root, dataset):
+    """Whether a data set is mmpretrain's ImageNet, its labels taken from the folders' names."""
+    split = dataset.get('split')
+    return (
+        any(base.__name__ == 'ImageNet' for base in getattr(cls, '__mro__', ()))
+        and bool(root and split)
+        and not dataset.get('ann_file')
+        and not dataset.get('data_prefix')
+        and not Path(root, 'meta', f'{split}.txt').is_file()
+    )
 
 
 def reads_plain_coco(cls):

@@ -48,7 +48,7 @@ def test_a_label_out_of_range_is_named(root, label):
 def test_checks_the_folder(root):
     check_image_folder(root / 'train')
     check_image_folder(root / 'train', 3)
-    with pytest.raises(UserError, match='has 3 class folders, but the model has 1000'):
+    with pytest.raises(UserError, match='has 3 class folders, but the data set has 1000'):
         check_image_folder(root / 'train', 1000)
     (root / 'train' / 'owl' / '0.jpeg').rename(root / 'train' / 'owl' / 'notes.txt')
     (root / 'train' / 'eel').mkdir()
