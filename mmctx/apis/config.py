@@ -95,8 +95,9 @@ def apply_pretrained(cfg, options):
         return
     init = backbone.get('init_cfg')
     if 'pretrained' in cfg and cfg.pretrained is None:
-        # Without the key the backbone initializes itself as it does by default.
-        backbone.pop('init_cfg', None)
+        # PyTorch's own initialization: with the zero biases of ConvNeXt's every pixel of padding is
+        # constant at first, and LayerNorm's gradients there explode.
+        backbone.init_cfg = None
     elif 'pretrained' not in options:
         stated = init.get('checkpoint') if isinstance(init, dict) else None
         overridden = any(key.startswith('model.backbone') for key in options)

@@ -35,7 +35,7 @@ def test_data_follow_coco_root(load, monkeypatch, name, root):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_model_builds(load, name):
     cfg = load(name)
-    assert 'init_cfg' not in cfg.model.backbone
+    assert cfg.model.backbone.init_cfg is None
     init_default_scope('mmdet')
     model = MODELS.build(cfg.model)
     assert model.neck.in_channels == [96, 192, 384, 768]
@@ -71,7 +71,7 @@ def test_recipe_of_table_3(load, name):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_pretrained_is_an_option_of_the_merged_config(load, name):
     assert load(name, pretrained='mine.pth').model.backbone.init_cfg.checkpoint == 'mine.pth'
-    assert 'init_cfg' not in load(name, pretrained=None).model.backbone
+    assert load(name, pretrained=None).model.backbone.init_cfg is None
 
 
 def test_replacing_one_of_the_two_names_of_the_weights(repo, tmp_path):
