@@ -52,8 +52,8 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'numpy',
-        'torch>=2.1',
-        'torchvision>=0.16',
+        'torch>=2.6',
+        'torchvision>=0.21',
         'mmengine>=0.10.0,<1.0.0',
         'mmpretrain>=1.0.0,<1.3.0',
         # mmengine finds `mmdet::` configs through pkg_resources, which later versions dropped.

@@ -21,10 +21,5 @@ model = dict(
 )
 optim_wrapper = dict(
     constructor='mmctx.LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        _delete_=True,
-        layer_decay_rate=0.95,
-        flat_decay_mult=0.0,
-        custom_keys={'contextualizing.embeddings': dict(decay_mult=0.0)},
-    ),
+    paramwise_cfg=dict(_delete_=True, layer_decay_rate=0.95, flat_decay_mult=0.0),
 )

@@ -3,8 +3,7 @@
 import argparse
 import os
 
-from mmengine.config import DictAction
-
+from mmctx.apis.cli import CfgOptions
 from mmctx.apis.errors import run_tool
 
 
@@ -20,7 +19,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config; lists as key="[a,b]" or key=a,b',
     )

@@ -3,8 +3,7 @@
 import argparse
 import os
 
-from mmengine.config import DictAction
-
+from mmctx.apis.cli import CfgOptions
 from mmctx.apis.errors import run_tool
 
 
@@ -28,7 +27,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. train_dataloader.batch_size=4 pretrained=None; '
         'lists as key="[a,b]" or key=a,b',

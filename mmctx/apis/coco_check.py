@@ -31,48 +31,97 @@ def _no_garbage_collection():
             gc.enable()
 
 
-def read_coco(path, annotations_needed=True):
+def _whole(value):
+    return isinstance(value, int)
+
+
+def _positive(value):
+    return isinstance(value, int) and value > 0
+
+
+def _number(value):
+    return isinstance(value, (int, float))
+
+
+def _text(value):
+    return isinstance(value, str)
+
+
+def _box(value):
+    return isinstance(value, list) and len(value) == 4 and all(map(_number, value))
+
+
+def _mask(value):
+    return isinstance(value, (list, dict))
+
+
+# What mmdet and COCO's API take for granted.
+FIELDS = {
+    'images': dict(id=_whole, file_name=_text, width=_positive, height=_positive),
+    'categories': dict(id=_whole, name=_text),
+    'annotations': dict(
+        image_id=_whole, category_id=_whole, bbox=_box, area=_number, iscrowd=_whole
+    ),
+}
+
+
+def read_coco(path, annotations_needed=True, masks_needed=False):
     """Read an annotation file and refuse what is not in COCO's format.
 
     Args:
         path (str | Path): The annotation file.
         annotations_needed (bool): Whether it must hold annotations; a test set that is only
             predicted has none. Defaults to True.
+        masks_needed (bool): Whether each annotation must have a mask. Defaults to False.
 
     Returns:
         dict: The contents.
 
     Raises:
-        UserError: If it is not JSON, lacks a part, or an entry of it lacks a key.
+        UserError: If it is not JSON, an entry lacks a key or has a value of another kind, an image
+            stands in it twice, or no annotation is of an image and a category in it.
     """
     try:
         with open(path, encoding='utf-8') as file, _no_garbage_collection():
             contents = json.load(file)
     except (OSError, ValueError) as error:
         raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
-    required = {
-        'images': ('id', 'file_name', 'width', 'height'),
-        'categories': ('id', 'name'),
-    }
-    if annotations_needed:
-        required['annotations'] = ('image_id', 'category_id', 'bbox')
-    for part, keys in required.items():
+    problem = f'annotation file {path} is not in COCO format:'
+    for part, fields in FIELDS.items():
+        if part == 'annotations' and not annotations_needed:
+            continue
         entries = contents.get(part) if isinstance(contents, dict) else None
         if not isinstance(entries, list):
-            raise UserError(
-                f'annotation file {path} is not in COCO format: it has no list {part!r}'
-            )
-        keys = set(keys)
+            raise UserError(f'{problem} it has no list {part!r}')
+        if part == 'annotations' and masks_needed:
+            fields = dict(fields, segmentation=_mask)
         for index, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not keys <= entry.keys():
-                missing = sorted(keys - set(entry)) if isinstance(entry, dict) else sorted(keys)
-                raise UserError(
-                    f'annotation file {path} is not in COCO format: {part}[{index}] has no '
-                    f'{", ".join(missing)}'
-                )
-    if not contents['images']:
+            _check_entry(entry, fields, f'{problem} {part}[{index}]')
+    ids = {image['id'] for image in contents['images']}
+    if not ids:
         raise UserError(f'annotation file {path} lists no images')
+    if len(ids) < len(contents['images']):
+        raise UserError(
+            f'{problem} {len(contents["images"]) - len(ids)} image ids stand in it twice'
+        )
+    if annotations_needed:
+        categories = {category['id'] for category in contents['categories']}
+        if not any(
+            a['image_id'] in ids and a['category_id'] in categories for a in contents['annotations']
+        ):
+            raise UserError(f'{problem} no annotation is of an image and a category that it lists')
     return contents
+
+
+def _check_entry(entry, fields, name):
+    if not isinstance(entry, dict):
+        raise UserError(f'{name} is no object')
+    missing = [key for key in fields if key not in entry]
+    if missing:
+        raise UserError(f'{name} has no {", ".join(missing)}')
+    for key, is_valid in fields.items():
+        if not is_valid(entry[key]):
+            raise UserError(f'{name} has {key}={str(entry[key])[:60]!r}')
 
 
 def check_images(contents, path, folder):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -59,8 +58,9 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
         raise UserError(f'config file {path} does not exist')
     try:
         cfg = Config.fromfile(path)
-    except (OSError, SyntaxError, KeyError, TypeError, ConfigParsingError) as error:
-        raise UserError(f'cannot read config {path}: {error}') from error
+    except Exception as error:
+        # A config is a program, so anything can go wrong in it.
+        raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise UserError(f'{path} is not the config of a run: it has no `model`')
     for key in {key.split('.')[0] for key in options} - RUNNER_KEYS - set(cfg.keys()):

@@ -131,7 +131,9 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     if reads_image_folders(cls, root, dataset):
         check_image_folder(os.path.join(root, dataset['split']), classes and len(classes), hint)
     if ann_file and reads_plain_coco(cls):
-        contents = read_coco(ann_file, annotations_needed)
+        steps = dataset.get('pipeline') or ()
+        masks_needed = any(step.get('with_mask') for step in steps)
+        contents = read_coco(ann_file, annotations_needed, annotations_needed and masks_needed)
         if isinstance(classes, (list, tuple)):
             check_categories(contents, ann_file, classes)
         check_images(contents, ann_file, folders.get('img', root))

@@ -1,5 +1,6 @@
 """From a config to a run of mmengine's Runner, checked beforehand."""
 
+import re
 from importlib import import_module
 
 from mmengine.hooks import Hook
@@ -12,6 +13,9 @@ from mmctx.compat import launch
 from .checkpoints import check_fit
 from .errors import UserError, local_rank
 from .preflight import preflight
+
+# What mmcv and mmctx's data sets say of an image that cannot be read, also from a loader's worker.
+BROKEN_IMAGE = re.compile(r'failed to load image: .+|\S+ is not a readable image')
 
 
 class LastBatch(Hook):
@@ -45,10 +49,12 @@ def build_runner(cfg, mode):
     launch.prepare_launcher(cfg)
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    except (ValueError, KeyError, TypeError) as error:
+        # The runner builds its loop, with data set and loader, only when it is asked for it.
+        _ = runner.train_loop if mode == 'train' else runner.test_loop
+    except (ValueError, KeyError, TypeError, FileExistsError) as error:
         if not is_bad_argument(error):
             raise
-        raise UserError(error.args[0]) from error
+        raise UserError(error.args[0] if len(error.args) == 1 else error) from error
     for item in weights:
         check_fit(runner.model, item)
     runner.register_hook(LastBatch())
@@ -97,11 +103,14 @@ def run(runner, mode):
         nn.Module | dict: The trained model, or the metrics.
 
     Raises:
-        UserError: If mmctx itself raised a ValueError.
+        UserError: If mmctx itself raised a ValueError, or an image cannot be read.
     """
     try:
         return runner.train() if mode == 'train' else runner.test()
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:
+        broken = BROKEN_IMAGE.search(str(error))
+        if broken:
+            raise UserError(broken[0], one_rank=True) from error
         traceback = error.__traceback__
         while traceback.tb_next:
             traceback = traceback.tb_next

@@ -73,6 +73,8 @@ class ContextualBackbone:
                 Defaults to `predictors`.
             **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages.
         """
+        if not all(0 <= index < 4 for index in self.out_indices):
+            raise ValueError(f'out_indices should be stages from 0 to 3, got {self.out_indices}')
         self.out_type = out_type
         first = contextual_stages[0] - 1
         # Stages that neither classify nor narrow the considered set.
@@ -166,6 +168,8 @@ class ContextualBackbone:
         frozen += self.contextualizing.merging[:feeding]
         if self.first_merging is not None and self.frozen_stages > 0:
             frozen.append(self.first_merging)
+        if feeding or self.first_merging in frozen:
+            frozen.append(self.contextualizing.embeddings)
         if self.out_type == 'featmap':
             frozen += self.contextualizing.classifying
             self.contextualizing.logit_scale.requires_grad_(False)
@@ -174,7 +178,7 @@ class ContextualBackbone:
             layer.requires_grad_(False)
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Set the mode; what is frozen stays in evaluation."""
+        """Set the mode, and return the backbone, which mmpretrain's own classes do not."""
         super().train(mode)
         return self
 
@@ -194,8 +198,8 @@ def check_choices(
     ):
         if value not in choices:
             raise ValueError(f'{name} should be one of {choices}, got {value!r}')
-    if every < 1:
-        raise ValueError(f'every should be at least 1, got {every}')
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f'every should be a whole number of at least 1, got {every!r}')
     if tuple(contextual_stages) not in [tuple(range(n, 5)) for n in (1, 2, 3, 4)]:
         raise ValueError(
             'contextual_stages should be stages of 1 to 4 without a gap up to 4, '

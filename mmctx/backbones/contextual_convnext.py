@@ -56,10 +56,12 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         **kwargs,
     ):
         check_choices(preset, out_type, every)
-        if isinstance(arch, str) and arch not in self.arch_settings:
+        if not isinstance(arch, dict) and arch not in self.arch_settings:
             raise ValueError(
                 f'arch should be one of {list(self.arch_settings)} or a dict, got {arch!r}'
             )
+        if not 0 <= kwargs.get('frozen_stages', 0) <= 4:
+            raise ValueError(f'frozen_stages should be 0 to 4, got {kwargs["frozen_stages"]}')
         if isinstance(arch, dict) and any(
             len(arch.get(k, ())) != 4 for k in ('depths', 'channels')
         ):
@@ -75,7 +77,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         self.add_context(
             self.channels,
             self.channels,
-            [_predictors(preset, arch, channels) for channels in self.channels],
+            [_predictors(preset, sum(self.depths), channels) for channels in self.channels],
             every,
             out_type,
             num_classes=num_classes,
@@ -100,9 +102,10 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         return norm(x)
 
 
-def _predictors(preset: str, arch: str | dict, channels: int) -> dict:
+def _predictors(preset: str, depth: int, channels: int) -> dict:
     if preset == 'released':
         hidden = max(channels // 16, 1)
         return dict(offset_hidden=hidden, delta_hidden=hidden, modulated=True)
-    ratio = 128 if arch in ('small', 'base') else 32
+    # What the paper's sizes of T and of S and B imply.
+    ratio = 32 if depth <= 18 else 128
     return dict(offset_hidden=None, delta_hidden=max(channels // ratio, 1), modulated=False)

@@ -7,6 +7,8 @@
 * :mod:`launch`: distributed training on machines without a GPU.
 """
 
+import sys
+
 from . import config_paths, fallback_modules
 
 
@@ -14,6 +16,9 @@ def install():
     """Mend what can be mended without importing torch; mmctx's import calls it. Idempotent."""
     fallback_modules.install()
     config_paths.install()
+    # A tool of another package, which knows nothing of mmctx, has imported it by now.
+    if 'mmengine.runner' in sys.modules:
+        install_runtime()
 
 
 def install_runtime():

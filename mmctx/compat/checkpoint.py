@@ -8,7 +8,6 @@ into pointers. So restricted stand-ins take their place, each under the name tha
 only while mmengine loads a checkpoint.
 """
 
-import contextlib
 import functools
 import math
 from pickle import UnpicklingError
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
-from mmengine.utils import digit_version
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_KINDS = 'biufc'
@@ -119,13 +117,11 @@ def history_allowed():
     """Context in which `torch.load` takes mmengine's log history besides plain weights.
 
     Where the caller has allowed numpy's own classes with `torch.serialization.add_safe_globals`,
-    these are left to do their part. Before torch 2.6 nothing is needed, and nothing is changed.
+    these are left to do their part.
 
     Returns:
         ContextManager: To be entered around `torch.load`.
     """
-    if digit_version(torch.__version__) < digit_version('2.6'):
-        return contextlib.nullcontext()
     allowed = torch.serialization.get_safe_globals()
     own_numpy = np.dtype in allowed or np.ndarray in allowed
     return torch.serialization.safe_globals(_HISTORY + ([] if own_numpy else _NUMPY))

@@ -51,7 +51,7 @@ class Contextualizing(BaseModule):
 
     Raises:
         ValueError: The considered numbers do not shrink from N₁, or are not one for each prior, or
-            `selection` or `norm` is unknown.
+            `embed_dims`, `selection` or `norm` is not possible.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class Contextualizing(BaseModule):
     ):
         super().__init__()
         _check_considered(num_classes, considered, len(prior_channels))
+        if embed_dims < 1:
+            raise ValueError(f'embed_dims should be at least 1, got {embed_dims}')
         if selection not in SELECTIONS:
             raise ValueError(f'selection should be one of {SELECTIONS}, got {selection!r}')
         if norm not in VECTOR_NORMS:
@@ -133,8 +135,8 @@ class Contextualizing(BaseModule):
         else:
             # Each class once rather than once an image: a mean over a set is a product.
             each = layers['each'](classes)  # [N₁, 128]
-            share = each.new_zeros(len(top), len(classes)).scatter(1, top, 1 / top.shape[1])
-            mean = share @ each
+            share = each.new_zeros(len(top), len(classes))
+            mean = share.scatter(1, top, 1 / self.considered[stage]) @ each
         return layers['joint'](mean)
 
 
@@ -148,8 +150,9 @@ def merging_step(in_features: int, out_features: int) -> nn.Sequential:
 
 
 def _check_considered(num_classes: int, considered: Sequence[int], stages: int) -> None:
-    if len(considered) != stages:
-        raise ValueError(f'considered needs {stages} numbers, got {tuple(considered)}')
+    whole = isinstance(considered, Sequence) and all(isinstance(n, int) for n in considered)
+    if not whole or len(considered) != stages:
+        raise ValueError(f'considered needs {stages} whole numbers, got {considered!r}')
     for before, after in zip((num_classes, *considered), considered):
         if not 1 <= after <= before:
             raise ValueError(

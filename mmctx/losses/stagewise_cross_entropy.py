@@ -31,6 +31,8 @@ class StagewiseCrossEntropy(nn.Module):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f'label_smoothing should be from 0 to 1, got {label_smoothing}')
         self.stage_weights = tuple(stage_weights)
         self.label_smoothing = label_smoothing
 
@@ -46,14 +48,20 @@ class StagewiseCrossEntropy(nn.Module):
             list[Tensor]: A scalar for each stage.
 
         Raises:
-            ValueError: The number of stages is not the number of weights.
+            ValueError: The number of stages is not the number of weights, or the target is neither
+            labels nor scores.
         """
         if len(stage_logits) != len(self.stage_weights):
             raise ValueError(
                 f'{len(stage_logits)} stages for {len(self.stage_weights)} stage_weights'
             )
         if target.ndim == 1:
-            target = F.one_hot(target, stage_logits[0].shape[1])
+            target = F.one_hot(target.long(), stage_logits[0].shape[1])
+        if target.shape != stage_logits[0].shape:
+            raise ValueError(
+                f'target should be of shape {tuple(stage_logits[0].shape)} or '
+                f'{tuple(stage_logits[0].shape[:1])}, got {tuple(target.shape)}'
+            )
         return [w * self._stage(s, target) for w, s in zip(self.stage_weights, stage_logits)]
 
     def _stage(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ def contextual_conv2d(
         Tensor: (B, C_out, H_out, W_out), of x's type. Positions are computed in float32 at least.
 
     Raises:
-        ValueError: A shape does not fit the others, the kernel does not fit the padded image, or
-            no back end has that name.
+        ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
+            padded image, or no back end has that name.
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation)
@@ -72,6 +72,8 @@ def contextual_conv2d(
 def _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation):
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(f'x and weight need 4 axes, got {tuple(x.shape)}, {tuple(weight.shape)}')
+    if not x.is_floating_point():
+        raise ValueError(f'x should be of a floating-point type, got {x.dtype}')
     batch, channels, *size = x.shape
     out_channels, in_channels, *kernel = weight.shape
     depthwise = in_channels == 1 and out_channels == channels

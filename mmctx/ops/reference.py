@@ -31,7 +31,7 @@ def contextual_conv2d_reference(
     indices, corners = bilinear_corners(y, x_position, size)  # [B or 1, K, H_out, W_out, 4]
     indices = indices.flatten(1).expand(batch, -1)  # [B, K·H_out·W_out·4]
     pixels = x.flatten(2).gather(2, indices[:, None].expand(-1, channels, -1))
-    pixels = pixels.view(batch, channels, -1, out_size[0] * out_size[1], 4)
+    pixels = pixels.view(batch, channels, kernel[0] * kernel[1], out_size[0] * out_size[1], 4)
     sampled = (pixels * corners.flatten(2, 3)[:, None]).sum(-1)  # [B, C, K, H_out·W_out]
     if mask is not None:
         sampled = sampled * mask.flatten(2)[:, None]

@@ -113,7 +113,7 @@ def contextual_conv2d_tapwise(
     indices = indices.flatten(2, 3) + first_row[:, None, None, None]  # [B, K, P, 4]
     corners = corners.flatten(2, 3).expand_as(indices)
     if mask is not None:
-        corners = corners * mask.flatten(2)[..., None]
+        corners = corners * mask.flatten(2)[..., None].to(compute_type)
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(compute_type)
 
     weight = weight.to(compute_type)
@@ -131,7 +131,9 @@ def contextual_conv2d_tapwise(
         )
     else:
         by_pixel = [t.transpose(1, 2).reshape(-1, 4) for t in (indices, corners)]  # [B·P·K, 4]
-        columns = _gather_rows(rows, *by_pixel).view(batch, -1, kernel[0] * kernel[1] * channels)
+        columns = _gather_rows(rows, *by_pixel).view(
+            batch, out_size[0] * out_size[1], kernel[0] * kernel[1] * channels
+        )
         out = columns @ weight.permute(2, 3, 1, 0).flatten(0, 2)  # [B, P, C_out]
         if weight_delta is not None:
             shared = weight_delta[:, 0].transpose(1, 2).flatten(1)[..., None]  # [B, K·C, 1]

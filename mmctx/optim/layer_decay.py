@@ -7,15 +7,25 @@ from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructo
 
 from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+WITHOUT_DECAY = {
+    'contextualizing.embeddings': dict(decay_mult=0.0),
+    'contextualizing.logit_scale': dict(decay_mult=0.0),
+}
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
     """mmpretrain's layer-wise decay for any model whose `backbone` knows its layers' depth.
 
-    mmpretrain's asks the whole model, which a detector cannot answer; mmdet's decays the weight of
-    τ and of the class embeddings, which Contextual ConvNeXt's recipe does not. Options are those of
+    mmpretrain's asks the whole model, which a detector cannot answer. The weights of τ and of the
+    class embeddings do not decay, unless `custom_keys` say otherwise. Options are those of
     mmpretrain's (`layer_decay_rate`, `flat_decay_mult`, `custom_keys`, …).
     """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        paramwise_cfg = dict(paramwise_cfg or {})
+        paramwise_cfg['custom_keys'] = {**WITHOUT_DECAY, **paramwise_cfg.get('custom_keys', {})}
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def add_params(
         self,

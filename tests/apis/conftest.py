@@ -23,7 +23,17 @@ class TinyCoco:
             self.write(
                 split,
                 images=[dict(id=i, file_name=n, width=64, height=48) for i, n in enumerate(names)],
-                annotations=[dict(id=1, image_id=0, category_id=1, bbox=[1, 2, 9, 9], area=81)],
+                annotations=[
+                    dict(
+                        id=1,
+                        image_id=0,
+                        category_id=1,
+                        bbox=[1, 2, 9, 9],
+                        area=81,
+                        iscrowd=0,
+                        segmentation=[[1, 2, 10, 2, 10, 11, 1, 11]],
+                    )
+                ],
                 categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
             )
 

@@ -89,6 +89,11 @@ def test_replacing_one_of_the_two_names_of_the_weights(repo, tmp_path):
     [
         (None, 'does not exist'),
         ('model = dict(', 'cannot read config'),
+        ('model = undefined', 'cannot read config .*NameError'),
+        (
+            "custom_imports = dict(imports=['no_such_module'])",
+            'cannot read config .*no_such_module',
+        ),
         ("_base_ = './lost.py'", 'lost.py'),
         ("default_scope = 'mmdet'", 'no `model`'),
         ("model = dict()\ndefault_scope = 'mmseg'\ntrain_dataloader = dict(a=1)", "'mmseg'"),

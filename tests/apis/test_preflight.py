@@ -68,6 +68,26 @@ def test_annotation_without_a_box(tiny_coco, load):
         preflight(load(), 'test')
 
 
+@pytest.mark.parametrize(
+    ('part', 'change', 'message'),
+    [
+        ('annotations', dict(iscrowd=None), r"annotations\[0\] has iscrowd='None'"),
+        ('annotations', dict(bbox=[1, 2, 3]), r"annotations\[0\] has bbox='\[1, 2, 3\]'"),
+        ('annotations', dict(segmentation='x'), r"annotations\[0\] has segmentation='x'"),
+        ('annotations', dict(category_id=4711), 'no annotation is of an image and a category'),
+        ('annotations', dict(image_id=4711), 'no annotation is of an image and a category'),
+        ('images', dict(width='640'), r"images\[0\] has width='640'"),
+        ('images', dict(file_name=5), r"images\[0\] has file_name='5'"),
+        ('images', dict(id=1), '1 image ids stand in it twice'),
+        ('categories', dict(name=3), r"categories\[0\] has name='3'"),
+    ],
+)
+def test_values_of_another_kind(tiny_coco, load, part, change, message):
+    tiny_coco.change('train', lambda contents: contents[part][0].update(change))
+    with pytest.raises(UserError, match=message):
+        preflight(load(), 'train')
+
+
 def test_images_alone_suffice_where_predictions_are_only_written(tiny_coco, load):
     tiny_coco.change('val', lambda contents: contents.pop('annotations'))
     cfg = load(test_evaluator__format_only=True, test_evaluator__outfile_prefix='x')

@@ -152,10 +152,38 @@ def test_frozen_stages_stay_as_they_are():
         in_frozen_stage = name.startswith(
             ('stages.0.', 'stages.1.', 'downsample_layers.0.', 'downsample_layers.1.')
         )
-        feeds_one = name.startswith('contextualizing.merging.0.')
+        feeds_one = name.startswith(('contextualizing.merging.0.', 'contextualizing.embeddings'))
         unlearnt = name.startswith(('contextualizing.classifying', 'contextualizing.logit_scale'))
         assert parameter.requires_grad != (in_frozen_stage or feeds_one or unlearnt), name
     assert frozen
+
+
+@pytest.mark.parametrize('frozen', [1, 2, 3])
+def test_training_leaves_frozen_stages_maps_alone(frozen):
+    model = randomize(make(frozen_stages=frozen)).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    x = torch.randn(2, 3, 64, 64)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(m.square().mean() for m in model(x)).backward()
+        optimizer.step()
+    # The norms after the stages are not theirs, and go on learning.
+    for norm in (model.norm0, model.norm1, model.norm2, model.norm3):
+        torch.nn.init.ones_(norm.weight), torch.nn.init.zeros_(norm.bias)
+    fresh = randomize(make())
+    for norm in (fresh.norm0, fresh.norm1, fresh.norm2, fresh.norm3):
+        torch.nn.init.ones_(norm.weight), torch.nn.init.zeros_(norm.bias)
+    for i, (trained, untouched) in enumerate(zip(model(x), fresh(x))):
+        assert torch.equal(trained, untouched) == (i < frozen)
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_traces(batch):
+    model = make(out_type='logits', num_classes=12, considered=(10, 6, 3)).eval()
+    x = torch.randn(batch, 3, 64, 64)
+    traced = torch.jit.trace(model, x, check_trace=False)
+    for got, expected in zip(traced(x + 1), model(x + 1)):
+        torch.testing.assert_close(got, expected)
 
 
 def test_drop_path_and_out_indices_are_the_bases():
@@ -173,14 +201,7 @@ def test_layer_decay_has_every_parameter_once(out_type):
     model.backbone = backbone
     wrapper = LayerDecayOptimWrapperConstructor(
         dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05)),
-        dict(
-            layer_decay_rate=0.5,
-            flat_decay_mult=0.0,
-            custom_keys={
-                'contextualizing.embeddings': dict(decay_mult=0.0),
-                'contextualizing.logit_scale': dict(decay_mult=0.0),
-            },
-        ),
+        dict(layer_decay_rate=0.5, flat_decay_mult=0.0),
     )(model)
     grouped = {}
     for group in wrapper.optimizer.param_groups:
@@ -231,6 +252,10 @@ def test_sizes_of_the_published_networks(arch, preset):
     ('change', 'message'),
     [
         (dict(arch='huger'), 'arch'),
+        (dict(arch=None), 'arch'),
+        (dict(every=1.5), 'every'),
+        (dict(out_indices=(0, 7)), 'out_indices'),
+        (dict(frozen_stages=9), 'frozen_stages'),
         (dict(arch=dict(depths=[1, 1, 1])), 'four `depths`'),
         (dict(preset='author'), 'preset'),
         (dict(out_type='scores'), 'out_type'),

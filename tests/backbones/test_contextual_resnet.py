@@ -141,9 +141,10 @@ def test_frozen_stages_stay_as_they_are():
     model.train()
     assert model.training and not model.layer2.training and model.layer3.training
     for name, parameter in model.named_parameters():
-        # Merging 0 feeds the frozen stage 2; classifying and τ learn from no map.
+        # Merging 0 and the embeddings feed the frozen stage 2; classifying and τ learn from no map.
         frozen = (
             'conv1.', 'bn1.', 'layer1.', 'layer2.', 'contextualizing.merging.0.',
+            'contextualizing.embeddings.',
             'contextualizing.classifying.', 'contextualizing.logit_scale',
         )  # fmt: skip
         assert parameter.requires_grad != name.startswith(frozen), name

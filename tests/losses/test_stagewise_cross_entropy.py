@@ -78,6 +78,17 @@ def test_gradients_are_finite_and_right_with_classes_left_out():
     )
 
 
+@pytest.mark.parametrize('target', [torch.zeros(3, 1), torch.zeros(2).long(), torch.zeros(3, 5)])
+def test_refuses_targets_of_another_shape(target):
+    with pytest.raises(ValueError, match='target should be of shape'):
+        StagewiseCrossEntropy((1.0,))([torch.zeros(3, 4)], target)
+
+
+def test_refuses_smoothing_beyond_one():
+    with pytest.raises(ValueError, match='label_smoothing'):
+        StagewiseCrossEntropy(label_smoothing=2.0)
+
+
 def test_needs_a_weight_for_each_stage():
     with pytest.raises(ValueError, match='1 stages for 4'):
         StagewiseCrossEntropy()([torch.zeros(1, 2)], torch.zeros(1, dtype=torch.long))

@@ -151,6 +151,20 @@ def test_low_precision(depthwise, backend, dtype, tolerance, device):
         assert relative_error(a.double(), b) < tolerance, name
 
 
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_empty_batch_and_mixed_types(depthwise, backend):
+    tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=torch.float32)
+    expected = contextual_conv2d(**tensors, **options, backend=backend)
+    mixed = dict(tensors, mask=tensors['mask'].double(), offset=tensors['offset'].double())
+    torch.testing.assert_close(
+        contextual_conv2d(**mixed, **options, backend=backend), expected, rtol=1e-5, atol=1e-5
+    )
+    none = {k: v if k in ('weight', 'bias') else v[:0] for k, v in tensors.items()}
+    empty = contextual_conv2d(**none, **options, backend=backend)
+    assert empty.shape == (0, *expected.shape[1:])
+
+
 def test_positions_keep_float32_under_half_precision():
     x = torch.rand(1, 1, 4, 64)
     far = torch.full((1, 2, 4, 64), 0.0)
@@ -188,6 +202,7 @@ def test_environment_chooses_the_backend(monkeypatch):
     ('change', 'message'),
     [
         (dict(x=torch.zeros(2, 3, 4)), '4 axes'),
+        (dict(x=torch.zeros(2, 4, 6, 5, dtype=torch.long)), 'floating-point'),
         (dict(weight=torch.zeros(4, 2, 3, 3)), 'neither depthwise nor dense'),
         (dict(bias=torch.zeros(3)), 'bias'),
         (dict(offset=torch.zeros(2, 9, 6, 5)), 'offset'),

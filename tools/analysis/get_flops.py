@@ -2,10 +2,10 @@
 
 import argparse
 
-from mmengine.config import DictAction
+from mmctx.apis.cli import CfgOptions
+from mmctx.apis.errors import UserError, run_tool
 
-from mmctx.apis.errors import run_tool
-
+SMALLEST = 32
 SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
 
 
@@ -19,7 +19,7 @@ def parse_args():
         metavar=('HEIGHT', 'WIDTH'),
         help='of the image, in pixels; by default 800 1280 for detectors, 224 224 for classifiers',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     return parser.parse_args()
 
 
@@ -32,7 +32,11 @@ def main():
     print(f'{"config":40s} {"image":>10s} {"params":>10s} {"FLOPs":>10s}')
     for path in args.config:
         cfg = load_config(path, {'pretrained': None, **(args.cfg_options or {})})
+        if cfg.default_scope not in SHAPES:
+            raise UserError(f'{path} is of {cfg.default_scope}; this tool serves {list(SHAPES)}')
         height, width = args.shape or SHAPES[cfg.default_scope]
+        if min(height, width) < SMALLEST:
+            raise UserError(f'--shape {height} {width} is smaller than {SMALLEST}, the stride')
         params, flops = measure_complexity(build_model(cfg), (height, width))
         name = path.rsplit('/', 1)[-1].removesuffix('.py')
         print(f'{name:40s} {f"{width}x{height}":>10s} {params / 1e6:9.3f}M {flops / 1e9:9.2f}G')
