@@ -1,0 +1,288 @@
+"""The paper's tables beside this project's figures, and how to train their rows."""
+
+import json
+import shlex
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from mmctx.compat.config_paths import config_dir
+
+from .complexity import measure_complexity
+from .config import load_config
+from .paper_tables import Row, Table
+from .runner import build_model
+from .throughput import measure_throughput
+
+NOTHING = '–'
+GPUS_PER_MACHINE = 8
+
+
+class Figures(NamedTuple):
+    """What this project has in a row.
+
+    Attributes:
+        params (int): Parameters.
+        flops (int): Multiply-adds of one image.
+        speed (float | None): Images per second; None where not measured.
+        accuracy (Accuracy | None): Of a run; None without one.
+    """
+
+    params: int
+    flops: int
+    speed: float | None
+    accuracy: 'Accuracy | None'
+
+
+class Accuracy(NamedTuple):
+    """The last validation of a run.
+
+    Attributes:
+        metrics (dict): Its line in mmengine's log.
+        epochs (int): Epochs that the recipe has.
+    """
+
+    metrics: dict
+    epochs: int
+
+
+def config_path(row: Row) -> Path:
+    """A row's config file, in a checkout or in an installed package."""
+    return config_dir().resolve() / f'{row.config}.py'
+
+
+def compare(value: Decimal, printed: str, truncated: bool = False, more: int = 0) -> str:
+    """Set a figure beside the paper's.
+
+    Args:
+        value (Decimal): The figure, in the printed unit.
+        printed (str): The paper's, for example '25.5M'.
+        truncated (bool): Whether the paper truncates rather than rounds. Defaults to False.
+        more (int): How many digits to show beyond the paper's. Defaults to 0.
+
+    Returns:
+        str: The figure with '✓' if the paper would print it the same, '(✓)' if only by the other
+        of the two rules, else with the difference.
+    """
+    digits = printed.rstrip('MG')
+    target = Decimal(digits)
+    rule, other = (ROUND_DOWN, ROUND_HALF_UP) if truncated else (ROUND_HALF_UP, ROUND_DOWN)
+    ours = value.quantize(target, rounding=rule)
+    if ours == target:
+        mark = '✓'
+    elif value.quantize(target, rounding=other) == target:
+        mark = '(✓)'
+    else:
+        mark = f'({ours - target:+})'
+    decimals = len(digits.partition('.')[2]) + more
+    return f'{value:.{decimals}f}{printed.removeprefix(digits)} {mark}'
+
+
+def read_accuracy(work_dir: Path, names: list[str]) -> dict | None:
+    """The last validation of the newest run in a work dir.
+
+    Args:
+        work_dir (Path): The folder in which mmengine makes one for each run.
+        names (list[str]): Metrics that make a line of the log one of a validation.
+
+    Returns:
+        dict | None: Metrics by name, and the epoch as `step`; None without a validation.
+    """
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
+        # A run that was killed may leave half a line at the end.
+        lines = [line for line in log.read_text().splitlines() if line.endswith('}')]
+        validations = [entry for entry in map(json.loads, lines) if entry.keys() >= set(names)]
+        if validations:
+            return validations[-1]
+    return None
+
+
+def find_accuracy(table: Table, row: Row, work_dirs: Path) -> Accuracy | None:
+    """The accuracy of a row's own run, else of a run of the same network.
+
+    Args:
+        table (Table): The row's table.
+        row (Row): The row.
+        work_dirs (Path): Folder of the work dirs, each named like its config.
+
+    Returns:
+        Accuracy | None: None if there is no such run.
+    """
+    epochs = Config.fromfile(config_path(row), import_custom_modules=False).train_cfg.max_epochs
+    names = [name for group in table.metrics.values() for name in group]
+    for config in filter(None, (row.config, row.same_as)):
+        metrics = read_accuracy(work_dirs / Path(config).name, names)
+        if metrics:
+            return Accuracy(metrics, epochs)
+    return None
+
+
+def measure_row(
+    table: Table, row: Row, work_dirs: Path, batch_size: int = 0, seconds: float = 0
+) -> Figures:
+    """Build a row's model and take its figures.
+
+    Args:
+        table (Table): The row's table.
+        row (Row): The row.
+        work_dirs (Path): Folder of the work dirs, each named like its config.
+        batch_size (int): For the throughput; none is measured if 0. Defaults to 0.
+        seconds (float): For the throughput. Defaults to 0.
+
+    Returns:
+        Figures: Of this project.
+    """
+    model = build_model(load_config(str(config_path(row)), {'pretrained': None}))
+    params, flops = measure_complexity(model, table.shape)
+    speed = measure_throughput(model, table.shape, batch_size, seconds) if batch_size else None
+    return Figures(params, flops, speed, find_accuracy(table, row, work_dirs))
+
+
+def table_cells(table: Table, figures: dict[str, Figures]) -> list[list[str]]:
+    """All cells of a table, the headings first.
+
+    Args:
+        table (Table): The paper's.
+        figures (dict[str, Figures]): This project's, by the rows' keys.
+
+    Returns:
+        list[list[str]]: The paper's columns, each with this project's to its right.
+    """
+    columns = [_column(table, row, figures) for row in table.rows]
+    headings = [name for name in columns[0] if any(name in column for column in columns)]
+    return [headings, *([column[name] for name in headings] for column in columns)]
+
+
+def _column(table: Table, row: Row, figures: dict[str, Figures]) -> dict[str, str]:
+    ours = figures[row.key]
+    params, flops = Decimal(ours.params).scaleb(-6), Decimal(ours.flops).scaleb(-9)
+    cells = {'row': row.key, 'model': row.model}
+    if row.params:
+        cells["paper's #param."] = row.params
+        cells['#param.'] = compare(params, row.params, table.truncated, more=2)
+    else:
+        cells['#param.'] = f'{params:.2f}M'
+    cells["paper's FLOPs"] = row.flops
+    cells['FLOPs'] = compare(flops, row.flops, table.truncated, more=2)
+    if row.speed:
+        speeds = {other.key: float(other.speed) for other in table.rows}
+        cells["paper's img/s"] = row.speed
+        cells["paper's relative"] = _relative(row, speeds)
+    if ours.speed is not None:
+        cells['img/s'] = f'{ours.speed:.{1 if ours.speed >= 10 else 3}f}'
+        cells['relative'] = _relative(row, {key: other.speed for key, other in figures.items()})
+    for (heading, names), printed in zip(table.metrics.items(), row.accuracy):
+        cells[f"paper's {heading}"] = printed
+        cells[heading] = _accuracy_cell(ours.accuracy, names, printed, table.percent)
+    return cells
+
+
+def _relative(row: Row, speeds: dict) -> str:
+    vanilla = speeds.get(row.vanilla)
+    return f'{speeds[row.key] / vanilla:.3f}' if vanilla else NOTHING
+
+
+def _accuracy_cell(accuracy: Accuracy | None, names, printed: str, percent: int) -> str:
+    if accuracy is None:
+        return NOTHING
+    values = [Decimal(str(accuracy.metrics[name])) * percent for name in names]
+    targets = printed.split('/')
+    epoch = accuracy.metrics['step']
+    if epoch < accuracy.epochs:
+        shown = '/'.join(str(v.quantize(Decimal(t))) for v, t in zip(values, targets))
+        return f'{shown} after {epoch} of {accuracy.epochs} epochs'
+    return ' / '.join(compare(value, target) for value, target in zip(values, targets))
+
+
+def legend(table: Table, device: str = '') -> list[str]:
+    """What the marks and columns of a table mean.
+
+    Args:
+        table (Table): The table.
+        device (str): What throughput was measured on. Defaults to '', not measured.
+
+    Returns:
+        list[str]: A line for each matter.
+    """
+    rule, other = ('truncated', 'rounded') if table.truncated else ('rounded', 'truncated')
+    of = 'ResNet50' if table.truncated else 'all networks but ResNet50'
+    lines = [
+        f'✓ #param. or FLOPs agree to the printed digit when {rule}, as the paper prints those of '
+        f'{of}; (✓) only when {other}; else the difference. Accuracies are rounded.',
+        'FLOPs are multiply-adds of one image, '
+        f'{table.shape[1]}×{table.shape[0]}. {NOTHING} no run found.',
+    ]
+    if table.rows[0].speed:
+        lines.append("The paper's img/s are of a V100.")
+    if device:
+        lines.append(
+            f"img/s on {device}, float32; relative: to the vanilla network's, if that is printed."
+        )
+    return [*lines, table.note] if table.note else lines
+
+
+def as_text(cells: list[list[str]]) -> str:
+    """Cells as aligned text, the first two columns to the left."""
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [
+        '  '.join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
+        for line in cells
+    ]
+    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
+
+
+def as_markdown(cells: list[list[str]]) -> str:
+    """Cells as a Markdown table."""
+    rule = ['---' if i < 2 else '---:' for i in range(len(cells[0]))]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in [cells[0], rule, *cells[1:]])
+
+
+def launch_commands(row: Row, work_dirs: Path, partition: str) -> list[str]:
+    """How to train a row with the batch size of its recipe; no model is built.
+
+    Args:
+        row (Row): The row.
+        work_dirs (Path): Folder of the work dirs, each named like its config.
+        partition (str): Slurm's partition.
+
+    Returns:
+        list[str]: Comments, and the commands for one machine and for slurm.
+    """
+    cfg = Config.fromfile(config_path(row), import_custom_modules=False)
+    batch, each = cfg.auto_scale_lr.base_batch_size, cfg.train_dataloader.batch_size
+    gpus = batch // each
+    local = min(gpus, GPUS_PER_MACHINE)
+    rounds = gpus // local
+    comment = f'# {row.key}, {row.model}: batch {batch} = {gpus} GPUs × {each}'
+    options = []
+    if rounds > 1:
+        comment += f' or, on one machine, {local} GPUs × {each} × {rounds} accumulated'
+        options = ['--cfg-options', f'optim_wrapper.accumulative_counts={rounds}']
+        # The averaged weights have to move once for each step of the optimizer, as with all GPUs.
+        options += [
+            f'custom_hooks.{i}.interval={rounds}'
+            for i, hook in enumerate(cfg.get('custom_hooks', []))
+            if hook.type == 'EMAHook'
+        ]
+    comments = [comment]
+    if row.same_as:
+        comments.append(f'# the same network as {row.same_as}: a finished run of that serves too')
+    if '://' not in (cfg.get('pretrained') or '://'):
+        comments.append(f'# starts from {cfg.pretrained}')
+    name = Path(row.config).name
+    tools = config_dir().resolve().parent / 'tools'
+    config, work_dir = _from_here(config_path(row)), str(work_dirs / name)
+    dist = [_from_here(tools / 'dist_train.sh'), config, local, '--work-dir', work_dir, *options]
+    slurm = [_from_here(tools / 'slurm_train.sh'), partition, name, config, work_dir]
+    return [
+        *comments,
+        shlex.join(map(str, dist)),
+        f'GPUS={gpus} GPUS_PER_NODE={local} {shlex.join(slurm)}',
+    ]
+
+
+def _from_here(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

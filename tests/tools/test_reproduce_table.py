@@ -1,0 +1,261 @@
+"""The paper's tables: figures, marks, accuracies from logs, launch commands, and the tool."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import sys
+from decimal import Decimal
+
+import pytest
+
+from mmctx.apis import build_classifier
+from mmctx.apis.config import load_config
+from mmctx.apis.errors import run_tool as report
+from mmctx.apis.paper_tables import TABLES, paper_table
+from mmctx.apis.tables import (
+    Accuracy,
+    Figures,
+    as_markdown,
+    as_text,
+    compare,
+    config_path,
+    find_accuracy,
+    legend,
+    table_cells,
+)
+from mmctx.apis.throughput import measure_throughput, name_device, pick_device
+
+PRINTED = {
+    (1, 'regnety_16g'): ('84M', '16.0G', '334.7', '82.9'),
+    (1, 'swin_b'): ('88M', '15.4G', '286.6', '83.5'),
+    (1, 'convnext_t'): ('29M', '4.5G', '774.7', '82.1'),
+    (1, 'ctx_convnext_s'): ('53M', '8.9G', '445.2', '84.6'),
+    (1, 'ctx_convnext_b'): ('93M', '15.8G', '291.0', '85.2'),
+    (3, 'swin_t'): ('', '267G', '', '46.0/68.1/50.3', '41.6/65.1/44.9'),
+    (3, 'ctx_convnext_t'): ('', '267G', '', '47.3/69.0/52.2', '42.7/66.2/45.6'),
+    (4, 'a3'): ('27.2M', '4.2G', '', '77.59'),
+    (4, 'a4'): ('25.7M', '4.2G', '', '77.24'),
+    (5, 'b1'): ('25.5M', '4.1G', '', '77.18'),
+    (5, 'b3'): ('25.9M', '4.3G', '', '78.44'),
+    (6, 'c2'): ('26.7M', '4.1G', '', '77.86'),
+    (6, 'c5'): ('28.0M', '4.3G', '', '77.99'),
+    (6, 'c8'): ('28.3M', '4.3G', '', '78.89'),
+}
+
+
+@pytest.fixture
+def tool(repo, monkeypatch):
+    """Run the tool in this process, in the repository's folder."""
+
+    def run(*args):
+        path = repo / 'tools' / 'reproduce_table.py'
+        spec = importlib.util.spec_from_file_location('reproduce_table', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', ['reproduce_table.py', *map(str, args)])
+        monkeypatch.chdir(repo)
+        report(module.main)
+
+    return run
+
+
+@pytest.mark.parametrize(('number', 'key'), PRINTED)
+def test_printed_figures(number, key):
+    (row,) = paper_table(number, [key]).rows
+    assert (row.params, row.flops, row.speed, *row.accuracy) == PRINTED[number, key]
+
+
+def test_rows():
+    assert {number: len(table.rows) for number, table in TABLES.items()} == {
+        1: 12, 3: 3, 4: 5, 5: 4, 6: 8,
+    }  # fmt: skip
+    for table in TABLES.values():
+        keys = [row.key for row in table.rows]
+        assert len(set(keys)) == len(keys)
+        assert {row.vanilla for row in table.rows} - {''} <= set(keys)
+        assert all(len(row.accuracy) == len(table.metrics) for row in table.rows)
+
+
+@pytest.mark.parametrize(
+    ('value', 'printed', 'truncated', 'cell'),
+    [
+        ('25.557032', '25.5M', True, '25.557M ✓'),
+        ('25.557032', '25.5M', False, '25.557M (✓)'),
+        ('27.999', '28.0M', True, '27.999M (✓)'),
+        ('27.999', '28.0M', False, '27.999M ✓'),
+        ('31.547', '32M', False, '31.55M ✓'),
+        ('31.547', '32M', True, '31.55M (✓)'),
+        ('27.734', '27.2M', True, '27.734M (+0.5)'),
+        ('263.3', '267G', False, '263.30G (-4)'),
+    ],
+)
+def test_marks(value, printed, truncated, cell):
+    assert compare(Decimal(value), printed, truncated, more=2) == cell
+
+
+@pytest.mark.parametrize('number', TABLES)
+def test_only_figures_of_resnet50_are_truncated(number):
+    rule = 'truncated' if number in (4, 5, 6) else 'rounded'
+    assert f'when {rule}, as the paper prints' in legend(TABLES[number])[0]
+
+
+def write_log(work_dir, run, *lines):
+    path = work_dir / run / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        ''.join(line if isinstance(line, str) else json.dumps(line) + '\n' for line in lines)
+    )
+
+
+def training(epoch):
+    return dict(lr=0.1, data_time=0.02, loss=3.8, time=0.3, epoch=epoch, iter=50, step=50)
+
+
+def validation(epoch, top1):
+    metrics = {'accuracy/top1': top1, 'accuracy/top5': 94.1, 'data_time': 0.02, 'time': 0.3}
+    return {**metrics, 'step': epoch}
+
+
+def accuracy_cell(table, key, work_dirs):
+    (row,) = [row for row in table.rows if row.key == key]
+    table = table._replace(rows=(row,))
+    figures = {key: Figures(1, 1, None, find_accuracy(table, row, work_dirs))}
+    return table_cells(table, figures)[1]
+
+
+def test_accuracy_of_the_newest_run_with_a_validation(tmp_path):
+    folder = tmp_path / 'b2_weight_offset'
+    table = TABLES[5]
+    assert accuracy_cell(table, 'b2', tmp_path)[-1] == '–'
+    write_log(folder, '20260101_000000', validation(100, 12.3))
+    write_log(
+        folder, '20260301_000000',
+        training(99), validation(99, 78.41), training(100), validation(100, 78.29671), '{"lr": 0',
+    )  # fmt: skip
+    write_log(folder, '20260302_000000', training(1))
+    assert accuracy_cell(table, 'b2', tmp_path)[-1] == '78.30 ✓'
+    write_log(folder, '20260303_000000', validation(7, 78.3))
+    assert accuracy_cell(table, 'b2', tmp_path)[-1] == '78.30 after 7 of 100 epochs'
+
+
+def test_accuracy_of_a_run_of_the_same_network(tmp_path):
+    write_log(tmp_path / 'ctx_resnet50_in1k', '20260101_000000', validation(100, 79.12))
+    assert accuracy_cell(TABLES[4], 'a5', tmp_path)[-1] == '79.12 (-0.23)'
+    assert accuracy_cell(TABLES[6], 'c3', tmp_path)[-1] == '–'
+
+
+def test_accuracy_of_a_detector(tmp_path):
+    folder = tmp_path / 'mask_rcnn_convnext_t_coco'
+    box = {'coco/bbox_mAP': 0.462, 'coco/bbox_mAP_50': 0.681, 'coco/bbox_mAP_75': 0.508}
+    mask = {'coco/segm_mAP': 0.417, 'coco/segm_mAP_50': 0.65, 'coco/segm_mAP_75': 0.448}
+    write_log(folder, '20260101_000000', {**box, **mask, 'time': 0.2, 'step': 36})
+    write_log(folder, '20260102_000000', {**box, 'step': 36})
+    cells = accuracy_cell(TABLES[3], 'convnext_t', tmp_path)
+    assert cells[-3] == '46.2 ✓ / 68.1 (+0.2) / 50.8 ✓'
+    assert cells[-1] == '41.7 ✓ / 65.0 ✓ / 44.8 (-0.1)'
+
+
+def test_speed_is_relative_to_the_vanilla_row():
+    table = paper_table(1, ['convnext_t', 'ctx_convnext_t', 'ctx_convnext_s'])
+    speeds = dict(zip(('convnext_t', 'ctx_convnext_t', 'ctx_convnext_s'), (40.0, 30.0, 0.5)))
+    done = Accuracy({'accuracy/top1': 80.0, 'step': 300}, 300)
+    figures = {key: Figures(10**7, 10**9, speed, done) for key, speed in speeds.items()}
+    headings, *lines = table_cells(table, figures)
+    columns = dict(zip(headings, zip(*lines)))
+    assert columns['relative'] == ('–', '0.750', '–')
+    assert columns["paper's relative"] == ('–', '0.995', '–')
+    assert columns['img/s'] == ('40.0', '30.0', '0.500')
+    cells = [headings, *lines]
+    assert len({len(line) for line in as_text(cells).splitlines()}) == 1
+    pipes = {line.count('|') for line in as_markdown(cells).splitlines()}
+    assert pipes == {len(headings) + 1}
+
+
+@pytest.mark.parametrize('number', TABLES)
+def test_train_prints_commands_for_the_batch_of_the_recipe(number, tool, repo, capsys):
+    tool(number, '--train', '--partition', 'gpu', '--work-dirs', 'runs')
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] not in ('', '#')]
+    rows = TABLES[number].rows
+    assert len(lines) == 2 * len(rows)
+    for row, dist, slurm in zip(rows, lines[::2], lines[1::2]):
+        script, config, gpus, flag, work_dir, *options = shlex.split(dist)
+        assert (flag, options[:1]) in (('--work-dir', []), ('--work-dir', ['--cfg-options']))
+        env, slurm_script, partition, _, *slurm_files = shlex.split(slurm)[1:]
+        assert slurm_files == [config, work_dir]
+        assert (partition, work_dir) == ('gpu', f'runs/{load_name(config)}')
+        for path in (script, slurm_script):
+            assert os.access(repo / path, os.X_OK)
+        assert (repo / config).samefile(config_path(row))
+
+        cfg = load_config(config, dict(option.split('=') for option in options[1:]))
+        each, batch = cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size
+        rounds = int(cfg.optim_wrapper.get('accumulative_counts', 1))
+        assert int(gpus) * each * rounds == batch
+        assert int(gpus) <= 8
+        assert int(re.match(r'GPUS=(\d+) ', slurm)[1]) * each == batch
+        assert env == f'GPUS_PER_NODE={gpus}'
+        for hook in cfg.get('custom_hooks', []):
+            if hook.type == 'EMAHook':
+                assert int(hook.get('interval', 1)) == rounds
+
+
+def load_name(config):
+    return config.rsplit('/', 1)[-1].removesuffix('.py')
+
+
+def test_throughput_of_a_tiny_model():
+    arch = dict(depths=[1, 1, 1, 1], channels=[4, 8, 8, 8])
+    model = build_classifier(
+        dict(
+            type='mmctx.ContextualConvNeXt',
+            arch=arch,
+            num_classes=12,
+            considered=(8, 5, 3),
+            embed_dims=16,
+        )
+    )
+    assert measure_throughput(model, (64, 64), batch_size=2, seconds=0) > 0
+    assert name_device(pick_device())
+
+
+def test_measured_table(run_tool, tmp_path):
+    """As a user runs it: the table alone on stdout, Markdown in a file, progress on stderr."""
+    args = ('--rows', 'b2', 'b1', '--seconds', 0, '--batch-size', 1, '--markdown', 'table.md')
+    write_log(tmp_path / 'work_dirs' / 'b2_weight_offset', '20260101_000000', validation(100, 78.3))
+    result = run_tool('reproduce_table.py', 5, *args, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r'^\[2/2\] b2: \d+ s$', result.stderr, re.MULTILINE)
+    title, _, headings, _, b1, b2, _, *explained = result.stdout.splitlines()
+    assert title.startswith('Table 5')
+    assert headings.split()[0] == 'row'
+    assert re.match(r'b1 +no offset +25\.5M +25\.557M ✓ +4\.1G +4\.112G ✓ .* –$', b1)
+    assert re.match(r'b2 +weight offset +27\.5M +27\.563M ✓ .* 78\.30 ✓$', b2)
+    assert any('✓' in line for line in explained)
+    assert any(', batch 1, float32' in line for line in explained)
+
+    markdown = (tmp_path / 'table.md').read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith('|')]
+    assert len(lines) == 4
+    assert len({line.count('|') for line in lines}) == 1
+    assert set(lines[1]) == set('| -:')
+    assert set(b2.split()) <= set(lines[3].split())
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ((2,), 'Table 2 (video) is not there yet; choose one of 1, 3, 4, 5, 6'),
+        ((7,), 'there is no Table 7; choose one of 1, 3, 4, 5, 6'),
+        ((4, '--rows', 'a1', 'b2'), 'Table 4 has no row b2; its rows are a1, a2, a3, a4, a5'),
+        ((4, '--batch-size', '0'), '--batch-size must be at least 1, not 0'),
+        ((4, '--seconds', '-1'), '--seconds must not be -1.0'),
+        ((4, '--markdown', '/no/such/t.md'), '--markdown /no/such/t.md: its folder does not exist'),
+    ],
+)
+def test_refusals(args, message, tool, capsys):
+    with pytest.raises(SystemExit) as caught:
+        tool(*args)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f'error: {message}\n'
