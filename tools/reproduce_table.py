@@ -76,11 +76,12 @@ def main():
     table = paper_table(args.number, args.rows)
     check(args)
     from mmctx.apis import tables
+    from mmctx.apis.launch_commands import launch_commands
     from mmctx.apis.throughput import name_device, pick_device
 
     if args.train:
         for row in table.rows:
-            print(*tables.launch_commands(row, args.work_dirs, args.partition), '', sep='\n')
+            print(*launch_commands(row, args.work_dirs, args.partition), '', sep='\n')
         return
     batch_size, where = 0, ''
     if not args.no_throughput:

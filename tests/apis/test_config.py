@@ -214,6 +214,14 @@ class FakeRunner:
         self.hooks = [LastBatch()]
 
 
+def test_an_image_that_a_worker_cannot_read_is_named():
+    def step():
+        raise AssertionError('Caught AssertionError in worker\nfailed to load image: a/1.jpg\n...')
+
+    with pytest.raises(UserError, match=r'^failed to load image: a/1.jpg$'):
+        run(FakeRunner(step), 'train')
+
+
 def test_a_refused_image_is_named():
     code = compile("raise ValueError('20x20 is too small')", 'x', 'exec')
     sample = Config(dict(img_path='a/1.jpg'))
