@@ -20,12 +20,7 @@ MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmctx',
-    locations=[
-        'mmctx.backbones',
-        'mmctx.backbones.torchvision_regnet',
-        'mmctx.heads',
-        'mmctx.losses',
-    ],
+    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses'],
 )
 DATASETS = Registry(
     'dataset',
@@ -50,7 +45,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optim wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmctx',
-    locations=['mmctx.optim', 'mmctx.optim.context_groups'],
+    locations=['mmctx.optim'],
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',

@@ -20,7 +20,8 @@ VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
 class TakesPrior:
     """Mixin of a convolution that is handed a prior from outside the block that calls it on x.
 
-    `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further.
+    `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further. The
+    prior waits on the module, so threads must not share one: give each a copy.
 
     Attributes:
         prior (Tensor, optional): (B, P); None outside `given`.

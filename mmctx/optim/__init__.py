@@ -1,5 +1,6 @@
 """Parameter groups for contextual networks."""
 
+from .context_groups import ContextualOptimWrapperConstructor
 from .layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ['LayerDecayOptimWrapperConstructor']
+__all__ = ['ContextualOptimWrapperConstructor', 'LayerDecayOptimWrapperConstructor']
