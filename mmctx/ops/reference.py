@@ -6,7 +6,7 @@ Slow and large, but each line is a term of Eq. 4; other back ends are held to it
 import torch
 from torch import Tensor
 
-from .sampling import Pair, bilinear_corners, output_size, tap_positions
+from .sampling import Pair, output_size, sample_taps
 
 
 def contextual_conv2d_reference(
@@ -24,15 +24,11 @@ def contextual_conv2d_reference(
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)
-    position_type = torch.promote_types(x.dtype, torch.float32)
-    y, x_position = tap_positions(
-        size, kernel, stride, padding, dilation, offset, x.device, position_type
-    )
-    indices, corners = bilinear_corners(y, x_position, size)  # [B or 1, K, H_out, W_out, 4]
-    indices = indices.flatten(1).expand(batch, -1)  # [B, K·H_out·W_out·4]
+    indices, corners = sample_taps(x, kernel, stride, padding, dilation, offset)
+    indices = indices.flatten(1).expand(batch, -1)  # [B, K·P·4], P output pixels
     pixels = x.flatten(2).gather(2, indices[:, None].expand(-1, channels, -1))
-    pixels = pixels.view(batch, channels, kernel[0] * kernel[1], out_size[0] * out_size[1], 4)
-    sampled = (pixels * corners.flatten(2, 3)[:, None]).sum(-1)  # [B, C, K, H_out·W_out]
+    pixels = pixels.view(batch, channels, *corners.shape[1:])  # [B, C, K, P, 4]
+    sampled = (pixels * corners[:, None]).sum(-1)  # [B, C, K, P]
     if mask is not None:
         sampled = sampled * mask.flatten(2)[:, None]
 

@@ -81,3 +81,24 @@ def bilinear_corners(y: Tensor, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:
             indices.append(row_index * width + column_index)
             weights.append(weight_y * weight_x * inside)
     return torch.stack(indices, -1), torch.stack(weights, -1)
+
+
+def sample_taps(
+    x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, offset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Pixels and weights that every tap at every output pixel of an image blends.
+
+    Args:
+        x (Tensor): Images, (B, C, H, W).
+        kernel, stride, padding, dilation (tuple[int, int]): As of a convolution.
+        offset (Tensor, optional): Δp, as of `tap_positions`.
+
+    Returns:
+        tuple[Tensor, Tensor]: Indices into the H·W pixels and weights, in float32 at least, each
+        (B or 1, K, H_out·W_out, 4).
+    """
+    size = x.shape[-2:]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    positions = tap_positions(size, kernel, stride, padding, dilation, offset, x.device, dtype)
+    indices, weights = bilinear_corners(*positions, size)
+    return indices.flatten(2, 3), weights.flatten(2, 3)

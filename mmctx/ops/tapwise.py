@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sampling import Pair, bilinear_corners, output_size, tap_positions
+from .sampling import Pair, output_size, sample_taps
 
 
 def _gather_rows(rows: Tensor, indices: Tensor, corners: Tensor) -> Tensor:
@@ -104,14 +104,11 @@ def contextual_conv2d_tapwise(
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)
-    compute_type = torch.promote_types(x.dtype, torch.float32)
-    y, x_position = tap_positions(
-        size, kernel, stride, padding, dilation, offset, x.device, compute_type
-    )
-    indices, corners = bilinear_corners(y, x_position, size)  # [B or 1, K, H_out, W_out, 4]
+    indices, corners = sample_taps(x, kernel, stride, padding, dilation, offset)
+    compute_type = corners.dtype
     first_row = torch.arange(batch, device=x.device) * (size[0] * size[1])
-    indices = indices.flatten(2, 3) + first_row[:, None, None, None]  # [B, K, P, 4]
-    corners = corners.flatten(2, 3).expand_as(indices)
+    indices = indices + first_row[:, None, None, None]  # [B, K, P, 4], P output pixels
+    corners = corners.expand_as(indices)
     if mask is not None:
         corners = corners * mask.flatten(2)[..., None].to(compute_type)
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(compute_type)
