@@ -36,7 +36,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# Half an hour on two cores; needs real images beside the repository or in MMCTX_SHARED_DATA.
+# A quarter of an hour on two cores; needs real images beside the repository or in MMCTX_SHARED_DATA.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s
 

@@ -89,7 +89,8 @@ class ContextualBackbone:
                 make_contextual(block, self.replaced, layer, **context)
         self.contextualizing = self.first_merging = None
         if prior != 'none':
-            contextualizing['considered'] = contextualizing['considered'][self.skipped :]
+            if self.skipped:
+                contextualizing['considered'] = contextualizing['considered'][self.skipped :]
             self.contextualizing = Contextualizing(
                 (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
                 prior_channels[self.skipped + 1 :],

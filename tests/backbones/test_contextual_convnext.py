@@ -261,6 +261,7 @@ def test_sizes_of_the_published_networks(arch, preset):
         (dict(out_type='scores'), 'out_type'),
         (dict(every=0), 'every'),
         (dict(considered=(30, 6, 3)), '30 classes cannot be kept of 20'),
+        (dict(considered=10), 'needs 3 whole numbers'),
         (dict(selection='sort'), 'selection'),
     ],
 )
