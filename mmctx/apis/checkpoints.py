@@ -117,6 +117,11 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
         for name, value in (state.items() if isinstance(state, dict) else ())
         if isinstance(value, torch.Tensor)
     }
+    if not shapes and isinstance(checkpoint.get('model'), dict):
+        raise UserError(
+            f"{path} holds a bare network, in 'model': it can only start a training, by "
+            f'--cfg-options pretrained={path}'
+        )
     if not shapes:
         raise UserError(f'{path} holds no weights')
     if prefix is None:

@@ -1,6 +1,5 @@
 """Checkpoint files of other code bases, read without running anything that they hold."""
 
-import contextlib
 import os
 import re
 import warnings
@@ -99,7 +98,7 @@ def _load(path):
     with open(path, 'rb'), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            with history_allowed(), _arguments_allowed():
+            with history_allowed(), torch.serialization.safe_globals([_Arguments]):
                 checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         except Exception as error:
             message = ' '.join(str(error).split())
@@ -116,13 +115,6 @@ def _load(path):
     if not isinstance(checkpoint, dict):
         raise ValueError(f'{path} holds {type(checkpoint).__name__}, not weights')
     return checkpoint
-
-
-def _arguments_allowed():
-    # Before torch 2.5 nothing can be allowed for a while only, and such a file is refused.
-    if not hasattr(torch.serialization, 'safe_globals'):
-        return contextlib.nullcontext()
-    return torch.serialization.safe_globals([_Arguments])
 
 
 def _is_state(value) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmctx.apis.checkpoints import Weights, check_fit, shapes_as_loaded
+from mmctx.apis.checkpoints import Weights, check_fit, shapes_as_loaded, weight_shapes
 from mmctx.apis.coco_check import check_images
 from mmctx.apis.errors import UserError
 from mmctx.apis.preflight import leaf_datasets, preflight
@@ -239,6 +239,13 @@ def weights_of(model, complete=True):
 
 def test_weights_of_the_model_fit():
     check_fit(Detector(), weights_of(Detector()))
+
+
+def test_a_bare_network_is_told_from_a_file_without_weights():
+    with pytest.raises(UserError, match=r"bare network, in 'model'.* pretrained=w.pth"):
+        weight_shapes({'model': {'stem.weight': torch.zeros(2)}}, 'w.pth')
+    with pytest.raises(UserError, match='w.pth holds no weights'):
+        weight_shapes({'meta': 1}, 'w.pth')
 
 
 def test_foreign_weights_are_refused():
