@@ -244,7 +244,7 @@ def test_weights_of_the_model_fit():
 def test_a_bare_network_is_told_from_a_file_without_weights():
     with pytest.raises(UserError, match=r"bare network, in 'model'.* pretrained=w.pth"):
         weight_shapes({'model': {'stem.weight': torch.zeros(2)}}, 'w.pth')
-    with pytest.raises(UserError, match='w.pth holds no weights'):
+    with pytest.raises(UserError, match=r'w\.pth holds no weights'):
         weight_shapes({'meta': 1}, 'w.pth')
 
 
