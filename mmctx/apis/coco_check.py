@@ -7,16 +7,9 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, first_few
 
 STRIDE = 32
-SHOWN = 3
-
-
-def _sample(names):
-    names = sorted(names)
-    rest = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-    return ', '.join(map(str, names[:SHOWN])) + rest
 
 
 @contextlib.contextmanager
@@ -147,7 +140,7 @@ def check_images(contents, path, folder):
     if missing:
         raise UserError(
             f'{len(missing)} of the {len(contents["images"])} images named in {path} are not in '
-            f'{folder}: {_sample(missing)}'
+            f'{folder}: {first_few(missing)}'
         )
 
 
@@ -169,7 +162,7 @@ def check_categories(contents, path, classes):
     if missing:
         raise UserError(
             f'{len(missing)} of the {len(classes)} classes of the data set are not among the '
-            f'categories of {path}: {_sample(missing)} (the file has: {_sample(names)}); name '
+            f'categories of {path}: {first_few(missing)} (the file has: {first_few(names)}); name '
             'your own classes with metainfo=dict(classes=(...)) in every dataset of the config'
         )
 
@@ -194,5 +187,5 @@ def check_sizes(contents, path, dropped_below=0):
     if small:
         raise UserError(
             f"{len(small)} images in {path} are smaller than the network's stride of {STRIDE} "
-            f'pixels: {_sample(small)}; take them out of the annotation file'
+            f'pixels: {first_few(small)}; take them out of the annotation file'
         )

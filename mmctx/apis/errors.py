@@ -24,6 +24,13 @@ class UserError(ValueError):
         self.one_rank = one_rank
 
 
+def first_few(names, shown=3):
+    """The first names in sorted order, and how many more there are, for a message."""
+    names = sorted(names)
+    rest = f' and {len(names) - shown} more' if len(names) > shown else ''
+    return ', '.join(map(str, names[:shown])) + rest
+
+
 def local_rank():
     """Number of this process on its machine, as its launcher states it; 0 without a launcher."""
     return next((int(os.environ[name]) for name in LAUNCHER_LOCAL_RANKS if name in os.environ), 0)

@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, first_few
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
-SHOWN = 3
 
 
 def check_image_folder(root, classes=None, hint=''):
@@ -33,10 +32,9 @@ def check_image_folder(root, classes=None, hint=''):
         )
     empty = [name for name in folders if not _has_image(root / name)]
     if empty:
-        more = f' and {len(empty) - SHOWN} more' if len(empty) > SHOWN else ''
         raise UserError(
             f'{len(empty)} of the {len(folders)} class folders of {root} have no images: '
-            f'{", ".join(empty[:SHOWN])}{more}'
+            f'{first_few(empty)}'
         )
 
 

@@ -1,6 +1,7 @@
 """From a config to a run of mmengine's Runner, checked beforehand."""
 
 import re
+from contextlib import contextmanager
 from importlib import import_module
 
 from mmengine.hooks import Hook
@@ -47,14 +48,10 @@ def build_runner(cfg, mode):
     # The first process of each machine checks for all of them.
     weights = preflight(cfg, mode) if local_rank() == 0 else []
     launch.prepare_launcher(cfg)
-    try:
+    with bad_arguments_reported():
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         # The runner builds its loop, with data set and loader, only when it is asked for it.
         _ = runner.train_loop if mode == 'train' else runner.test_loop
-    except (ValueError, KeyError, TypeError, FileExistsError) as error:
-        if not is_bad_argument(error):
-            raise
-        raise UserError(error.args[0] if len(error.args) == 1 else error) from error
     for item in weights:
         check_fit(runner.model, item)
     runner.register_hook(LastBatch())
@@ -76,12 +73,19 @@ def build_model(cfg):
     compat.install_runtime()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
-    try:
+    with bad_arguments_reported():
         return MODELS.build(cfg.model)
-    except (ValueError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def bad_arguments_reported():
+    """Turn what `is_bad_argument` knows, raised while modules are built, into a UserError."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, FileExistsError) as error:
         if not is_bad_argument(error):
             raise
-        raise UserError(error.args[0]) from error
+        raise UserError(error.args[0] if len(error.args) == 1 else error) from error
 
 
 def is_bad_argument(error):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmctx.layers import (
     Contextualizing,
+    ZeroPredictors,
     forward_contextual_block,
     make_contextual,
     with_zeroed_predictors,
@@ -108,9 +109,7 @@ class ContextualBackbone:
     def init_weights(self) -> None:
         """Initialize; the predictors' zeros are put back if a parent's initializer reached them."""
         if not self.is_init:
-            for layer in self.modules():
-                if isinstance(layer, ContextualConv2d):
-                    layer.zero_predictors()
+            ZeroPredictors()(self)
         super().init_weights()
 
     def first_prior(self, x: Tensor) -> Tensor | None:
