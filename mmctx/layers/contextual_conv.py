@@ -167,10 +167,14 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
                 nn.init.zeros_(predictor[-1].bias)
 
     def predict_grid(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Δp, (B, 2K, H_out, W_out) in pixels, and the mask, (B, K, H_out, W_out), or None."""
+        """Δp, (B, 2K, H_out, W_out) in pixels, and the mask's logits, (B, K, H_out, W_out).
+
+        None for what is not predicted. Under autocast too the last layer computes in float32, the
+        type of its parameters: from 4 pixels on bfloat16 would step by 0.03.
+        """
         if self.offset_predictor is None:
             return None, None
-        reduce, *rest = self.offset_predictor
+        reduce, *rest, last = self.offset_predictor
         # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
         of_prior, of_x = reduce.weight.split([prior.shape[1], x.shape[1]], dim=1)
         hidden = (
@@ -178,10 +182,13 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
         )
         for layer in rest:
             hidden = layer(hidden)
+        with torch.autocast(x.device.type, enabled=False):
+            grid = last(hidden.to(last.weight.dtype))
         if not self.modulated:
-            return hidden, None
-        taps = hidden.shape[1] // 3
-        return hidden[:, : 2 * taps], hidden[:, 2 * taps :].sigmoid()
+            return grid, None
+        taps = grid.shape[1] // 3
+        # Not slices: the gradient of a split is one concatenation.
+        return grid.split([2 * taps, taps], dim=1)
 
     def predict_delta(self, x: Tensor, prior: Tensor) -> Tensor | None:
         """Δw: (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw) dense, or None."""
@@ -199,14 +206,14 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
             RuntimeError: Called without a prior.
         """
         prior = self.given_prior()
-        offset, mask = self.predict_grid(x, prior)
+        offset, mask_logits = self.predict_grid(x, prior)
         return contextual_conv2d(
             x,
             self.weight,
             self.bias,
             offset=offset,
             weight_delta=self.predict_delta(x, prior),
-            mask=mask,
+            mask_logits=mask_logits,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,

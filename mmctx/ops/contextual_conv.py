@@ -1,20 +1,23 @@
 """Front door of the contextual convolution: checks its arguments and picks a back end."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
-from torch.nn.modules.utils import _pair
 
 from .reference import contextual_conv2d_reference
-from .sampling import output_size
+from .sampling import Pair, output_size
 from .tapwise import contextual_conv2d_tapwise
+from .triton import HAS_TRITON, contextual_conv2d_triton
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {
     'reference': contextual_conv2d_reference,
     'tapwise': contextual_conv2d_tapwise,
+    'triton': contextual_conv2d_triton,
 }
 BACKEND_VARIABLE = 'MMCTX_BACKEND'
+ON_CUDA = 'triton' if HAS_TRITON else 'tapwise'
 
 
 def contextual_conv2d(
@@ -25,6 +28,7 @@ def contextual_conv2d(
     offset: Tensor | None = None,
     weight_delta: Tensor | None = None,
     mask: Tensor | None = None,
+    mask_logits: Tensor | None = None,
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
@@ -46,27 +50,58 @@ def contextual_conv2d(
         weight_delta (Tensor, optional): Δw: (B, C, 1, kh, kw) depthwise; (B, 1, C_in, kh, kw)
             dense, shared by all output channels. Defaults to None, zero.
         mask (Tensor, optional): m, (B, kh·kw, H_out, W_out). Defaults to None, one.
+        mask_logits (Tensor, optional): m before a sigmoid, instead of `mask`; the Triton kernels
+            then take the sigmoid themselves. Defaults to None.
         stride (int | tuple[int, int]): In pixels. Defaults to 1.
         padding (int | tuple[int, int]): In pixels, of zeros. Defaults to 0.
         dilation (int | tuple[int, int]): Between taps, in pixels. Defaults to 1.
-        backend (str, optional): `reference` or `tapwise`. Defaults to None: what the environment
-            variable MMCTX_BACKEND names, else `tapwise`.
+        backend (str, optional): `reference`, `tapwise` or `triton`. Defaults to None: what the
+            environment variable MMCTX_BACKEND names, else `triton` on a GPU where it is installed,
+            else `tapwise`.
 
     Returns:
-        Tensor: (B, C_out, H_out, W_out), of x's type. Positions are computed in float32 at least.
+        Tensor: (B, C_out, H_out, W_out), of x's type, to which autocast casts a float x as it does
+        for `F.conv2d`. Whatever that type, positions, Δw and sums are computed in float32 at least.
+
+    Under `torch.use_deterministic_algorithms(True)` gradients are the same in every run.
+    offset and mask may be slices of one tensor, in any memory format; neither is copied on a GPU.
 
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
-            padded image, or no back end has that name.
+            padded image, mask and mask_logits are both given, or no back end has that name.
+        NotImplementedError: `triton` is asked for without a GPU or the package, or forward-mode or
+            second derivatives of any back end but `reference`.
     """
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation)
-    name = backend or os.environ.get(BACKEND_VARIABLE) or 'tapwise'
+    if mask is not None and mask_logits is not None:
+        raise ValueError('give mask or mask_logits, not both')
+    either = mask if mask_logits is None else mask_logits
+    _check_shapes(x, weight, bias, offset, weight_delta, either, stride, padding, dilation)
+    name = backend or os.environ.get(BACKEND_VARIABLE)
+    name = name or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if name not in BACKENDS:
         raise ValueError(
             f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}'
         )
-    return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, stride, padding, dilation)
+    options = {}
+    if mask_logits is not None and name == 'triton':
+        mask, options = mask_logits, dict(mask_is_logits=True)
+    elif mask_logits is not None:
+        mask = mask_logits.sigmoid()
+    geometry = stride, padding, dilation
+    device = x.device.type
+    if device == 'meta' or not torch.is_autocast_enabled(device):
+        return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
+    if x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(device))
+    # Back ends choose their types themselves: positions above all must stay in float32.
+    with torch.autocast(device, enabled=False):
+        return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    height, width = value if isinstance(value, (tuple, list)) else (value, value)
+    return height, width
 
 
 def _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation):

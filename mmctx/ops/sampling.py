@@ -67,20 +67,28 @@ def bilinear_corners(y: Tensor, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:
         tuple[Tensor, Tensor]: Indices into the H·W pixels in row-major order (int64, always
         valid) and weights, each of the positions' shape with a last axis of 4 added.
     """
-    height, width = size
-    # Beyond one pixel outside nothing is read; clamping keeps far positions within int64.
-    y, x = y.clamp(-1, height), x.clamp(-1, width)
-    top, left = y.detach().floor(), x.detach().floor()
-    dy, dx = y - top, x - left
+    rows, columns = _axis_neighbours(y, size[0]), _axis_neighbours(x, size[1])
     indices, weights = [], []
-    for row, weight_y in ((top, 1 - dy), (top + 1, dy)):
-        for column, weight_x in ((left, 1 - dx), (left + 1, dx)):
-            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            row_index = row.clamp(0, height - 1).long().clamp_(0, height - 1)
-            column_index = column.clamp(0, width - 1).long().clamp_(0, width - 1)
-            indices.append(row_index * width + column_index)
-            weights.append(weight_y * weight_x * inside)
+    for row, weight_y in rows:
+        first = row * size[1]
+        for column, weight_x in columns:
+            indices.append(first + column)
+            weights.append(weight_y * weight_x)
     return torch.stack(indices, -1), torch.stack(weights, -1)
+
+
+def _axis_neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Index and weight along an axis of the pixel before each position and of the one after."""
+    # Beyond one pixel outside nothing is read; clamping keeps far positions within int64.
+    position = position.clamp(-1, size)
+    before = position.detach().floor()
+    share = position - before
+    neighbours = []
+    for pixel, weight in ((before, 1 - share), (before + 1, share)):
+        inside = pixel.clamp(0, size - 1)
+        # NaN has no index: the second clamp makes it a valid one.
+        neighbours.append((inside.long().clamp_(0, size - 1), weight * (pixel == inside)))
+    return neighbours
 
 
 def sample_taps(

@@ -2,20 +2,21 @@
 
 A tap of a depthwise kernel is a weighted sum of four channels-last rows of the image, which
 `embedding_bag` gathers and blends in one pass, followed by a multiply-add with the tap's kernel.
-Backward samples again instead of keeping K images. The dense kernel, of few taps, samples once
-into columns that one matrix product consumes.
+Backward does the same from output pixels to the image, which gives the gradients of the image and
+of the kernel without a sample kept or taken twice. The dense kernel, of few taps, samples once into
+columns that one matrix product consumes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from .bags import CORNERS, blend, corner_gradients, sample_starts, transpose_samples
 from .sampling import Pair, output_size, sample_taps
 
-
-def _gather_rows(rows: Tensor, indices: Tensor, corners: Tensor) -> Tensor:
-    """Blend rows: (R, C) at indices (P, 4) by corners (P, 4) -> (P, C)."""
-    return F.embedding_bag(indices, rows, mode='sum', per_sample_weights=corners)
+# Entries that the backward of the depthwise kernel sorts at once, which bounds its memory.
+SORTED_AT_ONCE = 2**17
 
 
 @torch.library.custom_op('mmctx::sampled_depthwise_conv', mutates_args=())
@@ -33,11 +34,12 @@ def sampled_depthwise_conv(
     Returns:
         Tensor: (B, P, C).
     """
-    taps, batch, pixels, _ = indices.shape
+    _, batch, pixels, _ = indices.shape
     out = rows.new_zeros(batch, pixels, rows.shape[1])
-    for tap in range(taps):
-        sampled = _gather_rows(rows, indices[tap].flatten(0, 1), corners[tap].flatten(0, 1))
-        out.addcmul_(sampled.view_as(out), kernels[tap][:, None])
+    starts = sample_starts(indices, batch * pixels)
+    for tap_indices, tap_corners, kernel in zip(indices.flatten(1), corners.flatten(1), kernels):
+        sampled = blend(rows, tap_indices, tap_corners, starts)
+        out.addcmul_(sampled.view_as(out), kernel[:, None])
     return out
 
 
@@ -48,45 +50,138 @@ def _(rows, indices, corners, kernels):
 
 @torch.library.custom_op('mmctx::sampled_depthwise_conv_backward', mutates_args=())
 def sampled_depthwise_conv_backward(
-    grad: Tensor, rows: Tensor, indices: Tensor, corners: Tensor, kernels: Tensor
+    grad: Tensor,
+    rows: Tensor,
+    indices: Tensor,
+    corners: Tensor,
+    kernels: Tensor,
+    needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `sampled_depthwise_conv` by rows, corners and kernels."""
-    taps, batch, pixels, corner_count = indices.shape
-    bag_starts = torch.arange(0, batch * pixels * corner_count, corner_count, device=rows.device)
-    bag_of_index = torch.arange(batch * pixels, device=rows.device).repeat_interleave(corner_count)
-    grad_rows = torch.zeros_like(rows)
-    grad_corners, grad_kernels = torch.empty_like(corners), torch.empty_like(kernels)
-    for tap in range(taps):
-        tap_indices, tap_corners = indices[tap].flatten(0, 1), corners[tap].flatten(0, 1)
-        sampled = _gather_rows(rows, tap_indices, tap_corners).view_as(grad)
-        grad_kernels[tap] = (grad * sampled).sum(1)
-        grad_sampled = (grad * kernels[tap][:, None]).flatten(0, 1)  # [B·P, C]
-        # What autograd calls for embedding_bag; autograd itself is not at hand inside an operator.
-        grad_corners[tap] = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            grad_sampled, rows, tap_indices.flatten(), bag_starts, bag_of_index, 0
-        ).view_as(corners[tap])
-        spread = grad_sampled[:, None] * tap_corners[..., None]  # [B·P, 4, C]
-        grad_rows.index_add_(0, tap_indices.flatten(), spread.flatten(0, 1))
-    return grad_rows, grad_corners, grad_kernels
+    """Gradients of `sampled_depthwise_conv` by rows, corners and kernels; empty if not needed."""
+    by_rows, by_corners, by_kernels = results = _empty_gradients((rows, corners, kernels), needed)
+    taps, batch, pixels, _ = indices.shape
+    of_pixels = grad.flatten(0, 1)  # [B·P, C]
+    indices, corners = indices.flatten(1, 2), corners.flatten(1, 2)  # [K, B·P, 4]
+    if needed[0] or needed[2]:
+        images = rows.view(batch, len(rows) // max(batch, 1), rows.shape[1])
+        by_images = by_rows.zero_().view_as(images) if needed[0] else None
+        at_once = max(SORTED_AT_ONCE // max(indices[0].numel(), 1), 1)
+        for first in range(0, taps, at_once):
+            lots = slice(first, first + at_once)
+            transposed = transpose_samples(indices[lots], corners[lots], len(rows))
+            for tap, (sources, weights, starts) in enumerate(zip(*transposed), first):
+                spread = blend(of_pixels, sources, weights, starts).view_as(images)
+                if needed[0]:
+                    by_images.addcmul_(spread, kernels[tap][:, None])
+                if needed[2]:
+                    torch.sum(spread.mul_(images), 1, out=by_kernels[tap])
+    if needed[1]:
+        starts = sample_starts(indices, batch * pixels)
+        for tap in range(taps):
+            of_samples = (grad * kernels[tap][:, None]).flatten(0, 1)
+            by_corners[tap] = corner_gradients(of_samples, rows, indices[tap], starts).view(
+                batch, pixels, CORNERS
+            )
+    return results
+
+
+def _empty_gradients(inputs: tuple[Tensor, ...], needed: list[bool]) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.empty_like(x) if wanted else x.new_empty(0) for x, wanted in zip(inputs, needed)
+    )
 
 
 @sampled_depthwise_conv_backward.register_fake
-def _(grad, rows, indices, corners, kernels):
-    return torch.empty_like(rows), torch.empty_like(corners), torch.empty_like(kernels)
+def _(grad, rows, indices, corners, kernels, needed):
+    return _empty_gradients((rows, corners, kernels), needed)
 
 
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+@torch.library.custom_op('mmctx::sampled_rows', mutates_args=())
+def sampled_rows(rows: Tensor, indices: Tensor, corners: Tensor) -> Tensor:
+    """Blend rows (R, C) at indices (N, 4) by corners (N, 4) -> (N, C)."""
+    starts = sample_starts(indices, len(indices))
+    return blend(rows, indices.flatten(), corners.flatten(), starts)
 
 
-def _backward(ctx, grad):
-    by_rows, by_corners, by_kernels = sampled_depthwise_conv_backward(
-        grad.contiguous(), *ctx.saved_tensors
-    )
-    return by_rows, None, by_corners, by_kernels
+@sampled_rows.register_fake
+def _(rows, indices, corners):
+    return rows.new_empty(indices.shape[0], rows.shape[1])
 
 
-sampled_depthwise_conv.register_autograd(_backward, setup_context=_setup_context)
+@torch.library.custom_op('mmctx::sampled_rows_backward', mutates_args=())
+def sampled_rows_backward(
+    grad: Tensor, rows: Tensor, indices: Tensor, corners: Tensor, needed: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `sampled_rows` by rows and corners; empty if not needed."""
+    by_rows, by_corners = _empty_gradients((rows, corners), [False, False])
+    if needed[0]:
+        transposed = transpose_samples(indices[None], corners[None], len(rows))
+        by_rows = blend(grad, *(t[0] for t in transposed))
+    if needed[1]:
+        starts = sample_starts(indices, len(indices))
+        by_corners = corner_gradients(grad, rows, indices, starts)
+    return by_rows, by_corners
+
+
+@sampled_rows_backward.register_fake
+def _(grad, rows, indices, corners, needed):
+    return _empty_gradients((rows, corners), needed)
+
+
+def _register_backward(forward, backward):
+    """Differentiate an operator of (rows, indices, ...) by another, and that one never again."""
+
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    def differentiate(ctx, grad):
+        of_rows, _, *others = ctx.needs_input_grad
+        needed = [of_rows, *others]
+        gradients = backward(grad.contiguous(), *ctx.saved_tensors, needed)
+        by_rows, *by_others = [g if wanted else None for g, wanted in zip(gradients, needed)]
+        return by_rows, None, *by_others
+
+    def refuse(ctx, *grads):
+        raise NotImplementedError(
+            "back end 'tapwise' has no second derivatives: pass backend='reference'"
+        )
+
+    forward.register_autograd(differentiate, setup_context=setup_context)
+    backward.register_autograd(refuse)
+
+
+_register_backward(sampled_depthwise_conv, sampled_depthwise_conv_backward)
+_register_backward(sampled_rows, sampled_rows_backward)
+
+
+def _multiply_columns(columns: Tensor, weight: Tensor) -> Tensor:
+    """Columns (B, P, M) by weights (N, M) -> (B, P, N)."""
+    if columns.device.type != 'cpu':
+        return F.linear(columns, weight)
+    # oneDNN's convolutions use all of an AMD CPU, where MKL's products take twice as long. The
+    # dilation changes nothing in a kernel of one pixel, but at one thread PyTorch hands only
+    # dilated ones to oneDNN.
+    image = columns.transpose(1, 2)[:, :, None]  # [B, M, 1, P], channels last
+    return F.conv2d(image, weight[..., None, None], dilation=2)[:, :, 0].transpose(1, 2)
+
+
+def _multiply_own(columns: Tensor, shared: Tensor) -> Tensor:
+    """Columns (B, P, M) by a vector of each image's own (B, M, 1) -> (B, P, 1)."""
+    if columns.requires_grad:
+        # Slower itself, but the gradient comes in the layout of the columns' other one: to add them
+        # up otherwise takes longer than the rest of backward.
+        return columns @ shared
+    return (shared.transpose(1, 2) @ columns.transpose(1, 2)).transpose(1, 2)
+
+
+def _refuse_forward_mode(*inputs: Tensor | None):
+    # An operator of torch.library drops tangents without a word.
+    if torch.compiler.is_compiling():
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+        raise NotImplementedError(
+            "back end 'tapwise' has no forward-mode derivatives: pass backend='reference'"
+        )
 
 
 def contextual_conv2d_tapwise(
@@ -100,7 +195,12 @@ def contextual_conv2d_tapwise(
     padding: Pair,
     dilation: Pair,
 ) -> Tensor:
-    """See `mmctx.ops.contextual_conv2d`, which checks the arguments."""
+    """See `mmctx.ops.contextual_conv2d`, which checks the arguments.
+
+    Raises:
+        NotImplementedError: Forward-mode or second derivatives are asked for.
+    """
+    _refuse_forward_mode(x, weight, bias, offset, weight_delta, mask)
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)
@@ -127,14 +227,14 @@ def contextual_conv2d_tapwise(
             kernels.permute(2, 0, 1).contiguous(),
         )
     else:
-        by_pixel = [t.transpose(1, 2).reshape(-1, 4) for t in (indices, corners)]  # [B·P·K, 4]
-        columns = _gather_rows(rows, *by_pixel).view(
+        by_pixel = [t.transpose(1, 2).reshape(-1, CORNERS) for t in (indices, corners)]
+        columns = sampled_rows(rows, *by_pixel).view(
             batch, out_size[0] * out_size[1], kernel[0] * kernel[1] * channels
         )
-        out = columns @ weight.permute(2, 3, 1, 0).flatten(0, 2)  # [B, P, C_out]
+        out = _multiply_columns(columns, weight.permute(0, 2, 3, 1).flatten(1))  # [B, P, C_out]
         if weight_delta is not None:
             shared = weight_delta[:, 0].transpose(1, 2).flatten(1)[..., None]  # [B, K·C, 1]
-            out = out + columns @ shared
+            out = out + _multiply_own(columns, shared)
     if bias is not None:
         out = out + bias.to(compute_type)
     return out.to(x.dtype).transpose(1, 2).unflatten(2, out_size)

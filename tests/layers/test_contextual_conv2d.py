@@ -122,3 +122,17 @@ def test_blocks_keep_their_weights_and_checkpointing_its_gradients():
     for checkpointed, kept in zip(*results):
         torch.testing.assert_close(checkpointed, kept)
     assert block.conv.prior is None
+
+
+def test_offsets_stay_float32_under_autocast():
+    """The last layer of the predictor alone leaves autocast, whose bfloat16 is too coarse."""
+    conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS['released depthwise']))
+    x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
+    with torch.autocast('cpu', torch.bfloat16), conv.given(prior):
+        offset, mask_logits = conv.predict_grid(x, prior)
+        out = conv(x)
+    assert out.dtype == torch.bfloat16
+    assert offset.dtype == mask_logits.dtype == torch.float32
+    assert (offset != offset.bfloat16().float()).any()
+    out.float().sum().backward()
+    assert conv.offset_predictor[-1].weight.grad.abs().sum() > 0

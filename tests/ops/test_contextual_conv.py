@@ -3,62 +3,20 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.ops import deform_conv2d
+from contextual_cases import GEOMETRIES, by_torchvision, make_case, relative_error
+from torch.autograd import forward_ad
 
 from mmctx.ops import BACKENDS, contextual_conv2d
-from mmctx.ops.sampling import output_size
 from mmctx.ops.tapwise import sampled_depthwise_conv
 
-DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
-# batch, channels, height, width, kernel, stride, padding, dilation
-GEOMETRIES = [
-    (1, 5, 7, 9, (3, 3), 1, 1, 1),
-    (2, 4, 10, 7, (3, 3), 2, 1, 1),
-    (3, 3, 9, 11, (3, 3), 1, 2, 2),
-    (1, 6, 5, 5, (7, 7), 1, 3, 1),
-    (2, 2, 8, 6, (5, 3), (2, 1), (2, 0), (1, 2)),
-    (1, 3, 1, 1, (3, 3), 1, 1, 1),
-]
+# Triton without a GPU runs in an interpreter: test_triton.py, on fewer cases.
+ON_CPU = [name for name in BACKENDS if name != 'triton']
+PLACES = [(name, 'cpu') for name in ON_CPU]
+if torch.cuda.is_available():
+    PLACES += [(name, 'cuda') for name in BACKENDS]
 
 
-def make_case(geometry, depthwise, spread=2.0, dtype=torch.float64, device='cpu'):
-    batch, channels, height, width, kernel, stride, padding, dilation = geometry
-    pairs = [v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation)]
-    taps = kernel[0] * kernel[1]
-    out = output_size((height, width), kernel, *pairs)
-    out_channels = channels if depthwise else channels + 2
-    generator = torch.Generator().manual_seed(sum(map(hash, geometry)) % 1000)
-
-    def random(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
-
-    tensors = dict(
-        x=random(batch, channels, height, width),
-        weight=random(out_channels, 1 if depthwise else channels, *kernel),
-        bias=random(out_channels),
-        offset=random(batch, 2 * taps, *out) * spread,
-        weight_delta=random(batch, *((channels, 1) if depthwise else (1, channels)), *kernel),
-        mask=random(batch, taps, *out).sigmoid(),
-    )
-    return tensors, dict(stride=stride, padding=padding, dilation=dilation)
-
-
-def by_torchvision(x, weight, bias, offset, weight_delta, mask, **geometry):
-    return torch.cat(
-        [
-            deform_conv2d(x[i : i + 1], offset[i : i + 1], weight + weight_delta[i], bias,
-                          mask=mask[i : i + 1], **geometry)
-            for i in range(len(x))
-        ]
-    )  # fmt: skip
-
-
-def relative_error(value, expected):
-    return (value - expected).norm() / expected.norm().clamp(min=1e-12)
-
-
-@pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
 @pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
 @pytest.mark.parametrize('spread', [0.7, 30.0])
@@ -76,11 +34,11 @@ def test_agrees_with_torchvision(geometry, depthwise, backend, spread, device):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
 @pytest.mark.parametrize('masked', [True, False])
-def test_gradcheck(depthwise, masked, backend):
-    tensors, options = make_case((2, 3, 5, 4, (3, 3), 2, 1, 1), depthwise)
+def test_gradcheck(depthwise, masked, backend, device):
+    tensors, options = make_case((2, 3, 5, 4, (3, 3), 2, 1, 1), depthwise, device=device)
     if not masked:
         tensors['mask'] = None
     names = [name for name, tensor in tensors.items() if tensor is not None]
@@ -93,11 +51,11 @@ def test_gradcheck(depthwise, masked, backend):
     assert torch.autograd.gradcheck(function, [tensors[n].requires_grad_() for n in names])
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
 @pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
-def test_without_context_it_is_a_convolution(geometry, depthwise, backend):
-    tensors, options = make_case(geometry, depthwise)
+def test_without_context_it_is_a_convolution(geometry, depthwise, backend, device):
+    tensors, options = make_case(geometry, depthwise, device=device)
     x, weight, bias = tensors['x'], tensors['weight'], tensors['bias']
     expected = F.conv2d(x, weight, bias, groups=x.shape[1] if depthwise else 1, **options)
     plain = contextual_conv2d(x, weight, bias, **options, backend=backend)
@@ -107,33 +65,32 @@ def test_without_context_it_is_a_convolution(geometry, depthwise, backend):
     torch.testing.assert_close(still, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_integer_offset_shifts_the_image(backend):
-    x = torch.arange(20.0).view(1, 1, 4, 5)
-    offset = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 4, 5)
-    out = contextual_conv2d(x, torch.ones(1, 1, 1, 1), offset=offset, backend=backend)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
+def test_integer_offset_shifts_the_image(backend, device):
+    x = torch.arange(20.0, device=device).view(1, 1, 4, 5)
+    offset = torch.tensor([1.0, -2.0], device=device).view(1, 2, 1, 1).expand(1, 2, 4, 5)
+    out = contextual_conv2d(x, x.new_ones(1, 1, 1, 1), offset=offset, backend=backend)
     expected = torch.zeros_like(x)
     expected[..., :3, 2:] = x[..., 1:, :3]
     assert torch.equal(out, expected)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_between_pixels_and_across_the_border(backend):
-    x = torch.tensor([[1.0, 3.0], [5.0, 11.0]]).view(1, 1, 2, 2)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
+def test_between_pixels_and_across_the_border(backend, device):
+    x = torch.tensor([[1.0, 3.0], [5.0, 11.0]], device=device).view(1, 1, 2, 2)
     # 1×1 kernel; positions (0.25, 0.5), (-0.5, 1), (1.75, 0), (-1, -1)
-    offset = torch.tensor([[0.25, 0.5], [-0.5, 0.0], [0.75, 0.0], [-2.0, -2.0]]).t()
+    offset = torch.tensor([[0.25, 0.5], [-0.5, 0.0], [0.75, 0.0], [-2.0, -2.0]]).t().to(device)
     out = contextual_conv2d(
-        x, torch.full((1, 1, 1, 1), 2.0), offset=offset.reshape(1, 2, 2, 2), backend=backend
+        x, x.new_full((1, 1, 1, 1), 2.0), offset=offset.reshape(1, 2, 2, 2), backend=backend
     )
     # 0.75·(1+3)/2 + 0.25·(5+11)/2; half of 3; a quarter of 5; nothing. Times the kernel's 2.
-    assert torch.allclose(out.flatten(), torch.tensor([7.0, 3.0, 2.5, 0.0]))
+    assert torch.allclose(out.flatten().cpu(), torch.tensor([7.0, 3.0, 2.5, 0.0]))
 
 
-@pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize(
     ('dtype', 'tolerance'), [(torch.float32, 2e-6), (torch.bfloat16, 8e-3), (torch.float16, 1e-3)]
 )
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_low_precision(depthwise, backend, dtype, tolerance, device):
     tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=dtype, device=device)
@@ -151,10 +108,10 @@ def test_low_precision(depthwise, backend, dtype, tolerance, device):
         assert relative_error(a.double(), b) < tolerance, name
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
-def test_empty_batch_and_mixed_types(depthwise, backend):
-    tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=torch.float32)
+def test_empty_batch_and_mixed_types(depthwise, backend, device):
+    tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=torch.float32, device=device)
     expected = contextual_conv2d(**tensors, **options, backend=backend)
     mixed = dict(tensors, mask=tensors['mask'].double(), offset=tensors['offset'].double())
     torch.testing.assert_close(
@@ -165,15 +122,57 @@ def test_empty_batch_and_mixed_types(depthwise, backend):
     assert empty.shape == (0, *expected.shape[1:])
 
 
-def test_positions_keep_float32_under_half_precision():
-    x = torch.rand(1, 1, 4, 64)
-    far = torch.full((1, 2, 4, 64), 0.0)
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
+def test_positions_keep_float32_under_half_precision(backend, device):
+    x = torch.rand(1, 1, 4, 64, device=device)
+    far = torch.zeros(1, 2, 4, 64, device=device)
     far[:, 1] = 8.01  # not a bfloat16: its neighbours are 8 and 8.0625
-    weight = torch.ones(1, 1, 1, 1)
+    weight = torch.ones(1, 1, 1, 1, device=device)
+    exact = contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend)
+    out = contextual_conv2d(x.bfloat16(), weight, offset=far, backend=backend)
+    assert torch.equal(out, exact.bfloat16())
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(
+            contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend), out
+        )
+
+
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_autocast_casts_x_alone(depthwise, backend, device):
+    tensors, options = make_case(GEOMETRIES[0], depthwise, dtype=torch.float32, device=device)
+    leaves = [t.requires_grad_() for t in tensors.values()]
+    with torch.autocast(device, torch.bfloat16):
+        out = contextual_conv2d(**tensors, **options, backend=backend)
+    cast = dict(tensors, x=tensors['x'].bfloat16())
+    assert torch.equal(out, contextual_conv2d(**cast, **options, backend=backend))
+    assert [g.dtype for g in torch.autograd.grad(out.sum(), leaves)] == [torch.float32] * 6
+
+
+@pytest.mark.parametrize(('backend', 'device'), PLACES)
+def test_mask_as_logits(backend, device):
+    tensors, options = make_case(GEOMETRIES[0], True, device=device)
+    logits = torch.randn_like(tensors.pop('mask')).requires_grad_()
+    out = contextual_conv2d(**tensors, mask_logits=logits, **options, backend=backend)
+    expected = contextual_conv2d(**tensors, mask=logits.sigmoid(), **options, backend='reference')
+    torch.testing.assert_close(out, expected)
+    got, want = (torch.autograd.grad(o.square().sum(), logits)[0] for o in (out, expected))
+    torch.testing.assert_close(got, want)
+
+
+def test_reference_refuses_no_derivative_and_others_refuse_aloud():
+    """An operator that drops a tangent, or a second derivative, would be wrong in silence."""
+    tensors, options = make_case((1, 2, 4, 4, (3, 3), 1, 1, 1), True)
     for backend in BACKENDS:
-        out = contextual_conv2d(x.bfloat16(), weight, offset=far, backend=backend)
-        exact = contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend)
-        assert torch.equal(out, exact.bfloat16())
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(tensors['x'], torch.ones_like(tensors['x']))
+            arguments = {**tensors, **options, 'x': dual, 'backend': backend}
+            if backend == 'reference':
+                tangent = forward_ad.unpack_dual(contextual_conv2d(**arguments)).tangent
+                assert tangent.abs().sum() > 0
+            else:
+                with pytest.raises(NotImplementedError, match='forward-mode'):
+                    contextual_conv2d(**arguments)
 
 
 def test_operator_is_registered_soundly():
@@ -192,6 +191,11 @@ def test_compiles_without_a_graph_break(depthwise):
     )
 
 
+def test_triton_without_a_gpu_says_so():
+    with pytest.raises(NotImplementedError, match='needs tensors on a GPU'):
+        contextual_conv2d(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), backend='triton')
+
+
 def test_environment_chooses_the_backend(monkeypatch):
     monkeypatch.setenv('MMCTX_BACKEND', 'nonsense')
     with pytest.raises(ValueError, match='nonsense'):
@@ -208,6 +212,7 @@ def test_environment_chooses_the_backend(monkeypatch):
         (dict(offset=torch.zeros(2, 9, 6, 5)), 'offset'),
         (dict(weight_delta=torch.zeros(2, 1, 4, 3, 3)), 'weight_delta'),
         (dict(mask=torch.zeros(1, 9, 6, 5)), 'mask'),
+        (dict(mask=torch.zeros(2, 9, 6, 5), mask_logits=torch.zeros(2, 9, 6, 5)), 'not both'),
         (dict(x=torch.zeros(2, 4, 1, 1), padding=0), 'does not fit'),
     ],
 )

@@ -1,0 +1,42 @@
+"""Multiply-adds of a contextual convolution, the same through every back end.
+
+K multiply-adds for each output value and input channel, as of the convolution that it replaces; a
+dense Δw adds an output channel. The four that blend a sample are left out, as is the custom for
+deformable convolutions. What the operators below do not do, PyTorch's own counters see.
+"""
+
+from math import prod
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from . import tapwise, triton  # noqa: F401 - define the operators
+
+
+def multiply_adds(x_shape, weight_shape, has_weight_delta: bool, out_shape) -> int:
+    """Of one forward pass; shapes as of `mmctx.ops.contextual_conv2d`."""
+    batch, channels, height, width = out_shape
+    dense = weight_shape[1] > 1 or x_shape[1] == 1
+    channels += dense and has_weight_delta
+    return batch * channels * height * width * prod(weight_shape[1:])
+
+
+@register_flop_formula(torch.ops.mmctx.contextual_conv2d)
+def _(x_shape, weight_shape, bias, offset, weight_delta, *args, out_shape, **kwargs) -> int:
+    return 2 * multiply_adds(x_shape, weight_shape, weight_delta is not None, out_shape)
+
+
+@register_flop_formula(torch.ops.mmctx.contextual_conv2d_backward)
+def _(grad_shape, x_shape, weight_shape, bias, offset, weight_delta, *args, **kwargs) -> int:
+    # Twice the forward pass, as any convolution's: once for x, once for the kernels.
+    return 4 * multiply_adds(x_shape, weight_shape, weight_delta is not None, grad_shape)
+
+
+@register_flop_formula(torch.ops.mmctx.sampled_depthwise_conv)
+def _(rows_shape, indices_shape, *args, out_shape, **kwargs) -> int:
+    return 2 * indices_shape[0] * prod(out_shape)
+
+
+@register_flop_formula(torch.ops.mmctx.sampled_depthwise_conv_backward)
+def _(grad_shape, rows_shape, indices_shape, *args, **kwargs) -> int:
+    return 4 * indices_shape[0] * prod(grad_shape)
