@@ -1,39 +1,41 @@
 """Images per second of a configured model."""
 
-import platform
-import time
-from pathlib import Path
-from statistics import median
+from collections.abc import Callable
 
 import torch
 import torch.nn as nn
 
-WARM_UP = 1
-MIN_BATCHES = 3
+from .timing import Call, pick_device, time_in_turn
 
 
-def pick_device() -> torch.device:
-    """The GPU if PyTorch sees one, else the CPU."""
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def name_device(device: torch.device) -> str:
-    """A device as a reader knows it, with the number of threads where that matters.
+def bare_forward(
+    model: nn.Module,
+    shape: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Callable[[], object]:
+    """A forward pass of random images, without data loading and post-processing.
 
     Args:
-        device (torch.device): The device.
+        model (nn.Module): An mmpretrain classifier or an mmdet detector, on the device. Of a
+            two-stage detector the region heads see the proposals of the random images.
+        shape (tuple[int, int]): Height and width of the images, in pixels.
+        batch_size (int): Images at a time.
+        device (torch.device): Where the images are made.
+        memory_format (torch.memory_format): Of the images. Defaults to contiguous.
 
     Returns:
-        str: For example 'NVIDIA H200' or 'AMD EPYC, 2 threads'.
+        Callable: Takes nothing.
     """
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    threads = torch.get_num_threads()
-    plural = '' if threads == 1 else 's'
-    return f'{next(names, platform.machine() or "CPU")}, {threads} thread{plural}'
+    images = torch.rand(batch_size, 3, *shape, device=device).to(memory_format=memory_format)
+    extra = {}
+    if hasattr(model, 'rpn_head'):
+        from mmdet.structures import DetDataSample
+
+        metainfo = dict(img_shape=shape, ori_shape=shape, pad_shape=shape)
+        extra['data_samples'] = [DetDataSample(metainfo=metainfo) for _ in range(batch_size)]
+    return lambda: model(images, **extra)
 
 
 def measure_throughput(
@@ -52,27 +54,7 @@ def measure_throughput(
         float: Images per second of the median batch.
     """
     device = pick_device()
-    model.to(device).eval()
-    images = torch.rand(batch_size, 3, *shape, device=device)
-    extra = {}
-    if hasattr(model, 'rpn_head'):
-        from mmdet.structures import DetDataSample
-
-        metainfo = dict(img_shape=shape, ori_shape=shape, pad_shape=shape)
-        extra['data_samples'] = [DetDataSample(metainfo=metainfo) for _ in range(batch_size)]
-
-    def forward() -> float:
-        start = time.perf_counter()
-        model(images, **extra)
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
+    forward = bare_forward(model.to(device).eval(), shape, batch_size, device)
     with torch.inference_mode():
-        for _ in range(WARM_UP):
-            forward()
-        times: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(times) < MIN_BATCHES or time.perf_counter() < end:
-            times.append(forward())
-    return batch_size / median(times)
+        times = time_in_turn({'forward': Call(lambda _: forward())}, device, seconds)
+    return batch_size / times['forward'].median

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: the op's tests, then every benchmark, into ${OUT:-benchmarks}/<device>-<date>/.
+#
+#   tools/analysis/run_on_gpu.sh              about half an hour
+#   QUICK=1 tools/analysis/run_on_gpu.sh      small sizes, to try the script itself; a CPU will do
+#
+# PYTHON names the interpreter (python3), WHEELS a folder of wheels to install
+# benchmarks/gpu-requirements.txt from first. All steps run; the exit status is 1 if one failed.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+
+if [[ -n ${WHEELS:-} ]]; then
+    "$python" -m pip install --quiet --no-deps --no-index --find-links "$WHEELS" \
+        -r benchmarks/gpu-requirements.txt || exit 1
+fi
+device=$("$python" -c '
+import re, torch
+from mmctx.apis.timing import name_device, pick_device
+print(re.sub("[^a-z0-9]+", "-", name_device(pick_device()).lower()).strip("-"))') || exit 1
+folder=${OUT:-benchmarks}/$device-$(date -u +%Y-%m-%d)
+mkdir -p "$folder"
+failed=0
+
+step() {  # NAME COMMAND...: its output goes to NAME.log and, if it fails, to the screen
+    local name=$1 start=$SECONDS
+    shift
+    if "$@" >"$folder/$name.log" 2>&1; then
+        echo "$name: $((SECONDS - start)) s"
+    else
+        echo "$name: FAILED (status $?) after $((SECONDS - start)) s, end of $folder/$name.log:"
+        tail -n 20 "$folder/$name.log"
+        failed=1
+    fi
+}
+
+if [[ -n ${QUICK:-} ]]; then
+    op=(--batch-size 2 --seconds 0 --shapes dw3:8x9x7 dense3:6x8x8:s2)
+    model=(--batch-size 2 --seconds 0 --shape 64 64 --modes eager amp)
+    tests=(-k without_context)
+else
+    op=()
+    model=(--modes eager amp amp+channels-last amp+compile)
+    tests=()
+fi
+step tests "$python" -m pytest -q -p no:cacheprovider tests/ops "${tests[@]}"
+for dtype in float16 bfloat16 float32; do
+    step "op-$dtype" "$python" tools/analysis/benchmark_op.py "${op[@]}" --dtype "$dtype" \
+        --json "$folder/op-$dtype.json" --markdown "$folder/op-$dtype.md"
+done
+step models "$python" tools/analysis/benchmark.py configs/ctx_convnext_t_in1k.py \
+    configs/ctx_resnet50_in1k.py "${model[@]}" --json "$folder/models.json" \
+    --markdown "$folder/models.md" --plot "$folder/models.png"
+echo "results in $folder"
+exit $failed
