@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 # mmcv is required too but not named: the distributions `mmcv` and `mmcv-lite` hold the same Python
 # package, so asking pip for one overwrites a user's own build of the other.
 DETECTION = ['mmdet>=3.1.0,<3.4.0']
-VIDEO = ['mmaction2>=1.2.0,<1.3.0']
+VIDEO = ['mmaction2>=1.2.0,<1.3.0', 'av>=12']
 LITE = ['mmcv-lite>=2.0.1,<2.2.0']
 DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6']
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from mmctx.apis.errors import UserError, run_tool
 from mmctx.apis.paper_tables import TABLES, paper_table
 
-# Of classifiers and of detectors, by kind of device.
+# Of classifiers, and of recognizers and detectors, by kind of device.
 BATCH_SIZES = {'cpu': (4, 1), 'cuda': (64, 4)}
+LARGE = (2, 3)
 
 
 def parse_args():
@@ -37,11 +38,12 @@ def parse_args():
         metavar='FILE',
         help='print Markdown; with a name, write it to that file beside the printed text',
     )
-    parser.add_argument('--no-throughput', action='store_true', help='measure no img/s')
+    parser.add_argument('--no-throughput', action='store_true', help='measure no speed')
     parser.add_argument(
         '--batch-size',
         type=int,
-        help='for img/s; by default 4 on a CPU, 64 on a GPU, for Table 3 1 and 4',
+        help='images or clips, for img/s; by default 4 on a CPU, 64 on a GPU, for Tables 2 and 3 '
+        '1 and 4',
     )
     parser.add_argument('--seconds', type=float, default=2.0, help='to time each row for (2)')
     return parser.parse_args()
@@ -77,7 +79,7 @@ def main():
     check(args)
     from mmctx.apis import tables
     from mmctx.apis.launch_commands import launch_commands
-    from mmctx.apis.throughput import name_device, pick_device
+    from mmctx.apis.timing import name_device, pick_device
 
     if args.train:
         for row in table.rows:
@@ -86,7 +88,7 @@ def main():
     batch_size, where = 0, ''
     if not args.no_throughput:
         device = pick_device()
-        batch_size = args.batch_size or BATCH_SIZES[device.type][args.number == 3]
+        batch_size = args.batch_size or BATCH_SIZES[device.type][args.number in LARGE]
         where = f'{name_device(device)}, batch {batch_size}'
     cells = tables.table_cells(table, measure(table, args.work_dirs, batch_size, args.seconds))
     title = f'Table {args.number}: {table.title}'

@@ -7,13 +7,17 @@ import torch
 import torch.nn as nn
 from mmengine.analysis import FlopAnalyzer, parameter_count
 
+from mmctx.ops.counting import multiply_adds
+
+from .clips import FrameBatch, clip_length
+
 
 class Complexity(NamedTuple):
     """Size and cost of a model.
 
     Attributes:
         params (int): Parameters of the whole model.
-        flops (int): Multiply-adds of one forward pass of one image.
+        flops (int): Multiply-adds of one forward pass of one image, of a recognizer one clip.
     """
 
     params: int
@@ -30,19 +34,28 @@ def _count_sampled_depthwise_conv(inputs, outputs) -> int:
     return taps * batch * pixels * channels
 
 
+def _count_contextual_conv2d(inputs, outputs) -> int:
+    x_shape, weight_shape = (value.type().sizes() for value in inputs[:2])
+    has_weight_delta = inputs[4].type().kind() == 'TensorType'
+    return multiply_adds(x_shape, weight_shape, has_weight_delta, outputs[0].type().sizes())
+
+
 def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
-    """Count the parameters and the multiply-adds of a model on one image.
+    """Count the parameters and the multiply-adds of a model on one image or clip.
 
     Args:
-        model (nn.Module): An mmpretrain classifier or an mmdet detector. Of a two-stage detector
-            the region heads see the proposals of a random image, up to the test configuration's
-            limit.
-        shape (tuple[int, int]): Height and width of the image, in pixels.
+        model (nn.Module): An mmpretrain classifier, an mmdet detector or a 2D recognizer of
+            mmaction2. Of a two-stage detector the region heads see the proposals of a random image,
+            up to the test configuration's limit. A recognizer sees a clip of as many frames as its
+            backbone is built for.
+        shape (tuple[int, int]): Height and width of the image or frames, in pixels.
 
     Returns:
         Complexity: Parameters and multiply-adds.
     """
-    image = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    frames = clip_length(model)
+    network = FrameBatch(model) if frames else model
+    images = torch.rand(frames or 1, 3, *shape, generator=torch.Generator().manual_seed(0))
     was_training, forward = model.training, model.forward
     model.eval()
     if hasattr(model, 'rpn_head'):
@@ -51,8 +64,9 @@ def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
         sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, pad_shape=shape))
         model.forward = partial(forward, data_samples=[sample])
     try:
-        analyzer = FlopAnalyzer(model, image)
+        analyzer = FlopAnalyzer(network, images)
         analyzer.set_op_handle('mmctx::sampled_depthwise_conv', _count_sampled_depthwise_conv)
+        analyzer.set_op_handle('mmctx::contextual_conv2d', _count_contextual_conv2d)
         analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return Complexity(parameter_count(model)[''], int(analyzer.total()))
     finally:

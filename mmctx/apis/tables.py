@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from mmctx.compat.config_paths import config_dir
 
+from .clips import FrameBatch
 from .complexity import measure_complexity
 from .config import load_config
 from .paper_tables import Row, Table
@@ -23,8 +24,8 @@ class Figures(NamedTuple):
 
     Attributes:
         params (int): Parameters.
-        flops (int): Multiply-adds of one image.
-        speed (float | None): Images per second; None where not measured.
+        flops (int): Multiply-adds of one image or clip.
+        speed (float | None): Images or clips per second; None where not measured.
         accuracy (Accuracy | None): Of a run; None without one.
     """
 
@@ -126,7 +127,8 @@ def measure_row(
         table (Table): The row's table.
         row (Row): The row.
         work_dirs (Path): Folder of the work dirs, each named like its config.
-        batch_size (int): For the throughput; none is measured if 0. Defaults to 0.
+        batch_size (int): Images or clips, for the throughput; none is measured if 0. Defaults to
+            0.
         seconds (float): For the throughput. Defaults to 0.
 
     Returns:
@@ -134,7 +136,11 @@ def measure_row(
     """
     model = build_model(load_config(str(config_path(row)), {'pretrained': None}))
     params, flops = measure_complexity(model, table.shape)
-    speed = measure_throughput(model, table.shape, batch_size, seconds) if batch_size else None
+    speed = None
+    if batch_size:
+        network = FrameBatch(model) if table.frames > 1 else model
+        images = batch_size * table.frames
+        speed = measure_throughput(network, table.shape, images, seconds) / table.frames
     return Figures(params, flops, speed, find_accuracy(table, row, work_dirs))
 
 
@@ -169,12 +175,16 @@ def _column(table: Table, row: Row, figures: dict[str, Figures]) -> dict[str, st
         cells["paper's img/s"] = row.speed
         cells["paper's relative"] = _relative(row, speeds)
     if ours.speed is not None:
-        cells['img/s'] = f'{ours.speed:.{1 if ours.speed >= 10 else 3}f}'
+        cells[_unit(table)] = f'{ours.speed:.{1 if ours.speed >= 10 else 3}f}'
         cells['relative'] = _relative(row, {key: other.speed for key, other in figures.items()})
     for (heading, names), printed in zip(table.metrics.items(), row.accuracy):
         cells[f"paper's {heading}"] = printed
         cells[heading] = _accuracy_cell(ours.accuracy, names, printed, table.percent)
     return cells
+
+
+def _unit(table: Table) -> str:
+    return 'clips/s' if table.frames > 1 else 'img/s'
 
 
 def _relative(row: Row, speeds: dict) -> str:
@@ -206,17 +216,19 @@ def legend(table: Table, device: str = '') -> list[str]:
     """
     rule, other = ('truncated', 'rounded') if table.truncated else ('rounded', 'truncated')
     of = 'ResNet50' if table.truncated else 'all networks but ResNet50'
+    size = f'{table.shape[1]}×{table.shape[0]}'
+    each = f'clip of {table.frames} frames' if table.frames > 1 else 'image'
     lines = [
         f'✓ #param. or FLOPs agree to the printed digit when {rule}, as the paper prints those of '
         f'{of}; (✓) only when {other}; else the difference. Accuracies are rounded.',
-        'FLOPs are multiply-adds of one image, '
-        f'{table.shape[1]}×{table.shape[0]}. {NOTHING} no run found.',
+        f'FLOPs are multiply-adds of one {each}, {size}. {NOTHING} no run found.',
     ]
     if table.rows[0].speed:
         lines.append("The paper's img/s are of a V100.")
     if device:
         lines.append(
-            f"img/s on {device}, float32; relative: to the vanilla network's, if that is printed."
+            f'{_unit(table)} on {device}, float32; '
+            "relative: to the vanilla network's, if that is printed."
         )
     return [*lines, table.note] if table.note else lines
 

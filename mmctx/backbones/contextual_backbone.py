@@ -122,6 +122,10 @@ class ContextualBackbone:
         mean = each(self.contextualizing.embeddings.weight).mean(0, keepdim=True)
         return joint(mean).expand(len(x), -1)
 
+    def refine_prior(self, prior: Tensor) -> Tensor:
+        """What the next stage is given of the prior made for it, (B, P)."""
+        return prior
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the network.
 
@@ -155,6 +159,8 @@ class ContextualBackbone:
                 seen = x if self.out_type == 'logits' else x.detach()
                 scores, kept, prior = self.contextualizing(seen, stage - self.skipped, kept)
                 logits.append(scores)
+                if prior is not None:
+                    prior = self.refine_prior(prior)
         return tuple(logits if self.out_type == 'logits' else maps)
 
     def _freeze_stages(self):

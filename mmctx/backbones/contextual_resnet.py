@@ -48,6 +48,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
     """
 
     replaced = 'conv2'
+    stem_stride = 4
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
             self.replaced, every = 'conv1', max(self.stage_blocks)
         last_blocks = [self.blocks_of(stage)[-1] for stage in range(4)]
         conv_channels = [block.conv2.out_channels for block in last_blocks]
-        self.stride = 4
+        self.stride = self.stem_stride
         for stride in self.strides:
             self.stride *= stride
         self.norm = norm
@@ -120,6 +121,9 @@ class ContextualResNet(ContextualBackbone, ResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """See `ContextualBackbone.forward`; batch norm needs two images to train on."""
-        if self.training and self.norm == 'BN' and len(x) == 1:
+        if self.training and self.norm == 'BN' and len(x) == 1 and not self._norms_are_synced():
             raise ValueError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         return super().forward(x)
+
+    def _norms_are_synced(self) -> bool:
+        return any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())

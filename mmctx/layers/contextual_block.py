@@ -49,14 +49,14 @@ def forward_contextual_block(
 
     Args:
         block (nn.Module): A residual block.
-        conv_name (str): Attribute of the block that holds the convolution.
+        conv_name (str): Of the convolution in the block, dotted where something wraps it.
         x (Tensor): (B, C, H, W).
         prior (Tensor, optional): (B, P), not used by a vanilla block.
 
     Returns:
         Tensor: What the block makes of x.
     """
-    conv = getattr(block, conv_name)
+    conv = block.get_submodule(conv_name)
     if not isinstance(conv, TakesPrior):
         return block(x)
 

@@ -25,7 +25,8 @@ from mmctx.apis.tables import (
     legend,
     table_cells,
 )
-from mmctx.apis.throughput import measure_throughput, name_device, pick_device
+from mmctx.apis.throughput import measure_throughput
+from mmctx.apis.timing import name_device, pick_device
 
 PRINTED = {
     (1, 'regnety_16g'): ('84M', '16.0G', '334.7', '82.9'),
@@ -33,6 +34,8 @@ PRINTED = {
     (1, 'convnext_t'): ('29M', '4.5G', '774.7', '82.1'),
     (1, 'ctx_convnext_s'): ('53M', '8.9G', '445.2', '84.6'),
     (1, 'ctx_convnext_b'): ('93M', '15.8G', '291.0', '85.2'),
+    (2, 'resnet101'): ('', '125G', '', '75.9/92.1'),
+    (2, 'ctx_resnet50'): ('', '68G', '', '77.0/93.1'),
     (3, 'swin_t'): ('', '267G', '', '46.0/68.1/50.3', '41.6/65.1/44.9'),
     (3, 'ctx_convnext_t'): ('', '267G', '', '47.3/69.0/52.2', '42.7/66.2/45.6'),
     (4, 'a3'): ('27.2M', '4.2G', '', '77.59'),
@@ -69,7 +72,7 @@ def test_printed_figures(number, key):
 
 def test_rows():
     assert {number: len(table.rows) for number, table in TABLES.items()} == {
-        1: 12, 3: 3, 4: 5, 5: 4, 6: 8,
+        1: 12, 2: 3, 3: 3, 4: 5, 5: 4, 6: 8,
     }  # fmt: skip
     for table in TABLES.values():
         keys = [row.key for row in table.rows]
@@ -97,7 +100,7 @@ def test_marks(value, printed, truncated, cell):
 
 @pytest.mark.parametrize('number', TABLES)
 def test_only_figures_of_resnet50_are_truncated(number):
-    rule = 'truncated' if number in (4, 5, 6) else 'rounded'
+    rule = 'truncated' if number in (2, 4, 5, 6) else 'rounded'
     assert f'when {rule}, as the paper prints' in legend(TABLES[number])[0]
 
 
@@ -157,6 +160,39 @@ def test_accuracy_of_a_detector(tmp_path):
     assert cells[-1] == '41.7 ✓ / 65.0 ✓ / 44.8 (-0.1)'
 
 
+def test_accuracy_of_a_recognizer(tmp_path):
+    line = {'acc/top1': 0.7471, 'acc/top5': 0.9126, 'acc/mean1': 0.74, 'step': 50}
+    write_log(tmp_path / 'tsm_resnet50_k400', '20260101_000000', line)
+    assert accuracy_cell(TABLES[2], 'resnet50', tmp_path)[-1] == '74.7 ✓ / 91.3 (-0.1)'
+    write_log(tmp_path / 'tsm_resnet50_k400', '20260102_000000', {**line, 'step': 3})
+    assert accuracy_cell(TABLES[2], 'resnet50', tmp_path)[-1] == '74.7/91.3 after 3 of 50 epochs'
+
+
+def test_speed_of_clips():
+    table = TABLES[2]
+    done = Accuracy({'acc/top1': 0.7, 'acc/top5': 0.9, 'step': 50}, 50)
+    speeds = zip(('resnet50', 'resnet101', 'ctx_resnet50'), (4.0, 2.0, 3.0))
+    figures = {key: Figures(10**7, 10**9, speed, done) for key, speed in speeds}
+    headings, *lines = table_cells(table, figures)
+    assert dict(zip(headings, zip(*lines)))['clips/s'] == ('4.000', '2.000', '3.000')
+    assert 'img/s' not in headings
+    explained = ' '.join(legend(table, 'CPU'))
+    assert 'multiply-adds of one clip of 16 frames, 224×224' in explained
+    assert 'clips/s on CPU' in explained
+
+
+def test_measured_clips(tool, capsys):
+    """Table 2 at its full size: 16 frames of 224×224."""
+    tool(2, '--no-throughput')
+    lines = capsys.readouterr().out.splitlines()
+    cells = {line.split()[0]: re.split(r'  +', line.strip())[2:5] for line in lines[4:7]}
+    assert cells == {
+        'resnet50': ['24.33M', '65G', '65.76G ✓'],
+        'resnet101': ['43.32M', '125G', '125.32G ✓'],
+        'ctx_resnet50': ['27.57M', '68G', '67.06G (-1)'],
+    }
+
+
 def test_speed_is_relative_to_the_vanilla_row():
     table = paper_table(1, ['convnext_t', 'ctx_convnext_t', 'ctx_convnext_s'])
     speeds = dict(zip(('convnext_t', 'ctx_convnext_t', 'ctx_convnext_s'), (40.0, 30.0, 0.5)))
@@ -178,8 +214,8 @@ def test_train_prints_commands_for_the_batch_of_the_recipe(number, tool, repo, c
     tool(number, '--train', '--partition', 'gpu', '--work-dirs', 'runs')
     lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] not in ('', '#')]
     rows = TABLES[number].rows
-    assert len(lines) == 2 * len(rows)
-    for row, dist, slurm in zip(rows, lines[::2], lines[1::2]):
+    assert len(lines) == 3 * len(rows)
+    for row, dist, slurm, sbatch in zip(rows, lines[::3], lines[1::3], lines[2::3]):
         script, config, gpus, flag, work_dir, *options = shlex.split(dist)
         assert (flag, options[:1]) in (('--work-dir', []), ('--work-dir', ['--cfg-options']))
         env, slurm_script, partition, _, *slurm_files = shlex.split(slurm)[1:]
@@ -196,9 +232,21 @@ def test_train_prints_commands_for_the_batch_of_the_recipe(number, tool, repo, c
         assert int(gpus) <= 8
         assert int(re.match(r'GPUS=(\d+) ', slurm)[1]) * each == batch
         assert env == f'GPUS_PER_NODE={gpus}'
+        nodes = int(re.match(r'GPUS=(\d+) ', slurm)[1]) // int(gpus)
+        for argument in (f'--nodes={nodes}', f'--ntasks-per-node={gpus}', f'--gres=gpu:{gpus}'):
+            assert argument in shlex.split(sbatch)
+        *_, template, same_config, work_flag, same_work_dir = shlex.split(sbatch)
+        assert (same_config, work_flag, same_work_dir) == (config, '--work-dir', work_dir)
+        assert os.access(repo / template, os.X_OK)
         for hook in cfg.get('custom_hooks', []):
             if hook.type == 'EMAHook':
                 assert int(hook.get('interval', 1)) == rounds
+
+
+def test_node_hours_of_a_row_by_hand(tool, capsys):
+    tool(3, '--train', '--rows', 'swin_t')
+    # 267e9 multiply-adds · 2 · 3 · 117,266 images · 36 epochs / (8 · 20e12 · 3600 s) = 11.7
+    assert '# about 12 hours of a node of 8 GPUs, an estimate: ' in capsys.readouterr().out
 
 
 def load_name(config):
@@ -246,8 +294,11 @@ def test_measured_table(run_tool, tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        ((2,), 'Table 2 (video) is not there yet; choose one of 1, 3, 4, 5, 6'),
-        ((7,), 'there is no Table 7; choose one of 1, 3, 4, 5, 6'),
+        ((7,), 'there is no Table 7; choose one of 1, 2, 3, 4, 5, 6'),
+        (
+            (2, '--rows', 'a1'),
+            'Table 2 has no row a1; its rows are resnet50, resnet101, ctx_resnet50',
+        ),
         ((4, '--rows', 'a1', 'b2'), 'Table 4 has no row b2; its rows are a1, a2, a3, a4, a5'),
         ((4, '--batch-size', '0'), '--batch-size must be at least 1, not 0'),
         ((4, '--seconds', '-1'), '--seconds must not be -1.0'),

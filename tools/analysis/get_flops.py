@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a config's model on one image."""
+"""Parameters and multiply-adds of a config's model on one image, of a recognizer on one clip."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from mmctx.apis.cli import CfgOptions
 from mmctx.apis.errors import UserError, run_tool
 
 SMALLEST = 32
-SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
+SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224), 'mmaction': (224, 224)}
 
 
 def parse_args():
@@ -17,7 +17,8 @@ def parse_args():
         nargs=2,
         type=int,
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the image, in pixels; by default 800 1280 for detectors, 224 224 for classifiers',
+        help='of the image, in pixels; by default 800 1280 for detectors, 224 224 for classifiers '
+        'and the frames of recognizers',
     )
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     return parser.parse_args()
@@ -26,6 +27,7 @@ def parse_args():
 def main():
     args = parse_args()
     from mmctx.apis import measure_complexity
+    from mmctx.apis.clips import clip_length
     from mmctx.apis.config import load_config
     from mmctx.apis.runner import build_model
 
@@ -37,9 +39,14 @@ def main():
         height, width = args.shape or SHAPES[cfg.default_scope]
         if min(height, width) < SMALLEST:
             raise UserError(f'--shape {height} {width} is smaller than {SMALLEST}, the stride')
-        params, flops = measure_complexity(build_model(cfg), (height, width))
+        model = build_model(cfg)
+        frames = clip_length(model)
+        if cfg.default_scope == 'mmaction' and not frames:
+            raise UserError(f'{path}: of mmaction2 this tool serves models of type Recognizer2D')
+        params, flops = measure_complexity(model, (height, width))
+        size = f'{frames}x{width}x{height}' if frames else f'{width}x{height}'
         name = path.rsplit('/', 1)[-1].removesuffix('.py')
-        print(f'{name:40s} {f"{width}x{height}":>10s} {params / 1e6:9.3f}M {flops / 1e9:9.2f}G')
+        print(f'{name:40s} {size:>10s} {params / 1e6:9.3f}M {flops / 1e9:9.2f}G')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,27 @@
+"""Table 2: TSM, Contextual ResNet50, 16 frames; the vanilla row's recipe with another backbone.
+
+The 1000 classes of ImageNet stay the considered ones, and each frame has a prior of its own;
+--cfg-options model.backbone.average_prior=True gives all frames of a clip their mean.
+Other ImageNet weights: --cfg-options pretrained=FILE. From scratch: --cfg-options pretrained=None
+"""
+_base_ = './tsm_resnet50_k400.py'
+
+pretrained = 'checkpoints/ctx_resnet50_in1k.pth'
+pretrained_hint = (
+    'Train Contextual ResNet50 on ImageNet-1K (configs/ctx_resnet50_in1k.py) and put its weights '
+    'there, or name a file with --cfg-options pretrained=FILE (vanilla ResNet50 weights load too: '
+    f'pretrained={_base_.model.backbone.pretrained})'
+)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmctx.ContextualResNetTSM',
+        depth=50,
+        preset='paper',
+        num_segments=16,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    )
+)
+# TSM's rules for the new layers too. When starting from vanilla weights, context_lr_mult and
+# context_decay_mult of paramwise_cfg give the new parameters rates of their own.
+optim_wrapper = dict(constructor='mmctx.TSMOptimWrapperConstructor')

@@ -1,0 +1,24 @@
+"""Contextual ResNet with the stem for small images."""
+
+from mmpretrain.models import ResNet_CIFAR
+from torch import Tensor
+
+from mmctx.registry import MODELS
+
+from .contextual_resnet import ContextualResNet
+
+
+@MODELS.register_module()
+class ContextualResNet_CIFAR(ContextualResNet, ResNet_CIFAR):
+    """`ContextualResNet` on mmpretrain's `ResNet_CIFAR`: a 3×3 stem of stride 1, no max pooling.
+
+    Args:
+        *args: Of `ContextualResNet`.
+        **kwargs: Of `ContextualResNet`; of mmpretrain's arguments those of `ResNet_CIFAR`.
+    """
+
+    stem_stride = 1
+
+    def enter_stage(self, x: Tensor, stage: int) -> Tensor:
+        """The stem before the first stage, nothing before the others."""
+        return x if stage else self.relu(self.norm1(self.conv1(x)))

@@ -1,0 +1,220 @@
+"""Videos decoded by PyAV, frame by frame from the start, so that frame i is always the i-th one.
+
+Seeking is left out on purpose: the time stamps of many AVIs are not in order, and the clips that
+networks are trained on have a key frame every few seconds at best.
+"""
+
+from collections.abc import Iterable
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from mmengine import fileio
+from mmengine.fileio import LocalBackend
+
+REFUSAL = ' is not a readable video: '
+# Seconds by which a stream may fall short of the duration that its container states.
+MAY_END_EARLY = 1.0
+
+
+class VideoError(ValueError):
+    """A video that cannot be read to the wanted frame; the message names it and says why."""
+
+
+class Video:
+    """The video stream of a file, open until :meth:`close`.
+
+    Args:
+        path (str): A local path, or what mmengine's file functions accept.
+        backend_args (dict, optional): Of mmengine's file functions. Defaults to None.
+        num_threads (int): Of the decoder; 0 lets it take one for each CPU. Defaults to 1.
+
+    Attributes:
+        total_frames (int): Number of frames that the container states, else that of its packets.
+            A few of them may hold no frame of their own, as in DivX AVIs.
+        fps (float): Mean frame rate, 0 where it is unknown.
+
+    Raises:
+        VideoError: It is missing, not a video, or its container has been cut off.
+    """
+
+    def __init__(self, path: str, backend_args: dict | None = None, num_threads: int = 1):
+        self.path = str(path)
+        self.backend_args = backend_args
+        self.num_threads = num_threads
+        self._open()
+        self.fps = float(self.stream.average_rate or 0)
+        self.total_frames = self.stream.frames or self._count_packets()
+
+    def _open(self):
+        import av
+
+        backend = fileio.get_file_backend(self.path, backend_args=self.backend_args)
+        try:
+            # Without `file:` FFmpeg takes what stands before a colon for a protocol.
+            source = (
+                f'file:{self.path}'
+                if isinstance(backend, LocalBackend)
+                else BytesIO(backend.get(self.path))
+            )
+            # Some AVIs have a title in another encoding than UTF-8.
+            self.container = av.open(source, metadata_errors='replace')
+        except (av.FFmpegError, OSError) as error:
+            raise self._error(error.strerror) from error
+        if not self.container.streams.video:
+            self.close()
+            raise self._error('it has no video stream')
+        self.stream = self.container.streams.video[0]
+        self.stream.codec_context.thread_count = self.num_threads
+        self._packets_read = 0
+
+    def close(self):
+        """Close the file; frames that have been read stay valid."""
+        self.container.close()
+
+    def _error(self, reason):
+        return VideoError(f'{self.path}{REFUSAL}{reason}')
+
+    def _packets(self):
+        for packet in self.container.demux(self.stream):
+            if packet.is_corrupt:
+                raise self._error('it is damaged or has been cut off')
+            self._packets_read += packet.size > 0
+            yield packet
+
+    def _count_packets(self):
+        end = 0.0
+        for packet in self._packets():
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        count, stated = self._packets_read, self._stated_duration()
+        self.close()
+        if end < stated - MAY_END_EARLY:
+            raise self._error(f'it ends after {end:.1f} of {stated:.1f} s')
+        if not count:
+            raise self._error('it has no frames')
+        self._open()
+        return count
+
+    def _stated_duration(self):
+        """Seconds that Matroska and WebM state for this very stream, else 0."""
+        hours, _, rest = self.stream.metadata.get('DURATION', '').partition(':')
+        minutes, _, seconds = rest.partition(':')
+        try:
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        except ValueError:
+            return 0.0
+
+    def decode(self):
+        """Decode the video once, from its first frame.
+
+        Yields:
+            av.VideoFrame: The frames in the order of display.
+
+        Raises:
+            VideoError: A frame is damaged, or fewer packets are there than the container states.
+        """
+        import av
+
+        try:
+            for packet in self._packets():
+                yield from packet.decode()
+        except av.FFmpegError as error:
+            raise self._error(error.strerror) from error
+        self.check_length()
+
+    def check_length(self):
+        """Go through the packets that have not been read yet, without decoding them.
+
+        Raises:
+            VideoError: There are fewer packets than the container states.
+        """
+        for _ in self._packets():
+            pass
+        if self._packets_read < self.total_frames:
+            raise self._error(f'it ends after {self._packets_read} of {self.total_frames} frames')
+
+    def read(self, indices: Iterable[int]) -> list[np.ndarray]:
+        """Decode the frames with these numbers; no others are kept in memory.
+
+        Args:
+            indices (Iterable[int]): Numbers below `total_frames`, in any order, repeated or not.
+                The last frame stands in for those whose packets hold no frame of their own.
+
+        Returns:
+            list[np.ndarray]: RGB images, (H, W, 3) uint8, all of the first one's size, each with
+            memory of its own.
+
+        Raises:
+            VideoError: Decoding ends, or meets damage, before the last wanted frame.
+        """
+        indices = [int(index) for index in indices]
+        wanted, last = set(indices), max(indices)
+        size, images, frame = {}, {}, None
+        for number, frame in enumerate(self.decode()):
+            size = size or dict(width=frame.width, height=frame.height)
+            if number in wanted:
+                images[number] = frame.to_ndarray(format='rgb24', **size)
+            if number == last:
+                break
+        if frame is None:
+            raise self._error('it has no frames')
+        if last not in images:
+            images[last] = frame.to_ndarray(format='rgb24', **size)
+        return [images.get(index, images[last]).copy() for index in indices]
+
+
+class VideoFacts(NamedTuple):
+    """What :func:`check_video` has found out.
+
+    Attributes:
+        frames (int): Number of frames; of packets, which may be a few more, unless all were
+            decoded. 0 for a broken video.
+        seconds (float): Duration at the mean frame rate, 0 where that is unknown.
+        width (int): Of the first frame, pixels.
+        height (int): Of the first frame, pixels.
+        problem (str): Why the video cannot be used; '' for a good one.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    width: int = 0
+    height: int = 0
+    problem: str = ''
+
+
+def check_video(path: str, full: bool = False, backend_args: dict | None = None) -> VideoFacts:
+    """Check that a video can be read.
+
+    Args:
+        path (str): As for :class:`Video`.
+        full (bool): Decode every frame. Otherwise only the first is decoded and the others' packets
+            are counted, which finds whatever was cut off. Defaults to False.
+        backend_args (dict, optional): Of mmengine's file functions. Defaults to None.
+
+    Returns:
+        VideoFacts: Its size and length, or its problem.
+    """
+    try:
+        video = Video(path, backend_args)
+    except VideoError as error:
+        return _broken(error)
+    try:
+        frames = video.decode()
+        first = next(frames, None)
+        if first is None:
+            return VideoFacts(problem='it has no frames')
+        if full:
+            count = 1 + sum(1 for _ in frames)
+        else:
+            count = video.total_frames
+            video.check_length()
+    except VideoError as error:
+        return _broken(error)
+    finally:
+        video.close()
+    return VideoFacts(count, count / video.fps if video.fps else 0.0, first.width, first.height)
+
+
+def _broken(error):
+    return VideoFacts(problem=str(error).partition(REFUSAL)[2])

@@ -1,0 +1,65 @@
+"""Lists of videos and their labels, in mmaction2's format: a file and a number on each line."""
+
+from collections.abc import Iterable
+
+from mmengine import fileio
+
+
+def read_video_list(
+    path: str, num_classes: int | None = None, delimiter: str = ' '
+) -> list[tuple[str, int]]:
+    """Read a list; the last word of each line is the label, so that file names may have spaces.
+
+    Args:
+        path (str): The list, for mmengine's file functions.
+        num_classes (int, optional): Labels must be below it. Defaults to None, any.
+        delimiter (str): What separates file and label. Defaults to ' ', any white space.
+
+    Returns:
+        list[tuple[str, int]]: File and label of each video.
+
+    Raises:
+        ValueError: A line is malformed or its label out of range, or there are no lines.
+    """
+    try:
+        lines = fileio.get_text(path).splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not a list of videos: {error}') from error
+    videos = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            videos.append(read_line(line, num_classes, delimiter))
+        except ValueError as error:
+            raise ValueError(f'{path}, line {number}: {error}') from None
+    if not videos:
+        raise ValueError(f'{path} lists no videos')
+    return videos
+
+
+def read_line(line: str, num_classes: int | None = None, delimiter: str = ' ') -> tuple[str, int]:
+    """File and label of a line; the arguments are those of :func:`read_video_list`.
+
+    Raises:
+        ValueError: The line is malformed or its label out of range.
+    """
+    try:
+        name, label = line.rstrip().rsplit(delimiter.strip() or None, 1)
+        label = int(label)
+    except ValueError:
+        raise ValueError(f'expected a file and the number of its class, got {line!r}') from None
+    if label < 0 or (num_classes is not None and label >= num_classes):
+        classes = 'classes' if num_classes is None else f'{num_classes} classes'
+        raise ValueError(f'label {label}, but {classes} are numbered from 0: {line!r}')
+    return name, label
+
+
+def write_video_list(path: str, videos: Iterable[tuple[str, int]]):
+    """Write a list that :func:`read_video_list` reads.
+
+    Args:
+        path (str): The file to write.
+        videos (Iterable[tuple[str, int]]): File and label of each video.
+    """
+    fileio.put_text(''.join(f'{name} {label}\n' for name, label in videos), path)
