@@ -8,19 +8,22 @@ an optional framework only where that is installed.
 from importlib.util import find_spec
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 _OF_MMDET = find_spec('mmdet') is not None
+_OF_MMACTION = find_spec('mmaction') is not None
 
 MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmctx',
-    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses'],
+    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses', 'mmctx.datasets.crop'],
 )
 DATASETS = Registry(
     'dataset',
@@ -28,9 +31,17 @@ DATASETS = Registry(
     scope='mmctx',
     locations=[
         'mmctx.datasets.imagenet',
+        'mmctx.datasets.packed',
         'mmctx.datasets.tiny_imagenet',
         *(['mmctx.datasets.coco'] if _OF_MMDET else []),
+        *(['mmctx.datasets.video'] if _OF_MMACTION else []),
     ],
+)
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope='mmctx',
+    locations=['mmctx.datasets.video_transforms'] if _OF_MMACTION else [],
 )
 METRICS = Registry(
     'metric',
@@ -46,6 +57,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmctx',
     locations=['mmctx.optim'],
+)
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='mmctx',
+    locations=['mmctx.engine'],
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',

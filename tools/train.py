@@ -25,6 +25,12 @@ def parse_args():
         help='go on from a checkpoint; without a name from the last one in the work dir',
     )
     parser.add_argument(
+        '--nonfinite-loss',
+        choices=['stop', 'skip', 'ignore'],
+        help='what to do about a batch whose loss is infinite or not a number: stop (default), '
+        'leave it out with a warning, or nothing',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=CfgOptions,
@@ -47,6 +53,8 @@ def main():
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     set_training(cfg, args.amp, args.auto_scale_lr, args.resume)
+    if args.nonfinite_loss:
+        cfg.nonfinite_loss = args.nonfinite_loss
     run(build_runner(cfg, 'train'), 'train')
     leave_launcher()
 

@@ -11,10 +11,11 @@ import torch
 from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 
+from mmctx.engine.latest import RESUME_KEYS
+
 from .errors import UserError
 
 URL_TIMEOUT = 20
-RESUME_KEYS = ('meta', 'message_hub')
 
 
 class Weights(NamedTuple):
@@ -82,6 +83,12 @@ def read_checkpoint(path, purpose, hint=''):
     try:
         checkpoint = CheckpointLoader.load_checkpoint(str(local), 'cpu', logger='silent')
     except Exception as error:
+        forbidden = re.search(r'GLOBAL (\S+)', str(error))
+        if forbidden:
+            raise UserError(
+                f'{purpose}: {path} is refused: besides weights it holds {forbidden[1]}, which '
+                'reading would run; if you trust it, save its state_dict alone'
+            ) from error
         lines = str(error).splitlines() or ['']
         reason = next((line for line in lines if 'Unsupported' in line), lines[0]).strip()[:160]
         raise UserError(
@@ -201,6 +208,12 @@ def check_fit(model, weights):
     except AttributeError:
         return
     if weights.module and translates_names(type(module)):
+        # mmaction2's passes over names that it cannot translate without a word.
+        if type(module).__name__ == 'ResNetTSM' and 'conv1.weight' not in weights.shapes:
+            raise UserError(
+                f"{weights.path} has not the names of torchvision's ResNet, which ResNetTSM reads "
+                f'(its first is {next(iter(weights.shapes))!r})'
+            )
         return
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = shapes_as_loaded(module, weights.shapes)

@@ -82,8 +82,9 @@ def apply_pretrained(cfg, options):
     """Let `pretrained` take effect although the config is already expanded.
 
     Args:
-        cfg (Config): The merged config; its `model.backbone.init_cfg` is changed in place. A
-            `pretrained` of None, in the file or among the options, trains from scratch.
+        cfg (Config): The merged config; its `model.backbone.init_cfg`, or the backbone's own
+            `pretrained` where it has one as mmaction2's have, is changed in place. A `pretrained`
+            of None, in the file or among the options, trains from scratch.
         options (dict): `--cfg-options`; `pretrained=FILE` sets the backbone's weights.
 
     Raises:
@@ -91,19 +92,28 @@ def apply_pretrained(cfg, options):
             as in a config that inherits from another and replaces one of the two.
     """
     backbone = cfg.model.get('backbone')
-    if not isinstance(backbone, dict):
+    if not isinstance(backbone, dict) or 'pretrained' not in cfg:
         return
     init = backbone.get('init_cfg')
-    if 'pretrained' in cfg and cfg.pretrained is None:
+    names_weights = 'pretrained' in backbone
+    if names_weights and (cfg.pretrained is None or 'pretrained' in options):
+        backbone.pretrained = cfg.pretrained
+        if cfg.pretrained is None and backbone.type.split('.')[-1] == 'ResNetTSM':
+            # It would look for weights all the same.
+            backbone.pretrained2d = False
+    elif cfg.pretrained is None:
         # PyTorch's own initialization: with the zero biases of ConvNeXt's every pixel of padding is
         # constant at first, and LayerNorm's gradients there explode.
         backbone.init_cfg = None
     elif 'pretrained' not in options:
         stated = init.get('checkpoint') if isinstance(init, dict) else None
+        if names_weights:
+            stated = backbone.pretrained
         overridden = any(key.startswith('model.backbone') for key in options)
-        if stated and not overridden and cfg.get('pretrained', stated) != stated:
+        if stated and not overridden and cfg.pretrained != stated:
+            key = 'pretrained' if names_weights else 'init_cfg'
             raise UserError(
-                f"the config's `pretrained` is {cfg.pretrained} but its model.backbone.init_cfg "
+                f"the config's `pretrained` is {cfg.pretrained} but its model.backbone.{key} "
                 f'loads {stated}; set both, or pass --cfg-options pretrained=FILE'
             )
     elif isinstance(init, dict) and init.get('type') == 'Pretrained':
@@ -202,8 +212,8 @@ def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=
         show_dir (str, optional): Folder for pictures; mmdet puts it beneath the work dir's folder
             of this run. Defaults to None.
         wait_time (float): Seconds that a window stays. Defaults to 2.
-        tta (bool): Test-time augmentation as the config's `tta_model` and `tta_pipeline` state it.
-            Defaults to False.
+        tta (bool): Test-time augmentation as the config's `tta_model` and `tta_pipeline` state it;
+            mmaction2 needs no `tta_model`. Defaults to False.
 
     Raises:
         UserError: If a switch does not go with the config.
@@ -224,7 +234,10 @@ def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=
         if show_dir:
             hook[rules['out_dir']] = show_dir
     if tta:
-        if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            raise UserError('--tta needs tta_model and tta_pipeline in the config')
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
+        # The heads of mmaction2 average the views of a video themselves.
+        needed = [*([] if cfg.default_scope == 'mmaction' else ['tta_model']), 'tta_pipeline']
+        if any(key not in cfg for key in needed):
+            raise UserError(f'--tta needs {" and ".join(needed)} in the config')
+        if 'tta_model' in cfg:
+            cfg.model = dict(cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

@@ -6,12 +6,15 @@ import re
 from pathlib import Path
 
 from mmengine.registry import DATASETS
-from mmengine.runner import find_latest_checkpoint
+from mmengine.runner.checkpoint import get_torchvision_models
+
+from mmctx.engine.latest import latest_checkpoint, nothing_whole
 
 from .checkpoints import Weights, check_resumable, read_checkpoint, weight_shapes
 from .coco_check import check_categories, check_images, check_sizes, read_coco
 from .errors import UserError
 from .imagenet_check import check_image_folder
+from .kinetics_check import PREPARE, check_video_dataset, reads_video_list
 
 ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 FROM_SCRATCH = 'or train from scratch with --cfg-options pretrained=None'
@@ -116,8 +119,9 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     if is_local(dataset, ann_file):
         ann_file = os.path.join(root, ann_file)
         if not Path(ann_file).is_file():
+            write = f', then write the lists by "{PREPARE} ROOT"' if reads_video_list(cls) else ''
             raise UserError(
-                f'annotation file {described(ann_file)} of {loader} does not exist; {hint}'
+                f'annotation file {described(ann_file)} of {loader} does not exist; {hint}{write}'
             )
     prefixes = dataset.get('data_prefix') or {}
     prefixes = prefixes if isinstance(prefixes, dict) else {'img_path': prefixes}
@@ -130,6 +134,9 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     )
     if reads_image_folders(cls, root, dataset):
         check_image_folder(os.path.join(root, dataset['split']), classes and len(classes), hint)
+    if ann_file and reads_video_list(cls):
+        head = cfg.model.get('cls_head') or {}
+        check_video_dataset(dataset, ann_file, folders.get('video', root), head.get('num_classes'))
     if ann_file and reads_plain_coco(cls):
         steps = dataset.get('pipeline') or ()
         masks_needed = any(step.get('with_mask') for step in steps)
@@ -171,10 +178,13 @@ def reads_plain_coco(cls):
 
 
 def pretrained_weights(cfg):
-    """Weights that the model's `init_cfg` entries name, each checked to be there and readable."""
+    """Weights that the model's `init_cfg` entries name, each checked to be there and readable.
+
+    So are those that mmaction2's backbones name by `pretrained`; they rename them as they load.
+    """
     found = []
     for module, init in init_cfgs(cfg.get('model') or {}):
-        path = init['checkpoint']
+        path = address(init['checkpoint'])
         if '://' in path and not path.startswith(('http://', 'https://')):
             continue
         hint = cfg.get('pretrained_hint', 'Name another file with --cfg-options pretrained=FILE')
@@ -185,8 +195,16 @@ def pretrained_weights(cfg):
     return found
 
 
+def address(path):
+    """Where weights lie; torchvision's, given as `torchvision://resnet50`, at an http address."""
+    name = path.removeprefix('torchvision://')
+    return path if name == path else get_torchvision_models().get(name, path)
+
+
 def init_cfgs(model, name=''):
     """Every `init_cfg` of type Pretrained in a model's config, with the dotted name of its owner.
+
+    A module's `pretrained` is given as an `init_cfg` of type `pretrained`.
 
     Args:
         model (dict): Config of a module.
@@ -198,6 +216,8 @@ def init_cfgs(model, name=''):
     for init in as_list(model.get('init_cfg')):
         if init.get('type') == 'Pretrained' and isinstance(init.get('checkpoint'), str):
             yield name, init
+    if isinstance(model.get('pretrained'), str):
+        yield name, dict(type='pretrained', checkpoint=model['pretrained'])
     for key, value in model.items():
         if isinstance(value, dict) and key != 'init_cfg':
             yield from init_cfgs(value, f'{name}.{key}' if name else key)
@@ -208,7 +228,9 @@ def started_from(cfg, mode):
     resume = mode == 'train' and cfg.get('resume', False)
     path = cfg.get('load_from')
     if resume and path is None:
-        path = find_latest_checkpoint(cfg.work_dir)
+        path, passed_over = latest_checkpoint(cfg.work_dir)
+        if path is None and passed_over:
+            raise UserError(nothing_whole(cfg.work_dir, passed_over))
     if path is None or ('://' in path and not path.startswith(('http://', 'https://'))):
         return []
     purpose = 'checkpoint to resume' if resume else 'checkpoint'

@@ -1,34 +1,19 @@
-"""From a config to a run of mmengine's Runner, checked beforehand."""
+"""From a config to a run that can be interrupted, checked beforehand."""
 
-import re
 from contextlib import contextmanager
 from importlib import import_module
+from pickle import UnpicklingError
 
-from mmengine.hooks import Hook
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
 
 from mmctx import compat
 from mmctx.compat import launch
+from mmctx.engine import Interrupted, ResumableRunner
 
 from .checkpoints import check_fit
 from .errors import UserError, local_rank
+from .failures import LastBatch, explain
 from .preflight import preflight
-
-# What mmcv and mmctx's data sets say of an image that cannot be read, also from a loader's worker.
-BROKEN_IMAGE = re.compile(r'failed to load image: .+|\S+ is not a readable image')
-
-
-class LastBatch(Hook):
-    """Keep the paths of the images that the model is working on, for error messages."""
-
-    def __init__(self):
-        self.images = []
-
-    def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
-        samples = data_batch.get('data_samples', ()) if isinstance(data_batch, dict) else ()
-        paths = (getattr(sample, 'img_path', None) for sample in samples)
-        self.images = [str(path) for path in paths if path]
 
 
 def build_runner(cfg, mode):
@@ -47,11 +32,13 @@ def build_runner(cfg, mode):
     compat.install_runtime()
     # The first process of each machine checks for all of them.
     weights = preflight(cfg, mode) if local_rank() == 0 else []
-    launch.prepare_launcher(cfg)
     with bad_arguments_reported():
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        launch.prepare_launcher(cfg)
+        own = 'runner_type' in cfg
+        runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
         # The runner builds its loop, with data set and loader, only when it is asked for it.
         _ = runner.train_loop if mode == 'train' else runner.test_loop
+    launch.revert_sync_norms(runner.model)
     for item in weights:
         check_fit(runner.model, item)
     runner.register_hook(LastBatch())
@@ -82,7 +69,7 @@ def bad_arguments_reported():
     """Turn what `is_bad_argument` knows, raised while modules are built, into a UserError."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, FileExistsError) as error:
+    except (ValueError, KeyError, TypeError, FileExistsError, UnpicklingError) as error:
         if not is_bad_argument(error):
             raise
         raise UserError(error.args[0] if len(error.args) == 1 else error) from error
@@ -97,7 +84,7 @@ def is_bad_argument(error):
 
 
 def run(runner, mode):
-    """Train or test; an input that mmctx refuses becomes a :class:`UserError` naming the images.
+    """Train or test; what is wrong with input or machine becomes a :class:`UserError`.
 
     Args:
         runner (Runner): From :func:`build_runner`.
@@ -107,19 +94,17 @@ def run(runner, mode):
         nn.Module | dict: The trained model, or the metrics.
 
     Raises:
-        UserError: If mmctx itself raised a ValueError, or an image cannot be read.
+        UserError: If mmctx itself raised a ValueError, an image or a video cannot be read, a
+            process of the run was lost, or the disk is full.
+        SystemExit: If a signal asked for the end; the state is saved, and the status is 75.
     """
     try:
         return runner.train() if mode == 'train' else runner.test()
-    except (ValueError, AssertionError) as error:
-        broken = BROKEN_IMAGE.search(str(error))
-        if broken:
-            raise UserError(broken[0], one_rank=True) from error
-        traceback = error.__traceback__
-        while traceback.tb_next:
-            traceback = traceback.tb_next
-        if not traceback.tb_frame.f_globals.get('__name__', '').startswith('mmctx.'):
+    except Interrupted as interrupted:
+        launch.leave_launcher(interrupted.code)
+        raise
+    except (ValueError, AssertionError, RuntimeError, OSError) as error:
+        reason = explain(error, runner)
+        if reason is None:
             raise
-        images = next(hook.images for hook in runner.hooks if isinstance(hook, LastBatch))
-        among = f' (images of this batch: {", ".join(images)})' if images else ''
-        raise UserError(f'{error}{among}', one_rank=True) from error
+        raise reason from error

@@ -4,7 +4,9 @@
 * :mod:`mmcv_ops`: what is served as `mmcv._ext`.
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
 * :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
+* :mod:`pickles`: reading pickled data without running what it holds.
 * :mod:`launch`: distributed training on machines without a GPU.
+* :mod:`triton_interpreter`: running Triton kernels without a GPU, for tests.
 """
 
 import sys
@@ -23,9 +25,10 @@ def install():
 
 def install_runtime():
     """Mend what needs torch and mmengine's runner. Idempotent."""
-    from . import checkpoint
+    from . import checkpoint, pickles
 
     checkpoint.install()
+    pickles.install()
 
 
 __all__ = ['install', 'install_runtime']

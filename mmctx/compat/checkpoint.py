@@ -6,10 +6,16 @@ Allowing these globals themselves would undo the protection: `getattr` reaches e
 array made from raw bytes dereferences any address, and a `numpy.dtype`'s state can turn numbers
 into pointers. So restricted stand-ins take their place, each under the name that it replaces, and
 only while mmengine loads a checkpoint.
+
+Two more doors are shut. `torch.hub` asks `torch.load` for everything in a file, so mmengine's
+downloads, too, are made to take plain weights. And `Runner.resume` runs `meta['config']` of a
+checkpoint as Python, to compare the `gpu_ids` of mmdet 2; it is dropped.
 """
 
 import functools
 import math
+import os
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import numpy as np
@@ -19,6 +25,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_KINDS = 'biufc'
+FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
 
 class _Dtype:
@@ -127,14 +134,31 @@ def history_allowed():
     return torch.serialization.safe_globals(_HISTORY + ([] if own_numpy else _NUMPY))
 
 
+@contextmanager
+def weights_only():
+    """Context in which `torch.load` takes plain weights whatever its caller asks for."""
+    before = os.environ.get(FORCE)
+    os.environ[FORCE] = '1'
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FORCE]
+        else:
+            os.environ[FORCE] = before
+
+
 def install():
-    """Have mmengine load and resume checkpoints inside :func:`history_allowed`."""
+    """Have mmengine load and resume checkpoints without running anything that they hold."""
     original = CheckpointLoader.load_checkpoint.__func__
     if original.__module__ == __name__:
         return
 
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
-        with history_allowed():
-            return original(cls, filename, map_location, logger)
+        with history_allowed(), weights_only():
+            checkpoint = original(cls, filename, map_location, logger)
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+            checkpoint['meta'].pop('config', None)
+        return checkpoint
 
     CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)

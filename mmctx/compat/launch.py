@@ -1,7 +1,8 @@
-"""Distributed training on machines without a GPU.
+"""What mmengine's launchers lack, above all on machines without a GPU.
 
 mmengine sets the CUDA device of each process whatever the machine has, asks for NCCL, and hands DDP
-a GPU's index.
+a GPU's index. It reads LOCAL_RANK when it wraps the model but does not set it for mpi. PyTorch has
+SyncBatchNorm for accelerators only.
 """
 
 import contextlib
@@ -13,45 +14,82 @@ import sys
 import torch
 from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.utils.dl_utils import set_multi_processing
+from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+# A variable that each launcher sets, and the command that starts it.
+STARTED_BY = {
+    'pytorch': ('LOCAL_RANK', 'torchrun'),
+    'slurm': ('SLURM_PROCID', 'srun'),
+    'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', "Open MPI's mpirun"),
+}
+
+# Below the ports that Linux gives to outgoing connections.
+FIRST_PORT, PORTS = 20000, 10000
 
 
 def prepare_launcher(cfg):
-    """Make `cfg.launcher` work on a CPU: call it before `Runner.from_cfg`.
+    """Make `cfg.launcher` work on a CPU, and mpi anywhere: call it before `Runner.from_cfg`.
 
-    Starts the process group with gloo and tells DDP that there is no device. Where there is an
-    accelerator, or with the launcher 'none', nothing is done and mmengine chooses as ever.
+    On a CPU it starts the process group with gloo and tells DDP that there is no device. Where
+    there is an accelerator mmengine chooses as ever, and with the launcher 'none' nothing is done.
 
     Args:
         cfg (Config): The runner's config, changed in place: `env_cfg.dist_cfg.backend` and
             `model_wrapper_cfg`.
+
+    Raises:
+        ValueError: If this process was not started by the launcher, or there is no GPU left for it.
     """
     launcher = cfg.get('launcher', 'none')
-    if launcher == 'none' or get_device() != 'cpu':
+    if launcher == 'none':
+        return
+    if not is_distributed():
+        _prepare_environment(launcher)
+    if get_device() != 'cpu':
         return
     env_cfg = cfg.setdefault('env_cfg', {})
     env_cfg['dist_cfg'] = {**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
     cfg['model_wrapper_cfg'] = _wrapper_without_device(cfg)
     if is_distributed():
         return
-    if launcher == 'slurm':
-        _set_local_master()
-    elif launcher == 'mpi':
-        # mmengine reads it when it wraps the model and sets it for every launcher but this one.
-        os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
     # In the runner's order: `init_dist` would settle on another start method if none were set.
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     with _without_cuda_device():
         init_dist(launcher, **env_cfg['dist_cfg'])
 
 
-def leave_launcher():
+def revert_sync_norms(model):
+    """Make the SyncBatchNorm of a distributed CPU run plain batch norm, with a warning.
+
+    mmengine does so without a launcher; with one, training would stop at the first of them.
+
+    Args:
+        model (nn.Module): The model, wrapped or not, changed in place.
+    """
+    if get_device() != 'cpu' or not is_distributed():
+        return
+    if any(isinstance(module, SyncBatchNorm) for module in model.modules()):
+        print_log(
+            'no GPU: SyncBatchNorm becomes a batch norm of each process alone',
+            logger='current',
+            level=logging.WARNING,
+        )
+        revert_sync_batchnorm(model)
+
+
+def leave_launcher(status=0):
     """End a process of a distributed CPU run once its work is done; nothing happens in any other.
 
     gloo's threads sometimes abort the interpreter while it shuts down, and the launcher then
     reports a finished run as failed; so all processes meet and leave without that shutdown.
+
+    Args:
+        status (int): Exit status. Defaults to 0.
     """
     if not is_distributed() or torch.distributed.get_backend() != 'gloo':
         return
@@ -59,7 +97,33 @@ def leave_launcher():
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
+
+
+def _prepare_environment(launcher):
+    variable, starter = STARTED_BY[launcher]
+    if variable not in os.environ:
+        raise ValueError(
+            f'--launcher {launcher}: {starter} did not start this process ({variable} is not set)'
+        )
+    if launcher == 'slurm':
+        _set_local_master()
+        # mmengine's default is 29500 for every job, also for two that share a node.
+        job = int(os.environ.get('SLURM_JOB_ID', 0))
+        os.environ.setdefault('MASTER_PORT', str(FIRST_PORT + job % PORTS))
+    elif launcher == 'mpi':
+        os.environ['LOCAL_RANK'] = os.environ[variable]
+        _set_mpi_master()
+    if get_device() != 'cuda':
+        return
+    local_rank = int(os.environ.get('SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK', 0))
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise ValueError(
+            f'process {local_rank + 1} of this machine sees only {gpus} GPU(s): start one process '
+            'a GPU and let each see all of them (slurm: --gres instead of --gpus-per-task), or '
+            'set CUDA_VISIBLE_DEVICES=-1 to run on the CPU'
+        )
 
 
 @contextlib.contextmanager
@@ -92,3 +156,15 @@ def _set_local_master():
         socket.gethostbyname(os.environ.get('SLURMD_NODENAME') or os.environ['SLURM_NODELIST'])
     except OSError:
         os.environ['MASTER_ADDR'] = '127.0.0.1'
+
+
+def _set_mpi_master():
+    if 'MASTER_ADDR' in os.environ:
+        return
+    everywhere, here = (os.environ.get(f'OMPI_COMM_WORLD_{part}SIZE') for part in ('', 'LOCAL_'))
+    if everywhere != here:
+        raise ValueError(
+            '--launcher mpi: set MASTER_ADDR to the first machine and hand it on with '
+            'mpirun -x MASTER_ADDR'
+        )
+    os.environ['MASTER_ADDR'] = '127.0.0.1'

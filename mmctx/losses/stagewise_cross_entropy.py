@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from mmctx.registry import MODELS
@@ -62,11 +63,19 @@ class StagewiseCrossEntropy(nn.Module):
                 f'target should be of shape {tuple(stage_logits[0].shape)} or '
                 f'{tuple(stage_logits[0].shape[:1])}, got {tuple(target.shape)}'
             )
-        return [w * self._stage(s, target) for w, s in zip(self.stage_weights, stage_logits)]
+        considered = torch.stack([logits > -torch.inf for logits in stage_logits])  # [S, B, N₁]
+        label = target.argmax(1, keepdim=True).expand(len(considered), -1, -1)
+        counts = considered.gather(2, label).squeeze(2)  # [S, B]
+        numbers = counts.sum(1)
+        all_reduce(numbers)
+        losses = [
+            (self._of_samples(*stage, target) * count).sum() * get_world_size() / number
+            for *stage, count, number in zip(stage_logits, considered, counts, numbers.clamp(min=1))
+        ]
+        return [weight * loss for weight, loss in zip(self.stage_weights, losses)]
 
-    def _stage(self, logits: Tensor, target: Tensor) -> Tensor:
-        considered = logits > -torch.inf  # [B, N₁]
-        counts = considered.gather(1, target.argmax(1, keepdim=True)).squeeze(1)
+    def _of_samples(self, logits: Tensor, considered: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of each sample, (B,)."""
         restricted = target.to(logits.dtype) * considered
         tiny = torch.finfo(logits.dtype).tiny
         restricted = restricted / restricted.sum(1, keepdim=True).clamp(min=tiny)
@@ -74,5 +83,4 @@ class StagewiseCrossEntropy(nn.Module):
             uniform = considered / considered.sum(1, keepdim=True)
             restricted = torch.lerp(restricted, uniform.to(logits.dtype), self.label_smoothing)
         log_probs = F.log_softmax(logits, dim=1).masked_fill(~considered, 0)
-        losses = -(restricted * log_probs).sum(1)
-        return (losses * counts).sum() / counts.sum().clamp(min=1)
+        return -(restricted * log_probs).sum(1)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from hostile import HOSTILE, SCALAR, Call
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
@@ -193,51 +194,6 @@ def test_numpy_classes_that_the_user_allowed_are_left_alone(tmp_path):
     assert loaded['names'].tolist() == ['a']
 
 
-class Call:
-    """Pickled as the call of a function when the checkpoint is loaded."""
-
-    def __init__(self, *call, state=None):
-        self.call = (call[0], call[1:]) if state is None else (call[0], call[1:], state)
-
-    def __reduce__(self):
-        return self.call
-
-    def __call__(self):
-        """Only here because pickle wants a function, or what looks like one, in this place."""
-
-
-def through_getattr(command):
-    builtins = Call(
-        Call(getattr, Call(getattr, HistoryBuffer.mean, '__globals__'), 'get'), '__builtins__'
-    )
-    return Call(
-        Call(Call(getattr, builtins, 'get'), 'eval'), f'__import__("os").system({command!r})'
-    )
-
-
-HOSTILE = {
-    'os.system': lambda command: Call(os.system, command),
-    'eval': lambda command: Call(eval, f'__import__("os").system({command!r})'),
-    'getattr chain': through_getattr,
-    'getattr of another name': lambda command: Call(getattr, HistoryBuffer, '__init__'),
-    'getattr of numpy': lambda command: Call(getattr, np.ndarray, 'tofile'),
-    'history that calls': lambda command: Call(
-        HistoryBuffer, [], [], state={'statistics_methods': {'mean': Call(os.system, command)}}
-    ),
-    'object array': lambda command: np.array([{}], dtype=object),
-    'array from an address': lambda command: Call(np.ndarray, (1,), 'O', bytes(8)),
-    'scalar from an address': lambda command: Call(SCALAR, np.dtype('O'), bytes(8)),
-    'array longer than its data': lambda command: Call(
-        RECONSTRUCT, np.ndarray, (0,), b'b', state=(1, (9,), np.dtype('f8'), False, bytes(8))
-    ),
-    'array of a negative size': lambda command: Call(
-        RECONSTRUCT, np.ndarray, (0,), b'b', state=(1, (-1, -1), np.dtype('f8'), False, bytes(8))
-    ),
-}
-SCALAR = np.float64(0).__reduce__()[0]
-RECONSTRUCT = np.zeros(1).__reduce__()[0]
-
-
 @guarded
 @pytest.mark.parametrize('name', HOSTILE)
 def test_hostile_checkpoints_are_refused(name, tmp_path):
@@ -267,3 +223,30 @@ def test_state_of_a_dtype_is_not_set(tmp_path):
     assert loaded == 0
     assert not loaded.dtype.hasobject
     assert np.dtype('f8').flags == 0
+
+
+@guarded
+def test_a_downloaded_checkpoint_is_not_run(tmp_path, monkeypatch):
+    """`torch.hub` asks for everything in a file; here it is in its cache already."""
+    witness = tmp_path / 'witness'
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    cache = tmp_path / 'hub' / 'checkpoints'
+    cache.mkdir(parents=True)
+    torch.save(HOSTILE['os.system'](f'touch {witness}'), cache / 'hostile.pth')
+    with pytest.raises(pickle.UnpicklingError, match='Weights only'):
+        CheckpointLoader.load_checkpoint('https://no.host.invalid/hostile.pth')
+    assert not witness.exists()
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
+
+
+def test_the_config_in_a_checkpoint_is_not_run(trained, tmp_path):
+    """mmengine's `resume` would run it as a Python file."""
+    _, work_dir = trained
+    witness = tmp_path / 'witness'
+    checkpoint = CheckpointLoader.load_checkpoint(str(work_dir / 'iter_3.pth'))
+    checkpoint['meta']['config'] = f'open({str(witness)!r}, "w").close()'
+    torch.save(checkpoint, tmp_path / 'hostile.pth')
+    resumed = make_runner(tmp_path / 'run', 5, resume=True, load_from=str(tmp_path / 'hostile.pth'))
+    resumed.train()
+    assert resumed.iter == 5
+    assert not witness.exists()

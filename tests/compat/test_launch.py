@@ -1,6 +1,7 @@
 """Distributed training on a CPU, with each of mmengine's launchers."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -133,14 +134,115 @@ def test_two_processes_train_on_a_cpu(launcher, tmp_path):
         assert f'rank {rank} of 2 on gloo: 2' in '\n'.join(outputs)
 
 
-@pytest.mark.parametrize(('launcher', 'device'), [('none', 'cpu'), ('pytorch', 'cuda')])
-def test_nothing_changes_where_it_is_not_needed(launcher, device, monkeypatch):
-    monkeypatch.setattr(launch, 'get_device', lambda: device)
+def is_open_mpi():
+    if shutil.which('mpirun') is None:
+        return False
+    version = subprocess.run(['mpirun', '--version'], capture_output=True, text=True).stdout
+    return 'Open MPI' in version
+
+
+@pytest.mark.skipif(not is_open_mpi(), reason="no Open MPI: install Debian's openmpi-bin")
+def test_mpirun_starts_two_processes(tmp_path):
+    script = tmp_path / 'train.py'
+    script.write_text(SCRIPT)
+    mpirun = ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2', sys.executable]
+    done = subprocess.run(
+        [*mpirun, script, tmp_path / 'work', 'mpi'],
+        env=cpu_environment(MASTER_PORT=free_port()),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):
+        assert f'rank {rank} of 2 on gloo: 2' in done.stdout
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """An environment that no launcher has set anything in, restored after the test."""
+    prefixes = ('SLURM', 'MASTER_', 'OMPI_', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK')
+    monkeypatch.setattr(os, 'environ', {
+        name: value for name, value in os.environ.items() if not name.startswith(prefixes)
+    })  # fmt: skip
+    return os.environ
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+
+
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+def test_nothing_changes_where_it_is_not_needed(launcher, two_gpus, bare):
+    bare['LOCAL_RANK'] = '1'
     cfg = Config({'launcher': launcher, 'env_cfg': {'dist_cfg': {'backend': 'nccl'}}})
-    expected = cfg.to_dict()
+    expected, environment = cfg.to_dict(), dict(bare)
     launch.prepare_launcher(cfg)
-    assert cfg.to_dict() == expected
+    assert (cfg.to_dict(), bare) == (expected, environment)
     assert not torch.distributed.is_initialized()
+
+
+def test_mpi_on_gpus_gets_what_mmengine_reads_and_does_not_set(two_gpus, bare):
+    bare.update(OMPI_COMM_WORLD_LOCAL_RANK='1', OMPI_COMM_WORLD_SIZE='2')
+    bare.update(OMPI_COMM_WORLD_LOCAL_SIZE='2')
+    launch.prepare_launcher(Config({'launcher': 'mpi'}))
+    assert (bare['LOCAL_RANK'], bare['MASTER_ADDR']) == ('1', '127.0.0.1')
+
+
+def test_mpi_on_several_machines_needs_an_address(two_gpus, bare):
+    bare.update(OMPI_COMM_WORLD_LOCAL_RANK='0', OMPI_COMM_WORLD_SIZE='4')
+    bare.update(OMPI_COMM_WORLD_LOCAL_SIZE='2')
+    with pytest.raises(ValueError, match='mpirun -x MASTER_ADDR'):
+        launch.prepare_launcher(Config({'launcher': 'mpi'}))
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+def test_a_process_that_its_launcher_did_not_start_is_refused(launcher, bare):
+    with pytest.raises(ValueError, match=f'--launcher {launcher}: .* did not start this process'):
+        launch.prepare_launcher(Config({'launcher': launcher}))
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'environment'),
+    [('pytorch', {'LOCAL_RANK': '2'}), ('slurm', {'SLURM_PROCID': '2', 'SLURM_LOCALID': '2'})],
+)
+def test_more_processes_than_gpus_are_refused(launcher, environment, two_gpus, bare):
+    bare.update(environment)
+    with pytest.raises(ValueError, match=r'process 3 of this machine sees only 2 GPU\(s\)'):
+        launch.prepare_launcher(Config({'launcher': launcher}))
+
+
+def test_jobs_of_slurm_have_ports_of_their_own(two_gpus, bare):
+    bare.update(SLURM_PROCID='0', SLURM_LOCALID='0', SLURM_NNODES='2', SLURM_JOB_ID='61234')
+    launch.prepare_launcher(Config({'launcher': 'slurm'}))
+    assert bare['MASTER_PORT'] == '21234'
+    bare.update(MASTER_PORT='29400')
+    launch.prepare_launcher(Config({'launcher': 'slurm'}))
+    assert bare['MASTER_PORT'] == '29400'
+
+
+def test_sync_norms_become_plain_ones_on_a_cpu(on_cpu, monkeypatch):
+    logged = []
+    monkeypatch.setattr(launch, 'print_log', lambda message, **_: logged.append(message))
+    norms = [torch.nn.SyncBatchNorm(3), torch.nn.SyncBatchNorm(3)]
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), norms[0], torch.nn.Sequential(norms[1]))
+    plain = torch.nn.BatchNorm2d(3)
+    launch.revert_sync_norms(model)
+    assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    assert model[1].weight is norms[0].weight
+    assert len(logged) == 1
+    assert 'batch norm of each process alone' in logged[0]
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(model[1](x), plain(x))
+
+
+def test_sync_norms_stay_on_gpus(two_gpus, monkeypatch):
+    monkeypatch.setattr(launch, 'is_distributed', lambda: True)
+    model = torch.nn.Sequential(torch.nn.SyncBatchNorm(3))
+    launch.revert_sync_norms(model)
+    assert isinstance(model[0], torch.nn.SyncBatchNorm)
 
 
 @pytest.fixture

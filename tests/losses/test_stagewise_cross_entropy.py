@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmctx.losses import StagewiseCrossEntropy
+from mmctx.losses import StagewiseCrossEntropy, stagewise_cross_entropy
 
 INF = math.inf
 
@@ -92,3 +92,24 @@ def test_refuses_smoothing_beyond_one():
 def test_needs_a_weight_for_each_stage():
     with pytest.raises(ValueError, match='1 stages for 4'):
         StagewiseCrossEntropy()([torch.zeros(1, 2)], torch.zeros(1, dtype=torch.long))
+
+
+def test_mean_over_processes_is_the_loss_of_all_their_samples(monkeypatch):
+    """Although different numbers of samples count on the two, on one of them none."""
+    _, logits = make_logits(batch=5)
+    logits = logits.requires_grad_()
+    considered = logits > -INF
+    labels = considered.long().argmax(1)
+    labels[:2] = (~considered[:2]).long().argmax(1)
+    loss = StagewiseCrossEntropy((0.5,), 0.1)
+    (whole,) = loss([logits], labels)
+    gradient = torch.autograd.grad(whole, logits)[0]
+    numbers = [0, 3]
+    monkeypatch.setattr(stagewise_cross_entropy, 'get_world_size', lambda: 2)
+    parts = []
+    for here, other in ((slice(0, 2), numbers[1]), (slice(2, 5), numbers[0])):
+        monkeypatch.setattr(stagewise_cross_entropy, 'all_reduce', lambda n, add=other: n.add_(add))
+        parts += loss([logits[here]], labels[here])
+    torch.testing.assert_close(sum(parts) / 2, whole)
+    torch.testing.assert_close(torch.autograd.grad(sum(parts) / 2, logits)[0], gradient)
+    assert parts[0] == 0 < parts[1]

@@ -1,0 +1,63 @@
+"""Reading pickled annotations, proposals and skeletons without running what they hold.
+
+mmengine's `load` unpickles files by their ending, and a pickle can call any function. What data
+sets keep in pickles are plain values and arrays of numbers, so nothing else is let through.
+"""
+
+import pickle
+
+import numpy as np
+from mmengine.fileio.handlers import PickleHandler
+
+from . import checkpoint
+
+
+def _encode(text, encoding):
+    return text.encode('latin1')
+
+
+def _frombuffer(buffer, dtype, shape, order, axis_order=None):
+    if not isinstance(dtype, checkpoint._Dtype) or axis_order is not None:
+        raise pickle.UnpicklingError('only arrays of numbers are allowed in a data file')
+    return np.frombuffer(bytes(buffer), dtype.dtype).reshape(shape, order=order)
+
+
+# Protocol 2 writes sets, complex numbers and bytes as calls.
+ALLOWED = {
+    ('builtins', 'set'): set,
+    ('builtins', 'frozenset'): frozenset,
+    ('builtins', 'complex'): complex,
+    ('builtins', 'bytes'): checkpoint._empty_bytes,
+    ('_codecs', 'encode'): _encode,
+    ('collections', 'OrderedDict'): dict,
+    ('numpy', 'dtype'): checkpoint._Dtype,
+    ('numpy', 'ndarray'): checkpoint._Array,
+}
+for _core in ('numpy.core', 'numpy._core'):
+    ALLOWED[f'{_core}.multiarray', '_reconstruct'] = checkpoint._reconstruct
+    ALLOWED[f'{_core}.multiarray', 'scalar'] = checkpoint._scalar
+    ALLOWED[f'{_core}.numeric', '_frombuffer'] = _frombuffer
+
+
+class DataUnpickler(pickle.Unpickler):
+    """Unpickles plain values and arrays of numbers, and refuses everything else."""
+
+    def find_class(self, module, name):
+        """What stands in for a global."""
+        # Protocols before 3 have Python 2's name.
+        module = module.replace('__builtin__', 'builtins')
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(
+                f'the file is refused: besides data it holds {module}.{name}, which reading would '
+                'run; if you trust it, save its data as JSON'
+            )
+        return ALLOWED[module, name]
+
+
+def install():
+    """Have mmengine read pickle files with :class:`DataUnpickler`."""
+
+    def load_from_fileobj(self, file, **kwargs):
+        return DataUnpickler(file, **kwargs).load()
+
+    PickleHandler.load_from_fileobj = load_from_fileobj

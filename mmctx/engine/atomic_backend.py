@@ -1,0 +1,77 @@
+"""Files on local disks that are there whole or not at all."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+NAME = 'mmctx.atomic'
+PART = '.{}.part'
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, but a file that is written appears under its name when it is safe."""
+
+    def __init__(self):
+        self._put_off = None
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        """Write a file.
+
+        Args:
+            obj (bytes): Its contents.
+            filepath (str | os.PathLike): Its path; a file that is there is replaced.
+
+        Raises:
+            OSError: With the path, if the file cannot be written; what was there still is.
+        """
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(PART.format(path.name))
+        try:
+            with open(part, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+    def remove(self, filepath: str | os.PathLike) -> None:
+        """Remove a file, at once or when :meth:`removals_put_off` ends."""
+        if self._put_off is None:
+            super().remove(filepath)
+        else:
+            self._put_off.append(filepath)
+
+    @contextmanager
+    def removals_put_off(self):
+        """Remove files at the end of the context only, and not at all if it fails."""
+        if self._put_off is not None:
+            yield
+            return
+        self._put_off = []
+        try:
+            yield
+            put_off, self._put_off = self._put_off, None
+            for filepath in put_off:
+                super().remove(filepath)
+        finally:
+            self._put_off = None
+
+
+def _sync_folder(folder):
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some network file systems cannot; the file itself is safe.
+        pass
+    finally:
+        os.close(descriptor)
+
+
+register_backend(NAME, AtomicBackend, force=True)

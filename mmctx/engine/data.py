@@ -1,0 +1,226 @@
+"""Data loading that can start anywhere in a run and knows what each worker is reading."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from functools import partial
+from numbers import Integral
+from typing import NamedTuple
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler, DataLoader, get_worker_info
+
+from .randomness import derive_seed, seed_generators
+
+WORKER_DIED = re.compile(
+    r'DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) '
+    r'(?:is )?(?P<how>killed by signal: \w+|exited unexpectedly)'
+)
+# Slurm's preemption signals workers too; their process needs them until its iteration is over.
+SECONDS_AFTER_SIGTERM = 60
+PATHS = ('img_path', 'filename', 'video_path', 'frame_dir')
+
+
+class SampleError(RuntimeError):
+    """Reading a sample failed; the message names it, the cause is chained."""
+
+
+class NumberedBatch(NamedTuple):
+    """What a worker is asked for.
+
+    Attributes:
+        number (int): Of the batch, counted from the start of training.
+        indices (list[int]): Samples of the data set.
+    """
+
+    number: int
+    indices: list
+
+
+class NumberedBatchSampler(BatchSampler):
+    """Number the batches of another batch sampler, and leave out those that were trained on.
+
+    Args:
+        sampler (Sampler): Of the samples.
+        batch_size (int): Samples in a batch.
+        drop_last (bool): Whether an incomplete last batch is left out. Defaults to False.
+        inner (dict | None): Config of a batch sampler. Defaults to None: batches in turn.
+    """
+
+    def __init__(self, sampler, batch_size, drop_last=False, inner=None):
+        super().__init__(sampler, batch_size, drop_last)
+        if inner is None:
+            self.inner = BatchSampler(sampler, batch_size, drop_last)
+        else:
+            self.inner = DATA_SAMPLERS.build(
+                inner, default_args=dict(sampler=sampler, batch_size=batch_size)
+            )
+        self.number = 0
+        self._started = None
+
+    def advance(self, number: int, batches: int) -> int:
+        """Leave out the first batches of the next pass, and further passes if there are more.
+
+        Args:
+            number (int): That the next batch shall have.
+            batches (int): To leave out; nothing of them is read.
+
+        Returns:
+            int: Complete passes that were left out.
+        """
+        self.number, passes = number, 0
+        self._started = iter(self.inner)
+        for _ in range(batches):
+            while next(self._started, None) is None:
+                passes += 1
+                self.sampler.set_epoch(passes)
+                self._started = iter(self.inner)
+        return passes
+
+    def __iter__(self) -> Iterator[NumberedBatch]:
+        batches, self._started = self._started or iter(self.inner), None
+        for indices in batches:
+            self.number += 1
+            yield NumberedBatch(self.number - 1, indices)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+
+class Fetch:
+    """Read the samples of a numbered batch, each with random numbers of its own.
+
+    It stands in a data set's `__getitems__`, where PyTorch looks for a way to read whole batches.
+    The seed of a sample depends on the run's, the number of its batch and its place among the
+    samples of all processes, so that it does not matter which process or worker reads it.
+
+    Args:
+        dataset (Dataset): The data set.
+        seed (int): Of the run.
+        num_workers (int): Of the data loader.
+    """
+
+    def __init__(self, dataset, seed: int, num_workers: int):
+        self.dataset = dataset
+        self.seed = seed
+        self.rank, self.world_size = get_dist_info()
+        # Process and sample of each worker, in memory that survives it.
+        self.reading = torch.full((num_workers, 2), -1).share_memory_()
+        self.worker = None
+
+    def __call__(self, batch: NumberedBatch) -> list:
+        samples = [self._read(index, batch.number, i) for i, index in enumerate(batch.indices)]
+        if self.worker is not None:
+            self.reading[self.worker, 1] = -1
+        return samples
+
+    def _read(self, index, number, i):
+        if self.worker is not None:
+            self.reading[self.worker, 1] = index if isinstance(index, Integral) else -1
+        place = i * self.world_size + self.rank
+        seed_generators(derive_seed(self.seed, number, place), devices=self.worker is None)
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            raise SampleError(
+                f'{self.name(index)} cannot be read: {type(error).__name__}: {error}'
+            ) from error
+
+    def name(self, index) -> str:
+        """A sample in words, with the path of its file where the data set tells it."""
+        try:
+            info = self.dataset.get_data_info(index)
+            path = next((str(info[key]) for key in PATHS if info.get(key)), None)
+        except Exception:
+            # Data sets tell more or less of themselves, and this is on the way to another error.
+            path = None
+        return f'sample {index}' + (f' ({path})' if path else '')
+
+    def last_words(self, message: str) -> str | None:
+        """What the workers were reading that died.
+
+        Args:
+            message (str): Of the exception that PyTorch raised.
+
+        Returns:
+            str | None: One line; None if the message tells of no dead worker of this data loader.
+        """
+        died = WORKER_DIED.search(message)
+        if died is None:
+            return None
+        pids = [int(pid) for pid in died['pids'].split(',')]
+        samples = [index for pid, index in self.reading.tolist() if pid in pids]
+        if not samples:
+            return None
+        names = [self.name(index) for index in samples if index >= 0]
+        where = f'while reading {", ".join(names)}' if names else 'between two batches'
+        return f'worker process {died["pids"]} of the data loader died ({died["how"]}) {where}'
+
+
+def start_worker(worker_id: int, init=None) -> None:
+    """Prepare a worker process; it runs there.
+
+    Args:
+        worker_id (int): Its number.
+        init (callable, optional): The data loader's own `worker_init_fn`. Defaults to None.
+    """
+    if init is not None:
+        init(worker_id)
+    fetch = get_worker_info().dataset.__getitems__
+    fetch.worker = worker_id
+    fetch.reading[worker_id, 0] = os.getpid()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _live_on)
+
+
+def _live_on(signum, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(SECONDS_AFTER_SIGTERM)
+
+
+class LazyDataLoader(DataLoader):
+    """A data loader whose workers start when the first batch is asked for.
+
+    mmengine's iteration-based loop asks for an iterator before it knows where to resume.
+    """
+
+    def __iter__(self):
+        return self._batches()
+
+    def _batches(self):
+        yield from super().__iter__()
+
+
+def numbered(config: dict) -> dict:
+    """A data loader's config with `NumberedBatchSampler` around its batch sampler."""
+    config = dict(config)
+    sampler = dict(type=NumberedBatchSampler, inner=config.get('batch_sampler'))
+    if 'drop_last' in config:
+        sampler['drop_last'] = config.pop('drop_last')
+    return {**config, 'batch_sampler': sampler}
+
+
+def instrument(loader: DataLoader, seed: int) -> DataLoader:
+    """Have a data loader with numbered batches read through `Fetch`.
+
+    Args:
+        loader (DataLoader): Of a map-style data set, changed in place.
+        seed (int): Of the run.
+
+    Returns:
+        DataLoader: The same one.
+    """
+    loader.dataset.__getitems__ = Fetch(loader.dataset, seed, loader.num_workers)
+    loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn)
+    loader.__class__ = LazyDataLoader
+    return loader
+
+
+def image_paths(batch) -> list[str]:
+    """Paths of a batch's images, as far as its samples know them."""
+    samples = batch.get('data_samples', ()) if isinstance(batch, dict) else ()
+    paths = (getattr(sample, 'img_path', None) for sample in samples)
+    return [str(path) for path in paths if path]

@@ -1,0 +1,75 @@
+"""mmengine's training loops, which can go on within an epoch."""
+
+from itertools import chain, repeat
+
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
+
+from .data import NumberedBatchSampler
+
+
+class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
+    """Training by epochs, resumed at the batch of the epoch where it stopped.
+
+    mmengine's own loop starts the epoch again.
+
+    Attributes:
+        batches_done (int): Of the current epoch.
+    """
+
+    batches_done = 0
+
+    def run_epoch(self) -> None:
+        """Train the rest of an epoch."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        sampler = self.dataloader.batch_sampler
+        if isinstance(sampler, NumberedBatchSampler):
+            sampler.advance(self._iter, self.batches_done)
+        for idx, data_batch in enumerate(self.dataloader, self.batches_done):
+            self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+        self.batches_done = 0
+
+    def run_iter(self, idx, data_batch) -> None:
+        """Train one batch."""
+        self.batches_done = idx + 1
+        super().run_iter(idx, data_batch)
+
+
+class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
+    """Training by iterations, resumed without reading the data that was trained on."""
+
+    def run(self):
+        """Train."""
+        sampler = self.dataloader.batch_sampler
+        if self._iter and isinstance(sampler, NumberedBatchSampler):
+            # Passes over the data are counted, and shuffled, as in a run from the start.
+            self.dataloader_iterator._epoch = sampler.advance(self._iter, self._iter)
+            # What mmengine throws away one by one.
+            self.dataloader_iterator = chain(repeat(None, self._iter), self.dataloader_iterator)
+        try:
+            return super().run()
+        finally:
+            # Left to the garbage collector, the workers would not hear that it is over, and
+            # each would be waited for in vain.
+            self.dataloader_iterator = None
+
+
+RESUMABLE = {
+    MMEngineEpochBasedTrainLoop: EpochBasedTrainLoop,
+    MMEngineIterBasedTrainLoop: IterBasedTrainLoop,
+}
+
+
+def resumable_loop(config: dict) -> dict:
+    """A training loop's config with mmengine's own loops replaced by those of this module."""
+    config = dict(config)
+    if 'by_epoch' in config:
+        by_epoch = config.pop('by_epoch')
+        return dict(config, type=EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop)
+    kind = config.get('type')
+    cls = LOOPS.get(kind) if isinstance(kind, str) else kind
+    return dict(config, type=RESUMABLE.get(cls, kind))

@@ -1,0 +1,75 @@
+"""mmengine's runner for runs that are interrupted."""
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from .checkpoint_hook import CheckpointHook
+from .data import instrument, numbered
+from .exact_resume_hook import ExactResumeHook
+from .interruption_hook import InterruptionHook
+from .latest import latest_checkpoint, nothing_whole
+from .loops import resumable_loop
+from .nonfinite_loss_hook import NonFiniteLossHook
+
+MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook')
+
+
+class ResumableRunner(Runner):
+    """A runner that can be killed at any moment and goes on as if it had not been.
+
+    It replaces mmengine's checkpoint hook and training loops by those of :mod:`mmctx.engine` and
+    adds this package's hooks, unless the config brings them itself. A config's own hooks and loops
+    of other types are left as they are. `nonfinite_loss` in the config is
+    `NonFiniteLossHook`'s action.
+    """
+
+    @staticmethod
+    def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
+        """A data loader with numbered batches, if it is given as a config."""
+        if isinstance(dataloader, DataLoader):
+            return dataloader
+        loader = Runner.build_dataloader(numbered(dataloader), seed, diff_rank_seed)
+        return instrument(loader, seed)
+
+    def build_train_loop(self, loop):
+        """The training loop, which can go on within an epoch if it is one of mmengine's."""
+        return super().build_train_loop(resumable_loop(loop) if isinstance(loop, dict) else loop)
+
+    def register_default_hooks(self, hooks=None):
+        """Register the default hooks, with this package's checkpoints."""
+        hooks = dict(hooks or {})
+        checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+        if isinstance(checkpoint, dict) and checkpoint.get('type') in MMENGINE_CHECKPOINT_HOOKS:
+            hooks['checkpoint'] = dict(checkpoint, type=CheckpointHook)
+        super().register_default_hooks(hooks)
+
+    def register_hooks(self, default_hooks=None, custom_hooks=None):
+        """Register the config's hooks and those of this package that are not among them."""
+        super().register_hooks(default_hooks, custom_hooks)
+        for cls, options in (
+            (ExactResumeHook, {}),
+            (InterruptionHook, {}),
+            (NonFiniteLossHook, dict(action=self.cfg.get('nonfinite_loss', 'stop'))),
+        ):
+            if not any(isinstance(hook, cls) for hook in self.hooks):
+                self.register_hook(cls(**options))
+
+    def load_or_resume(self):
+        """Load or resume a checkpoint; without a name, the latest that is whole.
+
+        Raises:
+            ValueError: There are checkpoints, but none that can be resumed.
+        """
+        if self._resume and self._load_from is None and not self._has_loaded:
+            found = [latest_checkpoint(self.work_dir) if is_main_process() else None]
+            broadcast_object_list(found)
+            self._load_from, passed_over = found[0]
+            if self._load_from is None and passed_over:
+                raise ValueError(nothing_whole(self.work_dir, passed_over))
+            for reason in passed_over:
+                self.logger.warning(f'{reason}: resuming from {self._load_from} instead')
+            if self._load_from is None:
+                self.logger.info(f'nothing to resume in {self.work_dir}: starting afresh')
+                self._resume = False
+        super().load_or_resume()

@@ -1,0 +1,22 @@
+"""A run that is killed, then asked to end by a signal, then left to finish."""
+
+import signal
+
+from toy_training import ToyTraining
+
+
+def test_killed_then_terminated_then_finished(repo, tmp_path):
+    training = ToyTraining(repo, tmp_path, epochs=30)
+    status, log = training.run(1)
+    assert status == -signal.SIGKILL, log
+    killed_at = training.checkpoint()['meta']['iter']
+    assert 0 < killed_at < 300
+    status, log = training.run(0.5, signal.SIGTERM)
+    assert status == 75, log
+    assert 'SIGTERM: saved iteration' in log and 'go on with --resume' in log
+    saved = training.checkpoint()['meta']
+    assert saved['iter'] > killed_at
+    status, log = training.run()
+    assert status == 0, log
+    assert training.checkpoint()['meta']['iter'] == len(training.losses()) == 300
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['iter_300.pth']
