@@ -3,11 +3,9 @@
 import contextlib
 import gc
 import json
-import os
-from collections import defaultdict
-from pathlib import Path
 
 from .errors import UserError, first_few
+from .files import missing_files
 
 STRIDE = 32
 
@@ -74,11 +72,7 @@ def read_coco(path, annotations_needed=True, masks_needed=False):
         UserError: If it is not JSON, an entry lacks a key or has a value of another kind, an image
             stands in it twice, or no annotation is of an image and a category in it.
     """
-    try:
-        with open(path, encoding='utf-8') as file, _no_garbage_collection():
-            contents = json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
+    contents = read_json(path)
     problem = f'annotation file {path} is not in COCO format:'
     for part, fields in FIELDS.items():
         if part == 'annotations' and not annotations_needed:
@@ -89,7 +83,9 @@ def read_coco(path, annotations_needed=True, masks_needed=False):
         if part == 'annotations' and masks_needed:
             fields = dict(fields, segmentation=_mask)
         for index, entry in enumerate(entries):
-            _check_entry(entry, fields, f'{problem} {part}[{index}]')
+            mistake = entry_mistake(entry, fields)
+            if mistake:
+                raise UserError(f'{problem} {part}[{index}] {mistake}')
     ids = {image['id'] for image in contents['images']}
     if not ids:
         raise UserError(f'annotation file {path} lists no images')
@@ -106,15 +102,36 @@ def read_coco(path, annotations_needed=True, masks_needed=False):
     return contents
 
 
-def _check_entry(entry, fields, name):
+def read_json(path):
+    """Contents of an annotation file.
+
+    Raises:
+        UserError: If it cannot be read or is not JSON.
+    """
+    try:
+        with open(path, encoding='utf-8') as file, _no_garbage_collection():
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
+
+
+def entry_mistake(entry, fields):
+    """What is wrong with an entry of an annotation file.
+
+    Args:
+        entry (object): An image, a category or an annotation.
+        fields (dict): The keys that it needs, and whether a value is valid, as in `FIELDS`.
+
+    Returns:
+        str: The mistake; '' for a good entry.
+    """
     if not isinstance(entry, dict):
-        raise UserError(f'{name} is no object')
+        return 'is no object'
     missing = [key for key in fields if key not in entry]
     if missing:
-        raise UserError(f'{name} has no {", ".join(missing)}')
-    for key, is_valid in fields.items():
-        if not is_valid(entry[key]):
-            raise UserError(f'{name} has {key}={str(entry[key])[:60]!r}')
+        return f'has no {", ".join(missing)}'
+    wrong = [key for key, is_valid in fields.items() if not is_valid(entry[key])]
+    return f'has {wrong[0]}={str(entry[wrong[0]])[:60]!r}' if wrong else ''
 
 
 def check_images(contents, path, folder):
@@ -128,15 +145,7 @@ def check_images(contents, path, folder):
     Raises:
         UserError: If images are missing; names the first few and their number.
     """
-    by_folder = defaultdict(set)
-    for image in contents['images']:
-        parent, name = os.path.split(image['file_name'])
-        by_folder[parent].add(name)
-    missing = []
-    for parent, names in by_folder.items():
-        inner = Path(folder) / parent
-        there = set(os.listdir(inner)) if inner.is_dir() else set()
-        missing += [os.path.join(parent, name) for name in names - there]
+    missing = missing_files((image['file_name'] for image in contents['images']), folder)
     if missing:
         raise UserError(
             f'{len(missing)} of the {len(contents["images"])} images named in {path} are not in '

@@ -22,7 +22,7 @@ def check_image_folder(root, classes=None, hint=''):
     root = Path(root)
     if not root.is_dir():
         raise UserError(f'image folder {root} does not exist; {hint}')
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    folders = class_folders(root)
     if not folders:
         raise UserError(f'image folder {root} has no class folders')
     if classes is not None and len(folders) != classes:
@@ -38,7 +38,15 @@ def check_image_folder(root, classes=None, hint=''):
         )
 
 
+def class_folders(root):
+    """Names of the folders in a folder, sorted: their order numbers the classes."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+
+
+def is_image_name(name):
+    """Whether mmpretrain takes a file of this name for an image."""
+    return name.lower().endswith(EXTENSIONS)
+
+
 def _has_image(folder):
-    return any(
-        name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names
-    )
+    return any(is_image_name(name) for _, _, names in os.walk(folder) for name in names)

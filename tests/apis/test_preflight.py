@@ -115,7 +115,7 @@ def test_images_in_subfolders(tmp_path):
 
 def test_as_many_images_as_cocos_are_looked_up_quickly(tmp_path, monkeypatch):
     names = [f'{i:012d}.jpg' for i in range(118_287)]
-    monkeypatch.setattr('mmctx.apis.coco_check.os.listdir', lambda folder: names)
+    monkeypatch.setattr('mmctx.apis.files.os.listdir', lambda folder: names)
     start = time.perf_counter()
     check_images(dict(images=[dict(file_name=name) for name in names]), 'x.json', tmp_path)
     assert time.perf_counter() - start < 2

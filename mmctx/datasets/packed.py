@@ -1,0 +1,107 @@
+"""Tiny-ImageNet decoded once and kept in memory."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine import fileio
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmpretrain.structures import DataSample
+from rich.progress import track
+from torch.utils.data import Dataset
+
+from mmctx.registry import DATASETS
+
+from .tiny_imagenet import TinyImageNet
+
+
+@DATASETS.register_module()
+class PackedTinyImageNet(Dataset):
+    """Tiny-ImageNet as one uint8 array, so that loading costs next to nothing.
+
+    The first use decodes the images into a file beneath `cache`; later ones map that file into
+    memory, or copy it to the GPU where there is one. It goes with loaders of `num_workers=0` and
+    `pin_memory=False`, and with augmentation of whole batches, as by `CropPreprocessor`.
+
+    Args:
+        data_root (str): Root of the set, see `TinyImageNet`.
+        cache (str): Folder of the decoded files.
+        split (str): `train` or `val`. Defaults to `train`.
+        image_size (int): Side in pixels; smaller images are averaged. Defaults to 64.
+        num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
+            None, all.
+
+    Raises:
+        ValueError: There are not as many classes, or as `TinyImageNet` does.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        cache: str,
+        split: str = 'train',
+        image_size: int = 64,
+        num_classes: int | None = None,
+    ):
+        images = TinyImageNet(data_root, split, lazy_init=True)
+        images.full_init()
+        names = images.CLASSES
+        num_classes = len(names) if num_classes is None else num_classes
+        if not 1 <= num_classes <= len(names):
+            raise ValueError(f'{data_root} has {len(names)} classes, not {num_classes}')
+        chosen = [i * len(names) // num_classes for i in range(num_classes)]
+        self.metainfo = dict(classes=tuple(names[i] for i in chosen))
+        new_labels = {label: i for i, label in enumerate(chosen)}
+        paths, labels = [], []
+        for i in range(len(images)):
+            info = images.get_data_info(i)
+            if info['gt_label'] in new_labels:
+                paths.append(info['img_path'])
+                labels.append(new_labels[info['gt_label']])
+        file = Path(cache) / f'{split}_{image_size}px_{num_classes}classes_{len(paths)}.npy'
+        if not file.is_file():
+            pack(paths, image_size, file)
+        device = get_device()
+        # Pages of the file are read when needed and shared by processes.
+        stored = torch.from_numpy(np.load(file, mmap_mode='c'))
+        self.images = stored if device == 'cpu' else stored.to(device)  # [N, 3, H, W]
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        """An image, (3, H, W), uint8, BGR, and its label, as mmpretrain's pipelines pack them."""
+        sample = DataSample().set_gt_label(self.labels[index])
+        return dict(inputs=self.images[index], data_samples=sample)
+
+
+def pack(paths: list[str], image_size: int, file: Path) -> None:
+    """Decode images into an array (N, 3, H, W) of uint8, BGR, and save it.
+
+    Args:
+        paths (list[str]): For mmengine's file functions.
+        image_size (int): Side in pixels.
+        file (Path): The `.npy` file; it is there only when it is complete.
+
+    Raises:
+        ValueError: An image cannot be read or is smaller.
+    """
+    import cv2
+
+    print_log(f'decoding {len(paths)} images into {file}', logger='current')
+    packed = np.empty((len(paths), 3, image_size, image_size), np.uint8)
+    for i, path in enumerate(track(paths, f'decoding {file.stem}')):
+        image = cv2.imdecode(np.frombuffer(fileio.get(path), np.uint8), cv2.IMREAD_COLOR)
+        if image is None or min(image.shape[:2]) < image_size:
+            raise ValueError(f'{path} is not a readable image of {image_size} pixels')
+        if image.shape[:2] != (image_size, image_size):
+            image = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
+        packed[i] = image.transpose(2, 0, 1)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f'{file.name}.{os.getpid()}')
+    with open(partial, 'wb') as out:
+        np.save(out, packed)
+    os.replace(partial, file)
