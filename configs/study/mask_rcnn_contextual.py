@@ -1,0 +1,18 @@
+"""Mask R-CNN with a small Contextual ConvNeXt on rendered shapes, from scratch."""
+_base_ = '../mask_rcnn_ctx_convnext_shapes.py'
+
+max_epochs = {'cpu': 2, 'gpu': 6}['{{$MMCTX_STUDY_SIZE:cpu}}']
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-5,
+        begin=0,
+        end=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True)
+]

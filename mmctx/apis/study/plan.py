@@ -1,0 +1,127 @@
+"""What the study trains: its rows and their seeds, in two parts and two sizes."""
+
+from typing import NamedTuple
+
+from mmctx.apis.errors import UserError
+
+SIZES = ('cpu', 'gpu')
+SIZE_VARIABLE = 'MMCTX_STUDY_SIZE'
+
+
+class Row(NamedTuple):
+    """A network or a way to train it, run once for each seed.
+
+    Attributes:
+        key (str): Short name; those of the paper's Tables 4 and 5 where there is one.
+        model (str): What it is.
+        config (str): Config file beneath `configs/study/`, without `.py`.
+        seeds (int): How many seeds: 0, 1, …
+        cost (float): Rough length of a run relative to other rows, for the first estimates.
+    """
+
+    key: str
+    model: str
+    config: str
+    seeds: int
+    cost: float
+
+
+class Part(NamedTuple):
+    """Rows that are compared with each other.
+
+    Attributes:
+        title (str): Of the table.
+        rows (tuple[Row, ...]): The first is the one that the others are compared with.
+        metrics (dict[str, str]): Metrics in mmengine's log by heading; the first is compared.
+        percent (int): Factor from the logged metrics to percent. Defaults to 1.
+        note (str): What a reader should know. Defaults to ''.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    metrics: dict[str, str]
+    percent: int = 1
+    note: str = ''
+
+
+class Run(NamedTuple):
+    """One training of a row; `part` is the part's key."""
+
+    part: str
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run, unique in its part."""
+        return f'{self.row.key}-seed{self.seed}'
+
+
+PARTS = {
+    'classification': Part(
+        'Tiny-ImageNet, ResNet50 for small images',
+        (
+            Row('a1', 'ResNet50', 'a1_vanilla', 3, 1.0),
+            Row('a2', '+Ctx', 'a2_prior_as_input', 3, 1.3),
+            Row('a3', '+CtxConv', 'a3_no_prior', 3, 1.4),
+            Row('a4', '+Deform (DCNv2)', 'a4_deform', 3, 1.4),
+            Row('a5', '+Ctx +CtxConv', 'a5_contextual', 3, 1.6),
+            Row('b2', 'a5, weight offset only', 'b2_weight_offset', 1, 1.3),
+            Row('b3', 'a5, sampling offset only', 'b3_sampling_offset', 1, 1.5),
+            Row('rerank', 'a5, every stage scores all classes', 'rerank', 3, 1.6),
+            Row('warm-up', 'a5, `rerank` in the first half', 'warm_up', 3, 1.6),
+            Row('kept ×2', 'a5, twice as many classes kept', 'kept_twice', 1, 1.6),
+            Row('kept ÷2', 'a5, half as many classes kept', 'kept_half', 1, 1.6),
+            Row('lr ÷3', 'a5, new parameters at a third of the rate', 'context_lr', 1, 1.6),
+            Row('LN', 'a5, LayerNorm in predictors and classifying', 'layer_norm', 1, 1.6),
+        ),
+        {'top-1': 'accuracy/top1', 'top-5': 'accuracy/top5'},
+        note='a1–a5, b2, b3: rows of Tables 4 and 5; the rows below vary a5.',
+    ),
+    'detection': Part(
+        'Rendered shapes, Mask R-CNN',
+        (
+            Row('vanilla', 'small ConvNeXt', 'mask_rcnn_vanilla', 3, 2.2),
+            Row('contextual', 'small Contextual ConvNeXt', 'mask_rcnn_contextual', 3, 2.7),
+        ),
+        {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'},
+        percent=100,
+        note='Both from scratch, so the classes that the contextual network considers mean nothing '
+        'yet: this shows what its convolutions do, not what pretrained embeddings add.',
+    ),
+}
+
+
+def plan_runs(parts: list[str], rows: list[str] | None = None, seeds: int = 0) -> list[Run]:
+    """The runs of some parts, all rows' first seeds before the second ones.
+
+    Args:
+        parts (list[str]): Keys of `PARTS`.
+        rows (list[str], optional): Only these rows. Defaults to all.
+        seeds (int): So many seeds for every row. Defaults to 0, each row's own number.
+
+    Returns:
+        list[Run]: In the order in which they start.
+
+    Raises:
+        UserError: If the parts have no such row.
+    """
+    there = [row.key for part in parts for row in PARTS[part].rows]
+    unknown = [key for key in rows or () if key not in there]
+    if unknown:
+        raise UserError(f'no row {", ".join(unknown)}; the rows are {", ".join(there)}')
+    runs = [
+        Run(part, row, seed)
+        for part in parts
+        for row in PARTS[part].rows
+        if not rows or row.key in rows
+        for seed in range(seeds or row.seeds)
+    ]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def run_of(record: dict) -> Run | None:
+    """The run that a record is of; None where the study no longer has its row."""
+    rows = PARTS[record['part']].rows if record['part'] in PARTS else ()
+    row = next((row for row in rows if row.key == record['row']), None)
+    return row and Run(record['part'], row, record['seed'])

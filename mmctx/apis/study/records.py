@@ -1,0 +1,125 @@
+"""What a finished run leaves behind: one line of JSON, small enough to keep in the repository."""
+
+import hashlib
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+
+import torch
+from mmengine.config import Config
+
+from mmctx.apis.config import load_config
+from mmctx.apis.timing import name_device, pick_device
+from mmctx.compat.config_paths import config_dir
+from mmctx.version import __version__
+
+from .plan import Run
+
+FILE = 'runs.jsonl'
+# Where data lies and what a run prints do not change what it learns.
+NOT_OF_THE_RECIPE = ('work_dir', 'launcher', 'default_hooks', 'visualizer', 'vis_backends')
+
+
+def config_file(run: Run) -> Path:
+    """The run's config file, in a checkout or in an installed package."""
+    return config_dir().resolve() / 'study' / f'{run.row.config}.py'
+
+
+def run_config(run: Run, options: dict) -> Config:
+    """The run's config, with its seed and further options, for the size in the environment."""
+    return load_config(str(config_file(run)), {'randomness.seed': run.seed, **options})
+
+
+def fingerprint(cfg: Config) -> str:
+    """Digest of a recipe: runs of an older one are not mixed with those of a newer one."""
+    recipe = {k: v for k, v in cfg.to_dict().items() if k not in NOT_OF_THE_RECIPE}
+    text = json.dumps(recipe, sort_keys=True, default=str)
+    roots = {recipe.get('data_root'), recipe.get('tiny_imagenet', {}).get('data_root')}
+    for root in filter(None, roots):
+        text = text.replace(root, '')
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_log(folder: Path) -> tuple[list[dict], list[dict]]:
+    """Training and validation lines of a run, those before and after an interruption joined.
+
+    Args:
+        folder (Path): The run's work dir.
+
+    Returns:
+        tuple[list[dict], list[dict]]: Lines of mmengine's log in the order of their `step`: global
+        iterations in training, iterations or epochs in validation.
+    """
+    kinds: tuple[dict, dict] = ({}, {})
+    for log in sorted(folder.glob('*/vis_data/scalars.json')):
+        # A run that was killed may leave half a line at the end.
+        for line in log.read_text().splitlines():
+            if line.endswith('}'):
+                entry = json.loads(line)
+                kinds['lr' not in entry][entry['step']] = entry
+    training, validations = ([kind[step] for step in sorted(kind)] for kind in kinds)
+    return training, validations
+
+
+def last_step(cfg: Config) -> int:
+    """The `step` of the last validation of a complete run."""
+    return cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
+
+
+def make_record(
+    run: Run, size: str, cfg: Config, recipe: str, folder: Path, cost: dict
+) -> dict | None:
+    """The record of a run, or None where it is not complete.
+
+    Args:
+        run (Run): The run.
+        size (str): `cpu` or `gpu`.
+        cfg (Config): Its config.
+        recipe (str): The config's fingerprint.
+        folder (Path): Its work dir.
+        cost (dict): `params` and `flops` of the network.
+
+    Returns:
+        dict | None: What `runs.jsonl` keeps.
+    """
+    training, validations = read_log(folder)
+    if not training or not validations or validations[-1]['step'] != last_step(cfg):
+        return None
+    figures = [
+        {k: round(v, 4) for k, v in entry.items() if k not in ('data_time', 'time')}
+        for entry in validations
+    ]
+    return dict(
+        part=run.part,
+        row=run.row.key,
+        seed=run.seed,
+        size=size,
+        fingerprint=recipe,
+        metrics=figures[-1],
+        validations=figures,
+        losses=[[entry['step'], round(entry['loss'], 4)] for entry in training],
+        images_per_second=round(
+            cfg.train_dataloader.batch_size / median(entry['time'] for entry in training), 2
+        ),
+        **cost,
+        device=name_device(pick_device()),
+        versions=dict(mmctx=__version__, torch=torch.__version__),
+        date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+    )
+
+
+def load_records(out: Path) -> list[dict]:
+    """All records beneath a folder; none where there is no file."""
+    file = out / FILE
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def save_record(out: Path, record: dict) -> None:
+    """Add a record; one of the same run is replaced."""
+    identity = ('part', 'row', 'seed')
+    others = [r for r in load_records(out) if any(r[key] != record[key] for key in identity)]
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f'{FILE}.partial'
+    partial.write_text(''.join(json.dumps(r) + '\n' for r in [*others, record]))
+    partial.replace(out / FILE)

@@ -1,0 +1,206 @@
+"""The study's plan, records, tables and curves, made of records that are written here."""
+
+import json
+import os
+from statistics import stdev
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmctx.apis.errors import UserError
+from mmctx.apis.runner import build_model
+from mmctx.apis.study.curves import draw_curves
+from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
+from mmctx.apis.study.processes import Job
+from mmctx.apis.study.records import (
+    fingerprint,
+    last_step,
+    load_records,
+    make_record,
+    read_log,
+    run_config,
+    save_record,
+)
+from mmctx.apis.study.report import differences, part_cells, part_report, spread
+from mmctx.apis.study.session import Finisher
+
+ROWS = PARTS['classification'].rows
+
+
+def record(row, seed, top1, recall=None, part='classification', **changes):
+    metrics = {'accuracy/top1': top1, 'accuracy/top5': 2 * top1}
+    if recall is not None:
+        metrics.update({f'recall@{kept}_stage{i}': recall - 10 * i for i, kept in enumerate('953')})
+    return dict(
+        part=part, row=row, seed=seed, size='cpu', fingerprint='f', metrics=metrics,
+        validations=[{**metrics, 'accuracy/top1': top1 / 2, 'step': 5}, {**metrics, 'step': 10}],
+        losses=[[5, 3.0], [10, 2.0]], images_per_second=100.0, params=1_500_000, flops=20_000_000,
+        device='a device', versions=dict(mmctx='0', torch='2'), date='2026-01-01', **changes,
+    )  # fmt: skip
+
+
+def test_plan_starts_with_the_first_seed_of_every_row():
+    runs = plan_runs(list(PARTS))
+    assert len(runs) == sum(row.seeds for part in PARTS.values() for row in part.rows)
+    assert len({(run.part, run.name) for run in runs}) == len(runs)
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+    for part in PARTS.values():
+        assert part.rows[0].seeds >= 3
+    assert next(row for row in ROWS if row.key == 'a5').seeds >= 3
+    assert [run.name for run in plan_runs(['classification'], ['a5', 'b2'], 2)] == [
+        'a5-seed0', 'b2-seed0', 'a5-seed1', 'b2-seed1',
+    ]  # fmt: skip
+    with pytest.raises(UserError, match='no row b9; the rows are a1, a2'):
+        plan_runs(['classification'], ['b9'])
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_every_config_is_a_network_of_one_recipe(size, monkeypatch):
+    monkeypatch.setenv(SIZE_VARIABLE, size)
+    recipes, prints = set(), set()
+    for row in ROWS:
+        cfg = run_config(plan_runs(['classification'], [row.key])[0], {})
+        wrapper = cfg.optim_wrapper.to_dict()
+        wrapper['paramwise_cfg'].pop('context_lr_mult')
+        recipes.add(json.dumps([wrapper, cfg.param_scheduler, cfg.train_dataloader, cfg.train_cfg]))
+        prints.add(fingerprint(cfg))
+        considered = cfg.model.backbone.get('considered')
+        if cfg.model.backbone.get('prior') == 'none':
+            considered = None
+        if size == 'cpu':
+            layers = getattr(build_model(cfg).backbone, 'contextualizing', None)
+            assert (layers and layers.considered) == (considered and tuple(considered))
+        assert (considered is None) == (row.key in ('a1', 'a3', 'a4'))
+        if considered:
+            assert cfg.val_evaluator[1].considered == considered
+            assert cfg.num_classes >= considered[0] > considered[1] > considered[2] > 1
+    assert len(recipes) == 1
+    assert len(prints) == len(ROWS)
+
+
+def test_fingerprint_is_of_the_recipe_alone(monkeypatch, tmp_path):
+    run, other = plan_runs(['classification'], ['a5'], 2)
+    before = fingerprint(run_config(run, {}))
+    assert fingerprint(run_config(other, {})) != before
+    assert fingerprint(run_config(run, {'train_cfg.max_iters': 7})) != before
+    assert fingerprint(run_config(run, {'default_hooks.logger.interval': 7})) == before
+    monkeypatch.setenv('TINY_IMAGENET_ROOT', str(tmp_path))
+    assert fingerprint(run_config(run, {})) == before
+
+
+def write_log(folder, began, *lines):
+    path = folder / began / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines) + '{"lr": 0.')
+
+
+def training(step, loss):
+    return dict(lr=0.1, loss=loss, time=0.1 * step, iter=step, step=step)
+
+
+def test_record_of_an_interrupted_run_joins_its_logs(tmp_path):
+    (run,) = plan_runs(['classification'], ['a1'], 1)
+    cfg = run_config(run, {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 12})
+    cost = dict(params=1, flops=2)
+    metrics = {'accuracy/top1': 12.34567, 'time': 0.1, 'data_time': 0.1}
+    write_log(
+        tmp_path, '20260101_000000',
+        training(1, 9.0), training(2, 8.0), {**metrics, 'step': 2}, training(3, 99.0),
+    )  # fmt: skip
+    assert make_record(run, 'cpu', cfg, 'f', tmp_path, cost) is None
+    write_log(
+        tmp_path, '20260101_000001', training(3, 7.0), training(4, 6.0), {**metrics, 'step': 4}
+    )
+    assert last_step(cfg) == 4
+    made = make_record(run, 'cpu', cfg, 'f', tmp_path, cost)
+    assert made['losses'] == [[1, 9.0], [2, 8.0], [3, 7.0], [4, 6.0]]
+    assert [entry['step'] for entry in made['validations']] == [2, 4]
+    assert made['fingerprint'] == 'f'
+    assert made['metrics'] == {'accuracy/top1': 12.3457, 'step': 4}
+    assert made['images_per_second'] == 48.0
+    assert run_of(made) == run
+    assert len(read_log(tmp_path)[0]) == 4
+
+
+def test_records_replace_those_of_the_same_run(tmp_path):
+    out = tmp_path / 'deep' / 'out'
+    assert load_records(out) == []
+    for made in (record('a1', 0, 20.0), record('a1', 1, 21.0), record('a1', 0, 22.0)):
+        save_record(out, made)
+    found = {(r['row'], r['seed']): r['metrics']['accuracy/top1'] for r in load_records(out)}
+    assert found == {('a1', 1): 21.0, ('a1', 0): 22.0}
+    assert run_of(record('z9', 0, 1.0)) is None
+    assert run_of(record('a1', 0, 1.0, part='none')) is None
+
+
+def test_table_compares_seed_by_seed():
+    part = PARTS['classification']
+    tops = {'a1': (20.0, 22.0, 24.0), 'a5': (21.0, 24.0)}
+    records = [
+        record(row, seed, top1, recall=None if row == 'a1' else 90.0)
+        for row, values in tops.items()
+        for seed, top1 in enumerate(values)
+    ] + [record('b2', 0, 19.0, recall=90.0)]
+    a5 = next(row for row in ROWS if row.key == 'a5')
+    assert differences(part, records, a5) == [1.0, 2.0]
+    headings, *lines = part_cells(part, records)
+    table = {line[0]: dict(zip(headings, line)) for line in lines}
+    assert list(table) == ['a1', 'a5', 'b2']
+    assert table['a1']['top-1'] == '22.0 ± 2.0' and table['a1']['seeds'] == '3'
+    assert table['a5']['top-1 − a1'] == f'+1.5 ± {stdev([1.0, 2.0]):.1f}'
+    assert table['b2']['top-1'] == '19.0' and table['b2']['top-1 − a1'] == '-1.0'
+    assert table['a5']['recall after stage 1 / 2 / 3'] == '90 / 80 / 70'
+    assert table['a1']['recall after stage 1 / 2 / 3'] == table['a1']['top-1 − a1'] == '–'
+    assert table['a1']['#param.'] == '1.50M' and table['a1']['FLOPs'] == '20.0M'
+    text = part_report('classification', records, 'so many images')
+    assert 'so many images. a device; torch 2; 2026-01-01.' in text
+    assert {line.count('|') for line in text.splitlines() if line[:1] == '|'} == {len(headings) + 1}
+
+
+def test_spread_of_one_value_is_not_claimed():
+    assert spread([]) == '–'
+    assert spread([3.0]) == '3.0'
+    assert spread([1.0, 3.0], signed=True) == '+2.0 ± 1.4'
+
+
+def test_curves(tmp_path):
+    records = [record(row, seed, 20.0 + seed, 90.0) for row in ('a1', 'a5') for seed in range(2)]
+    draw_curves(records[:1], tmp_path / 'one.png', ('a1', 'a5'))
+    draw_curves(records, tmp_path / 'two.png', ('a1', 'a5'))
+    sizes = [Image.open(tmp_path / name).size for name in ('one.png', 'two.png')]
+    assert all(width > 400 and height > 400 for width, height in sizes)
+
+
+def test_curves_without_a_validation_that_was_interrupted(tmp_path, monkeypatch):
+    records = [record('a1', seed, 20.0 + seed) for seed in range(2)]
+    del records[1]['validations'][0]
+    lines = []
+    monkeypatch.setattr(
+        'matplotlib.axes.Axes.plot', lambda self, x, y, *args, **kwargs: lines.append((x, y))
+    )
+    monkeypatch.setattr('matplotlib.axes.Axes.legend', lambda *args, **kwargs: None)
+    draw_curves(records, tmp_path / 'curves.png', ('a1',))
+    assert lines == [([10], [20.5])]
+
+
+def test_a_run_without_its_last_validation_is_trained_anew(tmp_path, monkeypatch):
+    (run,) = plan_runs(['classification'], ['a1'], 1)
+    monkeypatch.setattr('mmctx.apis.study.session.complexity', lambda job: {})
+    job = Job(run, run_config(run, {}), 'f', tmp_path / 'run')
+    write_log(job.folder, '20260101_000000', training(500, 1.0))
+    with pytest.raises(UserError, match='run again to train it anew'):
+        Finisher('cpu', tmp_path / 'out')(job)
+    assert not job.folder.exists() and not (tmp_path / 'out').exists()
+
+
+def test_detection_rows_differ_in_the_backbone_alone(repo):
+    paths = [repo / 'configs' / 'study' / f'{row.config}.py' for row in PARTS['detection'].rows]
+    vanilla, contextual = (Config.fromfile(path).to_dict() for path in paths)
+    assert vanilla['model'].pop('backbone') != contextual['model'].pop('backbone')
+    assert vanilla == contextual
+
+
+def test_sizes_are_configs(repo):
+    for size in SIZES:
+        assert os.path.isfile(repo / 'configs' / 'study' / '_base_' / f'{size}.py')

@@ -1,0 +1,104 @@
+"""Packed Tiny-ImageNet holds what TinyImageNet reads; batches are augmented image by image."""
+
+from zipfile import ZipFile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+
+from mmctx.datasets.crop import CropPreprocessor, random_crop, random_flip
+from mmctx.datasets.packed import PackedTinyImageNet
+
+PIPELINE = [dict(type='mmpretrain.LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Four classes of two images of a shade of their own."""
+    for split in ('train', 'val'):
+        with ZipFile(tmp_path / f'{split}.zip', 'w') as archive:
+            for c in range(4):
+                for i in range(2):
+                    image = np.full((64, 64, 3), 60 * c + 10 * i, np.uint8)
+                    data = cv2.imencode('.png', image)[1].tobytes()
+                    archive.writestr(f'n0000000{c}/{i}.png', data)
+    return tmp_path
+
+
+def test_classes_and_shades(root):
+    data = PackedTinyImageNet(str(root), str(root / 'packed'), image_size=16, num_classes=2)
+    samples = [data[i] for i in range(len(data))]
+    assert [int(s['data_samples'].gt_label) for s in samples] == [0, 0, 1, 1]
+    assert data.metainfo['classes'] == ('n00000000', 'n00000002')
+    assert all(s['inputs'].shape == (3, 16, 16) for s in samples)
+    assert [int(s['inputs'].float().mean()) for s in samples] == [0, 10, 120, 130]
+
+
+def test_decodes_once(root, monkeypatch):
+    args = str(root), str(root / 'packed'), 'val'
+    first = PackedTinyImageNet(*args).images
+    monkeypatch.setattr(cv2, 'imdecode', None)
+    second = PackedTinyImageNet(*args).images
+    assert second.shape == (8, 3, 64, 64) and torch.equal(first, second)
+    assert [file.suffix for file in (root / 'packed').iterdir()] == ['.npy']
+    with pytest.raises(TypeError):
+        PackedTinyImageNet(str(root), str(root / 'packed'), 'train')
+
+
+def test_the_real_set(shared_data, tmp_path):
+    from mmctx.datasets.tiny_imagenet import TinyImageNet
+
+    folder = str(shared_data / 'tiny_imagenet')
+    packed = PackedTinyImageNet(folder, str(tmp_path), 'val', num_classes=20)
+    plain = TinyImageNet(folder, 'val', pipeline=PIPELINE)
+    assert len(packed) == 1000
+    assert packed.metainfo['classes'] == plain.CLASSES[::10]
+    for i in (0, 51, 999):
+        other = plain[i // 50 * 500 + i % 50]
+        assert int(other['data_samples'].gt_label) == 10 * packed.labels[i]
+        assert torch.equal(packed[i]['inputs'], other['inputs'])
+
+
+def test_refusals(root):
+    with pytest.raises(ValueError, match='has 4 classes, not 5'):
+        PackedTinyImageNet(str(root), str(root / 'packed'), num_classes=5)
+    with pytest.raises(ValueError, match=r'0\.png is not a readable image of 65 pixels'):
+        PackedTinyImageNet(str(root), str(root / 'packed'), image_size=65)
+    assert not (root / 'packed').exists()
+
+
+def test_crops_are_shifts_with_zeros(seed):
+    images = torch.randint(1, 255, (64, 3, 5, 7), dtype=torch.uint8)
+    crops = random_crop(images, 2)
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    places = set()
+    for before, crop in zip(padded, crops):
+        found = [
+            (y, x)
+            for y in range(5)
+            for x in range(5)
+            if torch.equal(before[:, y : y + 5, x : x + 7], crop)
+        ]
+        assert len(found) == 1
+        places.add(found[0])
+    assert len(places) > 15
+    mirrored = random_flip(images)
+    flips = [torch.equal(m, i.flip(2)) for m, i in zip(mirrored, images)]
+    assert all(flip or torch.equal(m, i) for flip, m, i in zip(flips, mirrored, images))
+    assert 16 < sum(flips) < 48
+
+
+def test_only_training_is_augmented(seed):
+    preprocessor = CropPreprocessor(padding=4, mean=[1.0, 2, 3], std=[1.0, 1, 1], to_rgb=True)
+    images = torch.randint(1, 255, (8, 3, 8, 8), dtype=torch.uint8)
+
+    def run(training):
+        samples = [DataSample().set_gt_label(i) for i in range(8)]
+        return preprocessor(dict(inputs=images, data_samples=samples), training)
+
+    plain = images.flip(1) - torch.tensor([1.0, 2, 3])[:, None, None]
+    assert torch.equal(run(False)['inputs'], plain)
+    assert not torch.equal(run(True)['inputs'], plain)
+    assert [int(s.gt_label) for s in run(True)['data_samples']] == list(range(8))
