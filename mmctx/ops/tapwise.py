@@ -211,7 +211,8 @@ def contextual_conv2d_tapwise(
     corners = corners.expand_as(indices)
     if mask is not None:
         corners = corners * mask.flatten(2)[..., None].to(compute_type)
-    rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(compute_type)
+    # Of a single image reshape alone makes a view, and embedding_bag is slow on strided rows.
+    rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(compute_type).contiguous()
 
     weight = weight.to(compute_type)
     if weight_delta is not None:
