@@ -3,7 +3,7 @@
 import logging
 
 import torch
-from mmengine.dist import all_reduce, get_rank
+from mmengine.dist import all_gather_object, all_reduce, get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
@@ -106,7 +106,9 @@ class NonFiniteLossHook(Hook):
         for name, value in self.runner.model.named_buffers():
             if name.endswith(('running_mean', 'running_var')) and not value.isfinite().all():
                 raise NonFiniteLoss(f'{message}, and has spoilt {name} too: cannot skip it', here)
-        if here:
-            images = f' (images: {", ".join(self.images)})' if self.images else ''
-            print_log(f'{message}: skipped{images}', 'current', logging.WARNING)
+        images = f' (images: {", ".join(self.images)})' if self.images else ''
+        # Only the first process's warnings are seen.
+        for report in all_gather_object(f'{message}: skipped{images}' if here else None):
+            if report:
+                print_log(report, 'current', logging.WARNING)
         return False

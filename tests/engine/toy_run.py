@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from torch.utils.data import Dataset
@@ -13,10 +14,15 @@ from torch.utils.data import Dataset
 
 @MODELS.register_module()
 class EngineToyModel(BaseModel):
-    """Dropout, batch norm and NumPy's generator in the forward pass."""
+    """Dropout, batch norm and NumPy's generator in the forward pass.
 
-    def __init__(self):
+    `nan_at` is a process and the number of its training iteration whose loss is no number.
+    """
+
+    def __init__(self, nan_at=None):
         super().__init__()
+        self.nan_at = nan_at
+        self.iterations = 0
         self.layers = torch.nn.Sequential(
             torch.nn.Linear(4, 8),
             torch.nn.BatchNorm1d(8),
@@ -27,7 +33,10 @@ class EngineToyModel(BaseModel):
     def forward(self, inputs, mode='tensor'):
         outputs = self.layers(inputs)
         if mode == 'loss':
-            return {'loss': (outputs - np.random.uniform()).square().mean()}  # noqa: NPY002
+            self.iterations += 1
+            loss = (outputs - np.random.uniform()).square().mean()  # noqa: NPY002
+            spoilt = self.nan_at and (get_rank(), self.iterations) == tuple(self.nan_at)
+            return {'loss': loss * float('nan') if spoilt else loss}
         return list(outputs)
 
 

@@ -121,3 +121,23 @@ def test_one_killed_process_ends_both(two):
     assert run.end(60) != 0
     assert 'Signal 9 (SIGKILL)' in run.log
     assert re.search(r'error: process 1 of 2 lost another one', run.log), run.log
+
+
+IN_THE_OTHER = ('--cfg-options', 'model.nan_at=[1,7]')
+
+
+def test_a_batch_that_is_bad_in_one_of_two_processes_is_left_out_in_both(two):
+    run = two('--nonfinite-loss', 'skip', *IN_THE_OTHER, epochs=4)
+    assert run.end() == 0, run.log
+    assert 'the loss is nan at iteration 7 (epoch 2, batch 2) in process 1: skipped' in run.log
+    assert '1 batches without a finite loss were skipped' in run.log
+    assert len(run.training.losses()) == 20
+    weights = run.training.checkpoint()['state_dict']
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_bad_loss_in_one_of_two_processes_stops_both(two):
+    run = two(*IN_THE_OTHER, epochs=4)
+    assert run.end(60) != 0
+    assert 'error: the loss is nan at iteration 7 (epoch 2, batch 2) in process 1' in run.log
+    assert run.training.checkpoint()['meta']['iter'] == 6
