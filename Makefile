@@ -8,12 +8,16 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow test-slurm bench-gpu study soak lint clean
 
 help:
 	@echo 'make demo   train, test and draw a small contextual Mask R-CNN on rendered images'
 	@echo 'make test   run the tests'
 	@echo 'make test-slow  run the tests that take minutes each'
+	@echo 'make test-slurm  run the tools on a real slurm built on this machine (root, Debian)'
+	@echo "make bench-gpu  run the tests and benchmarks on this machine's GPU, into benchmarks/"
+	@echo 'make study  train with and without context, an hour on two cores'
+	@echo 'make soak   train the demo for half an hour and see whether memory stays flat'
 	@echo 'make lint   check style and format with ruff'
 	@echo 'make setup  install everything into $(VENV)/'
 
@@ -36,9 +40,23 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# A quarter of an hour on two cores; needs real images beside the repository or in MMCTX_SHARED_DATA.
+# About an hour on two cores; needs real images and clips beside the repository or in
+# MMCTX_SHARED_DATA.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s
+
+# Installs Debian's slurm-wlm and munge if they are missing; ten minutes on two cores.
+test-slurm: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster -m cluster -s
+
+bench-gpu: $(STAMP)
+	PYTHON=$(CURDIR)/$(BIN)/python tools/analysis/run_on_gpu.sh
+
+study: $(STAMP)
+	@$(BIN)/python tools/study.py
+
+soak: $(STAMP)
+	@$(BIN)/python tools/analysis/soak.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

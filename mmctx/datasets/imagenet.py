@@ -58,7 +58,8 @@ class NamesMistakes:
             message = f'{path} is not a readable image'
             if not self.skip_broken:
                 raise ValueError(message) from error
-            print_log(f'{message}: another one takes its place', 'current', logging.WARNING)
+            # Of all processes but the first mmengine shows errors alone.
+            print_log(f'{message}: another one takes its place', 'current', logging.ERROR)
             return None
 
 

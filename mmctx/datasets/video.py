@@ -73,7 +73,8 @@ class VideoDataset(MMActionVideoDataset):
                     f'{error} (and so were the {self.max_refetch} videos of {self.ann_file} that '
                     'were drawn before it)'
                 ) from error
-            print_log(f'{error}; another one takes its place', 'current', logging.WARNING)
+            # Of all processes but the first mmengine shows errors alone.
+            print_log(f'{error}; another one takes its place', 'current', logging.ERROR)
             return None
         self._broken_in_a_row = 0
         return data
