@@ -13,7 +13,12 @@ import numpy as np
 from .errors import UserError
 
 MB = 1e6
-WARM_UP = 0.1
+# Of the time. In the first minutes memory grows with the largest batches and with what a validation
+# worker writes to, and the heap settles.
+WARM_UP = 0.25
+MEDIAN_OF = 0.1
+# Linux 5.4 and later tell these apart.
+OWN_PAGES = ('Pss_Anon:', 'Pss_Shmem:')
 
 
 class Sample(NamedTuple):
@@ -34,7 +39,8 @@ def tree_memory(pid: int) -> tuple[float, int]:
     """Memory of a process and its descendants, by Linux' `/proc`.
 
     The sum of the proportional set sizes: resident memory in which a page that n processes share
-    counts for 1/n in each, so that forked loader workers do not count their parent's again.
+    counts for 1/n in each, so that forked loader workers do not count their parent's again. Pages
+    of files, such as libraries, are left out: strangers share these, and come and go.
 
     Args:
         pid (int): The process.
@@ -54,9 +60,9 @@ def tree_memory(pid: int) -> tuple[float, int]:
         process = todo.pop()
         todo += children[process]
         lines = _read(Path(f'/proc/{process}/smaps_rollup')).splitlines()
-        sizes = [int(line.split()[1]) for line in lines if line.startswith('Pss:')]
+        sizes = [int(line.split()[1]) for line in lines if line.startswith(OWN_PAGES)]
         total += sum(sizes) * 1024
-        count += len(sizes)
+        count += bool(sizes)
     return total / MB, count
 
 
@@ -105,30 +111,33 @@ def watch(
 
 
 def memory_report(samples: list[Sample]) -> dict:
-    """How memory has changed, from the tenth of the time at which everything is loaded to the end.
+    """How memory has changed, from the quarter of the time in which it settles to the end.
 
     Args:
         samples (list[Sample]): From :func:`watch`.
 
     Returns:
-        dict: `mb_at_10_percent` and `mb_at_end`, medians of a tenth of the time each; `mb_peak`;
-        `slope_mb_per_hour`, fitted by least squares after the first tenth; and `growth_mb`, what
+        dict: `mb_settled` and `mb_at_end`, medians of a tenth of the time each; `mb_peak`;
+        `slope_mb_per_hour`, fitted by least squares after the first quarter; and `growth_mb`, what
         the slope makes of that time.
 
     Raises:
         UserError: There are too few samples.
     """
     if not samples:
-        raise UserError('no memory was seen: this needs Linux, with /proc/PID/smaps_rollup')
+        raise UserError(
+            'no memory was seen: this needs Linux 5.4, with Pss_Anon in /proc/PID/smaps_rollup'
+        )
     seconds, memory = np.array([sample[:2] for sample in samples]).T
     part = seconds / seconds[-1]
-    first, last = (part >= WARM_UP) & (part < 2 * WARM_UP), part >= 1 - WARM_UP
+    first = (part >= WARM_UP) & (part < WARM_UP + MEDIAN_OF)
+    last = part >= 1 - MEDIAN_OF
     if first.sum() < 2 or last.sum() < 2:
         raise UserError(f'{len(samples)} samples are too few: run longer or look more often')
     warm = part >= WARM_UP
     slope = np.polyfit(seconds[warm], memory[warm], 1)[0]
     return {
-        'mb_at_10_percent': float(np.median(memory[first])),
+        'mb_settled': float(np.median(memory[first])),
         'mb_at_end': float(np.median(memory[last])),
         'mb_peak': float(memory.max()),
         'slope_mb_per_hour': float(slope * 3600),
@@ -144,7 +153,7 @@ def training_report(work_dir: Path) -> dict:
 
     Returns:
         dict: `iterations` and `validations`; `iterations_per_second` over the `first_third` and
-        the `last_third` of the log after its first tenth, without validation.
+        the `last_third` of the log after its first quarter, without validation.
 
     Raises:
         UserError: The log is too short.

@@ -90,7 +90,7 @@ def main():
     print(
         f'{report["iterations"]} iterations and {report["validations"]} validations in '
         f'{args.minutes:g} minutes\n'
-        f'memory: {report["mb_at_10_percent"]:.1f} MB after a tenth of the time, '
+        f'memory: {report["mb_settled"]:.1f} MB after a quarter of the time, '
         f'{report["mb_at_end"]:.1f} MB at the end, at most {report["mb_peak"]:.1f} MB\n'
         f'fitted: {report["slope_mb_per_hour"]:+.1f} MB an hour, {report["growth_mb"]:+.1f} MB in '
         f'this time (limit {args.limit:g})\n'
