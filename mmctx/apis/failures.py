@@ -2,11 +2,11 @@
 
 import errno
 import re
-from pathlib import Path
 
 from mmengine.hooks import Hook
 
 from mmctx.engine.data import Fetch, SampleError, image_paths
+from mmctx.engine.latest import latest_checkpoint
 
 from .errors import UserError
 
@@ -48,7 +48,7 @@ def explain(error, runner):
     if isinstance(error, OSError):
         return disk_full(error, runner)
     if isinstance(error, RuntimeError):
-        return process_lost(str(error), runner)
+        return process_lost(error, runner)
     if not raised_by_mmctx(error):
         return None
     images = next(hook.images for hook in runner.hooks if isinstance(hook, LastBatch))
@@ -69,8 +69,7 @@ def disk_full(error, runner):
     """The message for a disk without room; None for another error."""
     if error.errno not in DISK_FULL:
         return None
-    last = Path(runner.work_dir) / 'last_checkpoint'
-    saved = last.read_text().strip() if last.is_file() else ''
+    saved, _ = latest_checkpoint(runner.work_dir)
     state = f'{saved} is whole' if saved else 'no checkpoint has been saved yet'
     return UserError(
         f'cannot write {error.filename or "to the work dir"}: {error.strerror}. {state}; make room '
@@ -79,8 +78,9 @@ def disk_full(error, runner):
     )
 
 
-def process_lost(message, runner):
+def process_lost(error, runner):
     """The message for a worker or another training process that died; None for another error."""
+    message = str(error)
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
         fetch = getattr(dataset, '__getitems__', None)
@@ -89,7 +89,9 @@ def process_lost(message, runner):
             return UserError(
                 f'{words}; if memory ran out, lower num_workers or batch_size', one_rank=True
             )
-    if PROCESS_LOST.search(message):
+    # A store of data loses connections too.
+    own = runner.world_size > 1 and not isinstance(error, SampleError)
+    if own and PROCESS_LOST.search(message):
         return UserError(
             f'process {runner.rank} of {runner.world_size} lost another one, which has failed or '
             'was killed: see its message or the log of its machine, then go on with --resume',

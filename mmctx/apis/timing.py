@@ -48,7 +48,9 @@ def use_device(name: str | None = None, threads: int | None = None) -> torch.dev
     if device.type == 'cuda':
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f'--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here')
-        torch.cuda.set_device(device)
+        # Without an index it is the current one already.
+        if device.index is not None:
+            torch.cuda.set_device(device)
     return device
 
 

@@ -26,6 +26,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_KINDS = 'biufc'
 FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+# What users set to load mmengine's checkpoints; torch refuses both at once.
+FORCE_NOT = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
 
 class _Dtype:
@@ -137,15 +139,13 @@ def history_allowed():
 @contextmanager
 def weights_only():
     """Context in which `torch.load` takes plain weights whatever its caller asks for."""
-    before = os.environ.get(FORCE)
+    before = {name: os.environ.pop(name, None) for name in (FORCE, FORCE_NOT)}
     os.environ[FORCE] = '1'
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[FORCE]
-        else:
-            os.environ[FORCE] = before
+        del os.environ[FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def install():

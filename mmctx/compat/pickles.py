@@ -1,12 +1,15 @@
 """Reading pickled annotations, proposals and skeletons without running what they hold.
 
 mmengine's `load` unpickles files by their ending, and a pickle can call any function. What data
-sets keep in pickles are plain values and arrays of numbers, so nothing else is let through.
+sets and tests keep in pickles are plain values, arrays of numbers and tensors, so nothing else is
+let through.
 """
 
 import pickle
+from io import BytesIO
 
 import numpy as np
+import torch
 from mmengine.fileio.handlers import PickleHandler
 
 from . import checkpoint
@@ -22,6 +25,15 @@ def _frombuffer(buffer, dtype, shape, order, axis_order=None):
     return np.frombuffer(bytes(buffer), dtype.dtype).reshape(shape, order=order)
 
 
+def _storage(data):
+    with checkpoint.weights_only():
+        return torch.load(BytesIO(data), weights_only=True)
+
+
+def _tensor(*args):
+    return torch._utils._rebuild_tensor_v2(*args)
+
+
 # Protocol 2 writes sets, complex numbers and bytes as calls.
 ALLOWED = {
     ('builtins', 'set'): set,
@@ -32,6 +44,8 @@ ALLOWED = {
     ('collections', 'OrderedDict'): dict,
     ('numpy', 'dtype'): checkpoint._Dtype,
     ('numpy', 'ndarray'): checkpoint._Array,
+    ('torch.storage', '_load_from_bytes'): _storage,
+    ('torch._utils', '_rebuild_tensor_v2'): _tensor,
 }
 for _core in ('numpy.core', 'numpy._core'):
     ALLOWED[f'{_core}.multiarray', '_reconstruct'] = checkpoint._reconstruct

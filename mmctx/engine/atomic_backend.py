@@ -45,7 +45,7 @@ class AtomicBackend(LocalBackend):
         if self._put_off is None:
             super().remove(filepath)
         else:
-            self._put_off.append(filepath)
+            self._put_off.append((filepath, os.stat(filepath).st_ino))
 
     @contextmanager
     def removals_put_off(self):
@@ -57,13 +57,18 @@ class AtomicBackend(LocalBackend):
         try:
             yield
             put_off, self._put_off = self._put_off, None
-            for filepath in put_off:
-                super().remove(filepath)
+            for filepath, inode in put_off:
+                # A file that was written anew under the same name stays.
+                if os.path.exists(filepath) and os.stat(filepath).st_ino == inode:
+                    super().remove(filepath)
         finally:
             self._put_off = None
 
 
 def _sync_folder(folder):
+    if os.name == 'nt':
+        # Folders cannot be opened there.
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

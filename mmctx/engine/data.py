@@ -172,13 +172,26 @@ def start_worker(worker_id: int, init=None) -> None:
     fetch = get_worker_info().dataset.__getitems__
     fetch.worker = worker_id
     fetch.reading[worker_id, 0] = os.getpid()
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _live_on)
+    if hasattr(signal, 'SIGUSR1'):  # not on Windows
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _live_on)
 
 
 def _live_on(signum, frame):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.alarm(SECONDS_AFTER_SIGTERM)
+
+
+def end_workers(loader: DataLoader | None) -> None:
+    """End persistent workers, for which Python would wait at its exit as long as they live on.
+
+    Args:
+        loader (DataLoader, optional): Theirs; it can be used again.
+    """
+    batches = getattr(loader, '_iterator', None)
+    if batches is not None:
+        batches._shutdown_workers()
+        loader._iterator = None
 
 
 class LazyDataLoader(DataLoader):

@@ -11,20 +11,22 @@ from mmctx.registry import HOOKS
 
 from .checkpoint_hook import CheckpointHook
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1.
+SIGNALS = tuple(getattr(signal, n) for n in ('SIGTERM', 'SIGUSR1') if hasattr(signal, n))
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
 EXIT_STATUS = 75
 
 
 class Interrupted(SystemExit):
-    """A signal asked for the end, and the state of the run is saved.
+    """A signal asked for the end of the run.
 
     Args:
-        message (str): Where it is saved.
+        message (str): Where its state is saved.
+        status (int): Exit status; 1 if nothing is saved. Defaults to 75.
     """
 
-    def __init__(self, message):
-        super().__init__(EXIT_STATUS)
+    def __init__(self, message, status=EXIT_STATUS):
+        super().__init__(status)
         self.message = message
 
 
@@ -69,6 +71,9 @@ class InterruptionHook(Hook):
         all_reduce(lengths, 'max')
         self._in_step = lengths.sum() == 0
         self._weights_averaged = True
+        if self._previous and runner.iter >= runner.max_iters:
+            # Everything is saved: let the signals do what they do.
+            self.after_train(runner)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """End here if a process got a signal."""
@@ -97,8 +102,10 @@ class InterruptionHook(Hook):
         name = self.signal.name
         if hook is None:
             message = f'{name}: ended after iteration {iteration}; this config saves no checkpoints'
+            status = 1
         else:
             path = hook.save_interrupted(runner, iteration)
             message = f'{name}: saved iteration {iteration} to {path}; go on with --resume'
+            status = EXIT_STATUS
         runner.logger.warning(message)
-        raise Interrupted(message)
+        raise Interrupted(message, status)

@@ -1,6 +1,6 @@
 """mmengine's training loops, which can go on within an epoch."""
 
-from itertools import chain, repeat
+from itertools import repeat
 
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
@@ -46,16 +46,22 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         """Train."""
         sampler = self.dataloader.batch_sampler
         if self._iter and isinstance(sampler, NumberedBatchSampler):
-            # Passes over the data are counted, and shuffled, as in a run from the start.
-            self.dataloader_iterator._epoch = sampler.advance(self._iter, self._iter)
-            # What mmengine throws away one by one.
-            self.dataloader_iterator = chain(repeat(None, self._iter), self.dataloader_iterator)
+            self.dataloader_iterator = _advanced(self.dataloader_iterator, sampler, self._iter)
         try:
             return super().run()
         finally:
             # Left to the garbage collector, the workers would not hear that it is over, and
             # each would be waited for in vain.
             self.dataloader_iterator = None
+
+
+def _advanced(batches, sampler, done):
+    # This runs at the first `next`, when a hook has restored the sampler's seed. Passes over the
+    # data are counted, and shuffled, as in a run from the start.
+    batches._epoch = sampler.advance(done, done)
+    # What mmengine throws away one by one.
+    yield from repeat(None, done)
+    yield from batches
 
 
 RESUMABLE = {

@@ -1,18 +1,20 @@
 """mmengine's runner for runs that are interrupted."""
 
+from contextlib import contextmanager
+
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .checkpoint_hook import CheckpointHook
-from .data import instrument, numbered
+from .checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
+from .data import end_workers, instrument, numbered
 from .exact_resume_hook import ExactResumeHook
 from .interruption_hook import InterruptionHook
 from .latest import latest_checkpoint, nothing_whole
 from .loops import resumable_loop
 from .nonfinite_loss_hook import NonFiniteLossHook
 
-MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook')
+MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 
 
 class ResumableRunner(Runner):
@@ -54,6 +56,29 @@ class ResumableRunner(Runner):
         ):
             if not any(isinstance(hook, cls) for hook in self.hooks):
                 self.register_hook(cls(**options))
+
+    def train(self):
+        """Train."""
+        with self._workers_ended():
+            return super().train()
+
+    def val(self):
+        """Validate."""
+        with self._workers_ended():
+            return super().val()
+
+    def test(self):
+        """Test."""
+        with self._workers_ended():
+            return super().test()
+
+    @contextmanager
+    def _workers_ended(self):
+        try:
+            yield
+        finally:
+            for loop in (self._train_loop, self._val_loop, self._test_loop):
+                end_workers(getattr(loop, 'dataloader', None))
 
     def load_or_resume(self):
         """Load or resume a checkpoint; without a name, the latest that is whole.

@@ -250,3 +250,12 @@ def test_the_config_in_a_checkpoint_is_not_run(trained, tmp_path):
     resumed.train()
     assert resumed.iter == 5
     assert not witness.exists()
+
+
+def test_loads_where_users_have_turned_the_protection_off(tmp_path, monkeypatch):
+    """torch refuses both of its variables at once; the user's is left as it was."""
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    torch.save({'state_dict': {'w': torch.ones(2)}}, tmp_path / 'w.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'w.pth'), 'cpu')
+    assert torch.equal(loaded['state_dict']['w'], torch.ones(2))
+    assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'

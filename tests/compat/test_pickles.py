@@ -2,10 +2,12 @@
 
 import pickle
 from collections import OrderedDict
+from io import BytesIO
 
 import mmengine
 import numpy as np
 import pytest
+import torch
 from hostile import HOSTILE, Call
 from mmengine.fileio import LocalBackend
 
@@ -67,3 +69,22 @@ def test_a_data_set_names_the_refused_file(tmp_path):
     with pytest.raises(pickle.UnpicklingError, match=r'builtins\.print.*save its data as JSON'):
         mmengine.load(path, backend_args=None)
     assert LocalBackend().exists(path)
+
+
+def test_tensors_of_predictions_are_read(tmp_path):
+    predictions = [{'bboxes': torch.rand(3, 4), 'labels': torch.arange(3)[::2]}]
+    mmengine.dump(predictions, tmp_path / 'out.pkl')
+    (loaded,) = mmengine.load(tmp_path / 'out.pkl')
+    for name, value in predictions[0].items():
+        assert torch.equal(loaded[name], value)
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_pickles_within_tensors_are_refused(name, tmp_path):
+    witness, inner = tmp_path / 'witness', BytesIO()
+    torch.save(HOSTILE[name](f'touch {witness}'), inner, _use_new_zipfile_serialization=False)
+    hostile = Call(torch.storage._load_from_bytes, inner.getvalue())
+    (tmp_path / 'data.pkl').write_bytes(pickle.dumps(hostile, 2))
+    with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError)):
+        mmengine.load(tmp_path / 'data.pkl')
+    assert not witness.exists()

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.hooks import Hook
 from toy_run import losses
 
@@ -199,3 +200,39 @@ def test_removals_wait_for_what_replaces_them(tmp_path):
         backend.remove(old)
         assert old.exists()
     assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    ('checkpoint', 'left'),
+    [
+        (dict(save_best='acc', rule='greater'), ['best_acc_epoch_0.pth', 'epoch_1.pth']),
+        (
+            dict(filename_tmpl='latest.pth', max_keep_ckpts=1, by_epoch=False, interval=2),
+            ['latest.pth'],
+        ),
+    ],
+)
+def test_a_file_written_anew_under_its_name_is_not_removed(checkpoint, left, toy_runner, tmp_path):
+    """With one name for all, what is superseded has the name of what supersedes it."""
+    runner = toy_runner(**{
+        'train_cfg': dict(by_epoch=False, max_iters=4, val_interval=2),
+        'param_scheduler': None,
+        'val_dataloader': dict(
+            batch_size=4,
+            dataset=dict(type='EnginePoints'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        'val_cfg': dict(),
+        'val_evaluator': dict(type='EngineRisingMetric'),
+        'default_hooks.checkpoint': dict(type='CheckpointHook', **checkpoint),
+    })  # fmt: skip
+    runner.train()
+    assert names(tmp_path / 'run') == left
+
+
+def test_a_hook_given_as_a_class_is_replaced_too(toy_runner):
+    runner = toy_runner()
+    runner.hooks.clear()
+    runner.register_default_hooks(dict(checkpoint=dict(type=MMEngineCheckpointHook, interval=1)))
+    assert sum(isinstance(hook, CheckpointHook) for hook in runner.hooks) == 1

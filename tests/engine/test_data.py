@@ -1,5 +1,6 @@
 """Samples do not depend on who reads them, and those that cannot be read are named."""
 
+import multiprocessing
 import os
 import signal
 
@@ -8,7 +9,7 @@ import torch
 from toy_run import EnginePoints
 
 from mmctx.apis.errors import UserError
-from mmctx.apis.failures import LastBatch
+from mmctx.apis.failures import LastBatch, explain
 from mmctx.apis.runner import run
 from mmctx.engine.data import SampleError
 
@@ -102,3 +103,17 @@ def test_a_data_set_without_paths_still_tells_the_number(toy_runner, monkeypatch
     runner.train_dataloader.dataset.on_index[13] = fail
     with pytest.raises(SampleError, match=r'^sample 13 cannot be read'):
         run(runner, 'train')
+
+
+def test_persistent_workers_end_with_the_run(toy_runner):
+    """Python would wait for them at its exit, and they outlive the signal that it sends."""
+    before = set(multiprocessing.active_children())
+    toy_runner(
+        **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True}
+    ).train()
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_lost_connection_to_a_store_is_no_lost_process(toy_runner):
+    error = SampleError('sample 5 (http://x.jpg) cannot be read: Connection reset by peer')
+    assert explain(error, toy_runner()) is None

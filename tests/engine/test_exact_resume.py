@@ -47,6 +47,7 @@ def state(runner):
             {**BY_ITER, 'train_dataloader.sampler.type': 'InfiniteSampler'}, [8], id='infinite'
         ),
         pytest.param({'randomness': dict(seed=None, diff_rank_seed=True)}, [9], id='drawn seeds'),
+        pytest.param({**BY_ITER, 'randomness': dict(seed=None)}, [9], id='drawn seeds, iterations'),
     ],
 )
 def test_losses_and_weights_are_those_of_an_uninterrupted_run(

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, METRICS, MODELS
 from torch.utils.data import Dataset
 
 
@@ -61,6 +62,20 @@ class EnginePoints(Dataset):
         drawn = np.random.rand()  # noqa: NPY002
         values = [index, random.random(), drawn, torch.rand(()).item()]
         return {'inputs': torch.tensor(values)}
+
+
+@METRICS.register_module()
+class EngineRisingMetric(BaseMetric):
+    """Better at each validation."""
+
+    validations = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        self.validations += 1
+        return {'acc': self.validations}
 
 
 def toy_config(work_dir, **changes):

@@ -48,7 +48,10 @@ def test_gradcheck(depthwise, masked, backend, device):
             **{**tensors, **dict(zip(names, leaves))}, **options, backend=backend
         )
 
-    assert torch.autograd.gradcheck(function, [tensors[n].requires_grad_() for n in names])
+    leaves = [tensors[n].requires_grad_() for n in names]
+    # The reference's gradient of x is a sum of atomic additions on a GPU.
+    tolerance = 1e-12 if (backend, device) == ('reference', 'cuda') else 0.0
+    assert torch.autograd.gradcheck(function, leaves, nondet_tol=tolerance)
 
 
 @pytest.mark.parametrize(('backend', 'device'), PLACES)

@@ -54,7 +54,12 @@ def main():
 
     splits = find_splits(args.root, args.csv)
     numbers = number_classes(splits, read_classes(args.classes) if args.classes else None)
-    (out / 'kinetics400_classes.txt').write_text('\n'.join([*numbers, '']), encoding='utf-8')
+    try:
+        (out / 'kinetics400_classes.txt').write_text('\n'.join([*numbers, '']), encoding='utf-8')
+    except OSError as error:
+        raise UserError(
+            f'cannot write to {out}: {error.strerror}; name another folder with --out'
+        ) from error
     for line in prepare(splits, numbers, out, args.full, args.skip_broken, args.nproc):
         print(line, flush=True)
     if len(numbers) != 400:

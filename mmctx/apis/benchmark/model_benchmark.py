@@ -13,6 +13,7 @@ from .networks import Mode, Network
 
 OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
 MIN_STEPS = 5
+MOST_SKIPPED_STEPS = 16
 # Names of the timed quantities.
 THROUGHPUT, LATENCY, TRAINING = 'batch', 'single image', 'training step'
 
@@ -84,7 +85,11 @@ class Entry:
 
         def measure():
             step, wrapper = self.network.training_step(batch_size)
-            step()
+            # A loss scale too high at first skips steps, and the optimizer has no state yet.
+            for _ in range(MOST_SKIPPED_STEPS):
+                step()
+                if wrapper.optimizer.state:
+                    break
             held = _bytes(model.state_dict().values())
             for state in wrapper.optimizer.state.values():
                 held += _bytes(v for v in state.values() if isinstance(v, torch.Tensor))

@@ -78,9 +78,9 @@ def _by_sampling(problem: Problem, rows: Tensor, inputs: dict, needed: dict[str,
         grads['mask'] = _sum_parts(by_mask)
     if needed['weight_delta']:
         by_delta = _sum_parts(by_kernels).transpose(1, 2)  # [B, C, K]
-        grads['weight_delta'] = by_delta.reshape(problem.weight_delta.shape)
+        grads['weight_delta'] = by_delta.contiguous().view(problem.weight_delta.shape)
     if needed['weight'] and problem.depthwise:
-        grads['weight'] = by_kernels.sum((0, 1)).t().reshape(problem.weight.shape)
+        grads['weight'] = by_kernels.sum((0, 1)).t().contiguous().view(problem.weight.shape)
     elif needed['weight']:
         by_matrix = rows.flatten(0, 1).t() @ columns.view(batch * pixels, -1)  # [C_out, K·C_in]
         by_matrix = by_matrix.unflatten(1, (*problem.weight.shape[2:], channels))
