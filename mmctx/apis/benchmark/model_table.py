@@ -97,7 +97,7 @@ def draw_ratios(rows: list[dict], path: Path, where: str) -> bool:
             axes.bar_label(bars, fmt='%.2f', fontsize=8, color='white', label_type='center')
         axes.axhline(1, color='black', linewidth=0.8, linestyle='--', zorder=0)
         axes.set_title(title, fontsize=10)
-        axes.set_xticks(range(len(names)), names, fontsize=9)
+        axes.set_xticks(range(len(names)), names, fontsize=9, rotation=15)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.margins(y=0.12)
         axes.spines[['top', 'right']].set_visible(False)
