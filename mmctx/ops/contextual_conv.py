@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .reference import contextual_conv2d_reference
 from .sampling import Pair, output_size
@@ -83,6 +84,8 @@ def contextual_conv2d(
         raise ValueError(
             f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}'
         )
+    if name != 'reference':
+        _refuse_forward_mode(name, x, weight, bias, offset, weight_delta, either)
     options = {}
     if mask_logits is not None and name == 'triton':
         mask, options = mask_logits, dict(mask_is_logits=True)
@@ -102,6 +105,16 @@ def contextual_conv2d(
 def _pair(value: int | Sequence[int]) -> Pair:
     height, width = value if isinstance(value, (tuple, list)) else (value, value)
     return height, width
+
+
+def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
+    # An operator of torch.library drops tangents without a word.
+    if torch.compiler.is_compiling():
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+        raise NotImplementedError(
+            f"back end '{backend}' has no forward-mode derivatives: pass backend='reference'"
+        )
 
 
 def _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation):

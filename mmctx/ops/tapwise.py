@@ -10,7 +10,6 @@ columns that one matrix product consumes.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .bags import CORNERS, blend, corner_gradients, sample_starts, transpose_samples
 from .sampling import Pair, output_size, sample_taps
@@ -174,16 +173,6 @@ def _multiply_own(columns: Tensor, shared: Tensor) -> Tensor:
     return (shared.transpose(1, 2) @ columns.transpose(1, 2)).transpose(1, 2)
 
 
-def _refuse_forward_mode(*inputs: Tensor | None):
-    # An operator of torch.library drops tangents without a word.
-    if torch.compiler.is_compiling():
-        return
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
-        raise NotImplementedError(
-            "back end 'tapwise' has no forward-mode derivatives: pass backend='reference'"
-        )
-
-
 def contextual_conv2d_tapwise(
     x: Tensor,
     weight: Tensor,
@@ -198,9 +187,8 @@ def contextual_conv2d_tapwise(
     """See `mmctx.ops.contextual_conv2d`, which checks the arguments.
 
     Raises:
-        NotImplementedError: Forward-mode or second derivatives are asked for.
+        NotImplementedError: Second derivatives are asked for.
     """
-    _refuse_forward_mode(x, weight, bias, offset, weight_delta, mask)
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)

@@ -4,7 +4,6 @@ import importlib.util
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ..sampling import Pair, output_size
 
@@ -124,17 +123,10 @@ def contextual_conv2d_triton(
     """See `mmctx.ops.contextual_conv2d`, which checks the arguments.
 
     Raises:
-        NotImplementedError: There is no Triton or no GPU, or forward-mode or second derivatives are
-            asked for.
+        NotImplementedError: There is no Triton or no GPU, or second derivatives are asked for.
     """
     if not HAS_TRITON:
         raise NotImplementedError("back end 'triton' needs the package triton: pip install triton")
-    inputs = (x, weight, bias, offset, weight_delta, mask)
-    # An operator of torch.library drops tangents without a word.
-    if not torch.compiler.is_compiling() and any(
-        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs
-    ):
-        raise NotImplementedError(
-            "back end 'triton' has no forward-mode derivatives: pass backend='reference'"
-        )
-    return contextual_conv2d_operator(*inputs, stride, padding, dilation, mask_is_logits)
+    return contextual_conv2d_operator(
+        x, weight, bias, offset, weight_delta, mask, stride, padding, dilation, mask_is_logits
+    )
