@@ -16,7 +16,7 @@ from mmctx.apis.errors import UserError, run_tool
 from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs
 
 NOT_DONE = 3
-PROCESSES = {'cpu': 2, 'gpu': 3}
+PROCESSES = {'cpu': 2, 'cpu_long': 2, 'gpu': 3}
 
 
 def parse_args():
@@ -63,7 +63,7 @@ def main():
     runs = plan_runs([args.part] if args.part else list(PARTS), args.rows, args.seeds)
     # The configs read it, here and in the trainings.
     os.environ[SIZE_VARIABLE] = args.size
-    if args.size == 'cpu':
+    if args.size != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     from mmctx.apis.study.session import run_study
 

@@ -1,4 +1,4 @@
-"""DCNv2 in the place of the contextual convolutions; the ordinary head."""
+"""DCNv2's sampling offsets and masks, of the predictor that a3 has; the ordinary head."""
 _base_ = './a3_no_prior.py'
 
-model = dict(backbone=dict(preset='released', bends=('grid', ), reduction=8))
+model = dict(backbone=dict(preset='released', bends=('grid', )))

@@ -1,10 +1,11 @@
 """Mask R-CNN with a small Contextual ConvNeXt on rendered shapes, from scratch."""
 _base_ = '../mask_rcnn_ctx_convnext_shapes.py'
 
-max_epochs = {'cpu': 2, 'gpu': 6}['{{$MMCTX_STUDY_SIZE:cpu}}']
-train_dataloader = dict(num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-test_dataloader = val_dataloader
+max_epochs = {'cpu': 2, 'cpu_long': 8, 'gpu': 6}['{{$MMCTX_STUDY_SIZE:cpu}}']
+loader = dict(num_workers=0, persistent_workers=False, pin_memory=False)
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     _base_.param_scheduler[0],

@@ -1,7 +1,7 @@
 """The study's size for two CPU cores: 50 classes of 32×32 pixels, a quarter of ResNet50's width."""
 image_size = 32
 num_classes = 50
-considered = (25, 10, 3)
+considered = (25, 10, 5)
 width = 16
 strides = (2, 2, 2, 2)
 embed_dims = 128

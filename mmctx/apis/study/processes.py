@@ -45,7 +45,7 @@ class Training(NamedTuple):
 
 def environment(size: str) -> dict[str, str]:
     """Environment of the trainings: the size, and on CPUs one thread each and no GPU."""
-    own = dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1') if size == 'cpu' else {}
+    own = dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1') if size != 'gpu' else {}
     return {**os.environ, **own, SIZE_VARIABLE: size}
 
 

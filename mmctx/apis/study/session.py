@@ -24,7 +24,7 @@ from .processes import Job, train_all
 from .records import fingerprint, load_records, make_record, run_config, save_record
 from .report import part_report
 
-UNIT_MINUTES = {'cpu': 1.8, 'gpu': 0.8}
+UNIT_MINUTES = {'cpu': 2.3, 'cpu_long': 9.2, 'gpu': 0.8}
 DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up')
 
 
