@@ -23,7 +23,12 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--size', choices=SIZES, default='cpu', help='an hour on 2 cores, or a GPU')
+    parser.add_argument(
+        '--size',
+        choices=SIZES,
+        default='cpu',
+        help='an hour on 2 cores, for a few rows four times as long, or a GPU',
+    )
     parser.add_argument('--part', choices=list(PARTS), help='only this one')
     parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these, e.g. a1 a5')
     parser.add_argument('--seeds', type=int, default=0, help='for every row, instead of its own')
@@ -65,11 +70,14 @@ def main():
     os.environ[SIZE_VARIABLE] = args.size
     if args.size != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    from mmctx.apis.study.session import run_study
+    from mmctx.apis.study.session import Study, run_study, tabulate
 
-    places = args.work_dir, args.out
-    limits = args.jobs, args.minutes
-    if not run_study(runs, args.size, *places, args.cfg_options, *limits, args.table):
+    study = Study(
+        runs, args.size, args.work_dir, args.out, args.cfg_options, args.jobs, args.minutes
+    )
+    if args.table:
+        tabulate(study)
+    elif not run_study(study):
         sys.exit(NOT_DONE)
 
 

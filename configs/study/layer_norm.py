@@ -1,4 +1,4 @@
 """LayerNorm instead of BatchNorm in the predictors and in classifying."""
-_base_ = './a5_contextual.py'
+_base_ = './rerank.py'
 
 model = dict(backbone=dict(norm='LN'))

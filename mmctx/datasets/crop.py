@@ -26,22 +26,26 @@ class CropPreprocessor(ClsDataPreprocessor):
         if training:
             images = random_crop(self.cast_data(data['inputs']), self.padding)
             data = dict(data, inputs=random_flip(images))
-        return super().forward(data, training)
+        data = super().forward(data, training)
+        if data['inputs'].is_cuda:
+            # Convolutions of half precision would turn each of their inputs.
+            data['inputs'] = data['inputs'].contiguous(memory_format=torch.channels_last)
+        return data
 
 
 def random_crop(images: Tensor, padding: int) -> Tensor:
     """Pad images (B, C, H, W) with zeros and crop each to its size at a place of its own."""
     batch, _, height, width = images.shape
     device = images.device
-    top, left = torch.randint(0, 2 * padding + 1, (2, batch, 1, 1), device=device)
-    rows = top + torch.arange(height, device=device)[:, None]  # [B, H, 1]
-    columns = left + torch.arange(width, device=device)  # [B, 1, W]
-    padded = F.pad(images, (padding,) * 4).permute(0, 2, 3, 1)
-    which = torch.arange(batch, device=device)[:, None, None]
-    return padded[which, rows, columns].permute(0, 3, 1, 2).contiguous()
+    top, left = torch.randint(0, 2 * padding + 1, (2, batch), device=device)
+    # A view of all crops, [B, C, 2 * padding + 1, 2 * padding + 1, H, W].
+    crops = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return crops[torch.arange(batch, device=device), :, top, left]
 
 
 def random_flip(images: Tensor) -> Tensor:
     """Mirror each of the images (B, C, H, W) with probability one half."""
     mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(mirrored, images.flip(3), images)
+    columns = torch.arange(images.shape[3], device=images.device)
+    columns = torch.where(mirrored, columns.flip(0), columns)  # [B, 1, 1, W]
+    return images.gather(3, columns.expand(images.shape))

@@ -1,7 +1,11 @@
 """Tiny-ImageNet decoded once and kept in memory."""
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -15,26 +19,28 @@ from torch.utils.data import Dataset
 from mmctx.registry import DATASETS
 
 from .tiny_imagenet import TinyImageNet
+from .zip_backend import PREFIX
 
 
 @DATASETS.register_module()
 class PackedTinyImageNet(Dataset):
     """Tiny-ImageNet as one uint8 array, so that loading costs next to nothing.
 
-    The first use decodes the images into a file beneath `cache`; later ones map that file into
-    memory, or copy it to the GPU where there is one. It goes with loaders of `num_workers=0` and
-    `pin_memory=False`, and with augmentation of whole batches, as by `CropPreprocessor`.
+    The first use decodes the images as `pack_tiny_imagenet` does, which can also be called ahead;
+    later ones map that file into memory, or copy it to the GPU where there is one. It goes with
+    loaders of `num_workers=0` and `pin_memory=False`, and with augmentation of whole batches, as by
+    `CropPreprocessor`.
 
     Args:
         data_root (str): Root of the set, see `TinyImageNet`.
         cache (str): Folder of the decoded files.
         split (str): `train` or `val`. Defaults to `train`.
-        image_size (int): Side in pixels; smaller images are averaged. Defaults to 64.
+        image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
         num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
             None, all.
 
     Raises:
-        ValueError: There are not as many classes, or as `TinyImageNet` does.
+        ValueError: As `pack_tiny_imagenet` does.
     """
 
     def __init__(
@@ -45,29 +51,13 @@ class PackedTinyImageNet(Dataset):
         image_size: int = 64,
         num_classes: int | None = None,
     ):
-        images = TinyImageNet(data_root, split, lazy_init=True)
-        images.full_init()
-        names = images.CLASSES
-        num_classes = len(names) if num_classes is None else num_classes
-        if not 1 <= num_classes <= len(names):
-            raise ValueError(f'{data_root} has {len(names)} classes, not {num_classes}')
-        chosen = [i * len(names) // num_classes for i in range(num_classes)]
-        self.metainfo = dict(classes=tuple(names[i] for i in chosen))
-        new_labels = {label: i for i, label in enumerate(chosen)}
-        paths, labels = [], []
-        for i in range(len(images)):
-            info = images.get_data_info(i)
-            if info['gt_label'] in new_labels:
-                paths.append(info['img_path'])
-                labels.append(new_labels[info['gt_label']])
-        file = Path(cache) / f'{split}_{image_size}px_{num_classes}classes_{len(paths)}.npy'
-        if not file.is_file():
-            pack(paths, image_size, file)
+        packed = pack_tiny_imagenet(data_root, cache, split, image_size, num_classes)
+        self.metainfo = dict(classes=packed.classes)
+        self.labels = packed.labels
         device = get_device()
         # Pages of the file are read when needed and shared by processes.
-        stored = torch.from_numpy(np.load(file, mmap_mode='c'))
+        stored = torch.from_numpy(np.load(packed.file, mmap_mode='c'))
         self.images = stored if device == 'cpu' else stored.to(device)  # [N, 3, H, W]
-        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,7 +68,100 @@ class PackedTinyImageNet(Dataset):
         return dict(inputs=self.images[index], data_samples=sample)
 
 
-def pack(paths: list[str], image_size: int, file: Path) -> None:
+class Packed(NamedTuple):
+    """A split that has been decoded.
+
+    Attributes:
+        file (Path): The images, a `.npy` file of an array (N, 3, H, W) of uint8, BGR.
+        labels (list[int]): Of the N images, which number the classes.
+        classes (tuple[str]): Their names.
+    """
+
+    file: Path
+    labels: list[int]
+    classes: tuple[str, ...]
+
+
+def pack_tiny_imagenet(
+    data_root: str,
+    cache: str,
+    split: str = 'train',
+    image_size: int = 64,
+    num_classes: int | None = None,
+) -> Packed:
+    """Decode a split into a file, unless that is there, and load nothing.
+
+    Args:
+        data_root (str): Root of the set, see `TinyImageNet`.
+        cache (str): Folder of the decoded files.
+        split (str): `train` or `val`. Defaults to `train`.
+        image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
+        num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
+            None, all.
+
+    Returns:
+        Packed: The file, whose name tells it from those of other images, and what it shows.
+
+    Raises:
+        ValueError: There are not as many classes, an image cannot be read or is smaller, or as
+            `TinyImageNet` does.
+    """
+    images = TinyImageNet(data_root, split, lazy_init=True)
+    images.full_init()
+    names = images.CLASSES
+    num_classes = len(names) if num_classes is None else num_classes
+    if not 1 <= num_classes <= len(names):
+        raise ValueError(f'{data_root} has {len(names)} classes, not {num_classes}')
+    chosen = [i * len(names) // num_classes for i in range(num_classes)]
+    new_labels = {label: i for i, label in enumerate(chosen)}
+    paths, labels = [], []
+    for i in range(len(images)):
+        info = images.get_data_info(i)
+        if info['gt_label'] in new_labels:
+            paths.append(info['img_path'])
+            labels.append(new_labels[info['gt_label']])
+    name = f'{split}_{image_size}px_{num_classes}classes_{digest(paths, data_root)}.npy'
+    file = Path(cache) / name
+    if not file.is_file():
+        decode(paths, image_size, file)
+    return Packed(file, labels, tuple(names[i] for i in chosen))
+
+
+def digest(paths: list[str], root: str) -> str:
+    """Twelve hexadecimal digits for images, the same wherever their root lies.
+
+    Args:
+        paths (list[str]): Of the images, from `TinyImageNet`.
+        root (str): Above them.
+
+    Returns:
+        str: Others for other names, order or contents, as far as `_versions` tells these.
+    """
+    prefix = f'{Path(root)}{os.sep}'
+    hashed = hashlib.blake2b(digest_size=6)
+    for path, version in zip(paths, _versions(paths)):
+        inside = path.removeprefix(PREFIX).removeprefix(prefix)
+        hashed.update(f'{inside}\t{version}\n'.encode())
+    return hashed.hexdigest()
+
+
+def _versions(paths: list[str]) -> Iterator[tuple[int, int]]:
+    """Size and checksum of archives' members; size and time of change of other files."""
+    archives = {}
+    for path in paths:
+        if path.startswith(PREFIX):
+            archive, _, member = path.removeprefix(PREFIX).partition('!/')
+            if archive not in archives:
+                with ZipFile(archive) as opened:
+                    archives[archive] = opened
+            info = archives[archive].getinfo(member)
+            yield info.file_size, info.CRC
+        else:
+            status = os.stat(path)
+            yield status.st_size, status.st_mtime_ns
+
+
+def decode(paths: list[str], image_size: int, file: Path) -> None:
     """Decode images into an array (N, 3, H, W) of uint8, BGR, and save it.
 
     Args:

@@ -95,7 +95,8 @@ class Fetch:
 
     It stands in a data set's `__getitems__`, where PyTorch looks for a way to read whole batches.
     The seed of a sample depends on the run's, the number of its batch and its place among the
-    samples of all processes, so that it does not matter which process or worker reads it.
+    samples of all processes, so that it does not matter which process or worker reads it. Only
+    what a data set draws on an accelerator depends on the process.
 
     Args:
         dataset (Dataset): The data set.
@@ -112,6 +113,9 @@ class Fetch:
         self.worker = None
 
     def __call__(self, batch: NumberedBatch) -> list:
+        if self.worker is None:
+            # Accelerators once a batch: seeding them takes longer than reading a small image.
+            seed_generators(derive_seed(self.seed, batch.number, self.rank))
         samples = [self._read(index, batch.number, i) for i, index in enumerate(batch.indices)]
         if self.worker is not None:
             self.reading[self.worker, 1] = -1
@@ -121,7 +125,7 @@ class Fetch:
         if self.worker is not None:
             self.reading[self.worker, 1] = index if isinstance(index, Integral) else -1
         place = i * self.world_size + self.rank
-        seed_generators(derive_seed(self.seed, number, place), devices=self.worker is None)
+        seed_generators(derive_seed(self.seed, number, place), devices=False)
         try:
             return self.dataset[index]
         except Exception as error:

@@ -29,7 +29,11 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Add a group for every trainable parameter of `module` to `params`, in place."""
+        """Add the trainable parameters of `module` to `params`, in place.
+
+        Parameters of equal options make one group, where mmengine's constructor makes one of each
+        parameter: on a GPU an optimizer takes some launches for each group.
+        """
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return
@@ -44,3 +48,14 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     group['weight_decay'] = group.get(
                         'weight_decay', self.base_wd
                     ) * self.paramwise_cfg.get('context_decay_mult', 1.0)
+        given = {'lr': self.base_lr, 'weight_decay': self.base_wd}
+        params[:] = _merged(params, {k: v for k, v in given.items() if v is not None})
+
+
+def _merged(groups: list[dict], given: dict) -> list[dict]:
+    merged: dict[tuple, dict] = {}
+    for group in groups:
+        options = {**given, **{key: value for key, value in group.items() if key != 'params'}}
+        first = merged.setdefault(tuple(sorted(options.items())), dict(options, params=[]))
+        first['params'] += group['params']
+    return list(merged.values())

@@ -1,7 +1,6 @@
 """The study's plan, records, tables and curves, made of records that are written here."""
 
 import json
-import os
 from statistics import stdev
 
 import pytest
@@ -12,7 +11,6 @@ from mmctx.apis.errors import UserError
 from mmctx.apis.runner import build_model
 from mmctx.apis.study.curves import draw_curves
 from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
-from mmctx.apis.study.processes import Job
 from mmctx.apis.study.records import (
     fingerprint,
     last_step,
@@ -23,7 +21,9 @@ from mmctx.apis.study.records import (
     save_record,
 )
 from mmctx.apis.study.report import differences, part_cells, part_report, spread
-from mmctx.apis.study.session import Finisher
+from mmctx.apis.study.results import recipe, rows_of, write_results
+from mmctx.apis.study.session import Finisher, locked, make_jobs
+from mmctx.apis.study.speed import load_times, save_times
 
 ROWS = PARTS['classification'].rows
 
@@ -32,11 +32,25 @@ def record(row, seed, top1, recall=None, part='classification', **changes):
     metrics = {'accuracy/top1': top1, 'accuracy/top5': 2 * top1}
     if recall is not None:
         metrics.update({f'recall@{kept}_stage{i}': recall - 10 * i for i, kept in enumerate('953')})
+        metrics.update({f'stages/top1_stage{i}': top1 - 4 + i for i in range(1, 5)})
     return dict(
-        part=part, row=row, seed=seed, size='cpu', fingerprint='f', metrics=metrics,
+        part=part, row=row, seed=seed, fingerprint='f', metrics=metrics,
         validations=[{**metrics, 'accuracy/top1': top1 / 2, 'step': 5}, {**metrics, 'step': 10}],
-        losses=[[5, 3.0], [10, 2.0]], images_per_second=100.0, params=1_500_000, flops=20_000_000,
-        device='a device', versions=dict(mmctx='0', torch='2'), date='2026-01-01', **changes,
+        losses=[[5, 3.0], [10, 2.0]], images=[12_000, 2_500], params=1_500_000, flops=20_000_000,
+        device='a device', versions=dict(mmctx='0', torch='2'), date='2026-01-01T12:00:00',
+    ) | changes  # fmt: skip
+
+
+def times_of_rows(**milliseconds):
+    return dict(
+        device='a device', versions={}, date='2026-01-02T12:00:00', batch=64,
+        rows={
+            row: dict(
+                fingerprint=f'f-{row}', training=dict(median_s=value / 1e3),
+                inference=dict(median_s=value / 4e3),
+            )
+            for row, value in milliseconds.items()
+        },
     )  # fmt: skip
 
 
@@ -74,7 +88,8 @@ def test_every_config_is_a_network_of_one_recipe(size, monkeypatch):
         assert (considered is None) == (row.key in ('a1', 'a3', 'a4'))
         if considered:
             assert cfg.val_evaluator[1].considered == considered
-            assert cfg.num_classes >= considered[0] > considered[1] > considered[2] > 1
+            # Top-5 of fewer classes would mean something else.
+            assert cfg.num_classes > considered[0] > considered[1] > considered[2] >= 5
     assert len(recipes) == 1
     assert len(prints) == len(ROWS)
 
@@ -85,8 +100,22 @@ def test_fingerprint_is_of_the_recipe_alone(monkeypatch, tmp_path):
     assert fingerprint(run_config(other, {})) != before
     assert fingerprint(run_config(run, {'train_cfg.max_iters': 7})) != before
     assert fingerprint(run_config(run, {'default_hooks.logger.interval': 7})) == before
-    monkeypatch.setenv('TINY_IMAGENET_ROOT', str(tmp_path))
-    assert fingerprint(run_config(run, {})) == before
+    assert fingerprint(run_config(run, {'randomness.seed': 5})) == before
+    for root in (str(tmp_path), 'data'):
+        monkeypatch.setenv('TINY_IMAGENET_ROOT', root)
+        assert fingerprint(run_config(run, {})) == before
+
+
+@pytest.mark.parametrize('part', list(PARTS))
+def test_fingerprint_is_not_of_the_machine(part, monkeypatch):
+    run = plan_runs([part])[0]
+    prints = set()
+    for has_gpu in (True, False):
+        monkeypatch.setattr('torch.cuda.is_available', lambda has_gpu=has_gpu: has_gpu)
+        prints.add(fingerprint(run_config(run, {})))
+    monkeypatch.setenv('SHAPES_ROOT', '/elsewhere/')
+    prints.add(fingerprint(run_config(run, {})))
+    assert len(prints) == 1
 
 
 def write_log(folder, began, *lines):
@@ -108,17 +137,17 @@ def test_record_of_an_interrupted_run_joins_its_logs(tmp_path):
         tmp_path, '20260101_000000',
         training(1, 9.0), training(2, 8.0), {**metrics, 'step': 2}, training(3, 99.0),
     )  # fmt: skip
-    assert make_record(run, 'cpu', cfg, 'f', tmp_path, cost) is None
+    assert make_record(run, cfg, 'f', tmp_path, (12, 3), cost) is None
     write_log(
         tmp_path, '20260101_000001', training(3, 7.0), training(4, 6.0), {**metrics, 'step': 4}
     )
     assert last_step(cfg) == 4
-    made = make_record(run, 'cpu', cfg, 'f', tmp_path, cost)
+    made = make_record(run, cfg, 'f', tmp_path, (12, 3), cost)
     assert made['losses'] == [[1, 9.0], [2, 8.0], [3, 7.0], [4, 6.0]]
     assert [entry['step'] for entry in made['validations']] == [2, 4]
     assert made['fingerprint'] == 'f'
     assert made['metrics'] == {'accuracy/top1': 12.3457, 'step': 4}
-    assert made['images_per_second'] == 48.0
+    assert made['images'] == (12, 3) and made['params'] == 1 and made['versions']['torch']
     assert run_of(made) == run
     assert len(read_log(tmp_path)[0]) == 4
 
@@ -126,10 +155,13 @@ def test_record_of_an_interrupted_run_joins_its_logs(tmp_path):
 def test_records_replace_those_of_the_same_run(tmp_path):
     out = tmp_path / 'deep' / 'out'
     assert load_records(out) == []
-    for made in (record('a1', 0, 20.0), record('a1', 1, 21.0), record('a1', 0, 22.0)):
+    other = record('a1', 0, 23.0, fingerprint='g')
+    for made in (record('a1', 0, 20.0), record('a1', 1, 21.0), record('a1', 0, 22.0), other):
         save_record(out, made)
-    found = {(r['row'], r['seed']): r['metrics']['accuracy/top1'] for r in load_records(out)}
-    assert found == {('a1', 1): 21.0, ('a1', 0): 22.0}
+    found = {
+        (r['seed'], r['fingerprint']): r['metrics']['accuracy/top1'] for r in load_records(out)
+    }
+    assert found == {(1, 'f'): 21.0, (0, 'f'): 22.0, (0, 'g'): 23.0}
     assert run_of(record('z9', 0, 1.0)) is None
     assert run_of(record('a1', 0, 1.0, part='none')) is None
 
@@ -144,18 +176,58 @@ def test_table_compares_seed_by_seed():
     ] + [record('b2', 0, 19.0, recall=90.0)]
     a5 = next(row for row in ROWS if row.key == 'a5')
     assert differences(part, records, a5) == [1.0, 2.0]
-    headings, *lines = part_cells(part, records)
+    times = times_of_rows(a1=100.0, a5=150.0, b2=140.0)
+    headings, *lines = part_cells(part, records, times)
     table = {line[0]: dict(zip(headings, line)) for line in lines}
     assert list(table) == ['a1', 'a5', 'b2']
     assert table['a1']['top-1'] == '22.0 ± 2.0' and table['a1']['seeds'] == '3'
-    assert table['a5']['top-1 − a1'] == f'+1.5 ± {stdev([1.0, 2.0]):.1f}'
-    assert table['b2']['top-1'] == '19.0' and table['b2']['top-1 − a1'] == '-1.0'
-    assert table['a5']['recall after stage 1 / 2 / 3'] == '90 / 80 / 70'
-    assert table['a1']['recall after stage 1 / 2 / 3'] == table['a1']['top-1 − a1'] == '–'
+    assert table['a5']['top-1 compared'] == f'+1.5 ± {stdev([1.0, 2.0]):.1f} (a1)'
+    assert table['b2']['top-1'] == '19.0' and table['b2']['top-1 compared'] == '-2.0 (a5)'
+    assert table['a5']['recall after stages 1 / 2 / 3'] == '90 / 80 / 70'
+    assert table['b2']['top-1 of stages 1 / 2 / 3 / 4'] == '16 / 17 / 18 / 19'
+    assert table['a1']['recall after stages 1 / 2 / 3'] == table['a1']['top-1 compared'] == '–'
     assert table['a1']['#param.'] == '1.50M' and table['a1']['FLOPs'] == '20.0M'
-    text = part_report('classification', records, 'so many images')
-    assert 'so many images. a device; torch 2; 2026-01-01.' in text
+    assert table['a1']['training step'] == '1.00×' and table['a5']['inference'] == '1.50×'
+    text = part_report('classification', records, times, 'so many images.')
+    assert 'so many images. ' in text and 'a device; mmctx 0, torch 2; 2026-01-01.' in text
+    assert 'takes 100 ms a training step and 25 ms a forward pass' in text
     assert {line.count('|') for line in text.splitlines() if line[:1] == '|'} == {len(headings) + 1}
+    untimed = part_report('classification', records, {}, 'so many images.')
+    assert 'training step' not in untimed
+
+
+def test_times_are_of_todays_rows(tmp_path):
+    recipes = {'a1': 'f-a1', 'a5': 'f-a5'}
+    assert load_times(tmp_path, 'classification', recipes) == {}
+    save_times(tmp_path, 'detection', times_of_rows(vanilla=9.0))
+    save_times(tmp_path, 'classification', times_of_rows(a1=100.0, a5=150.0))
+    assert load_times(tmp_path, 'classification', recipes)['batch'] == 64
+    assert load_times(tmp_path, 'classification', {**recipes, 'a5': 'changed'}) == {}
+    assert load_times(tmp_path, 'classification', {**recipes, 'b2': 'f-b2'}) == {}
+    assert load_times(tmp_path, 'detection', {'vanilla': 'f-vanilla'})
+
+
+def test_caption_is_of_the_first_row(tmp_path):
+    runs = plan_runs(['classification'], ['a1', 'a5', 'kept-more'], 2)
+    jobs = make_jobs(runs[::-1], {}, tmp_path)
+    kept = [(record(j.run.row.key, j.run.seed, 20.0, fingerprint=j.recipe), j) for j in jobs]
+    rows = rows_of(kept)['classification']
+    assert [(key, job.run.seed) for key, job in rows.items()] == [
+        ('a1', 0), ('a5', 0), ('kept-more', 0),
+    ]  # fmt: skip
+    text = recipe([r for r, _ in kept], rows['a1'])
+    assert '50 classes of 32×32 pixels, 12,000 training and 2,500 validation images' in text
+    assert '(2.7 passes)' in text and '25, 10, 5 classes, recalled by chance: 50 / 20 / 10.' in text
+    write_results(kept, tmp_path)
+    assert text in (tmp_path / 'table.md').read_text() and (tmp_path / 'curves.png').is_file()
+
+
+def test_a_folder_is_of_one_study_at_a_time(tmp_path):
+    again = pytest.raises(UserError, match='another study is at work')
+    with locked(tmp_path / 'out'), again, locked(tmp_path / 'out'):
+        pass
+    with locked(tmp_path / 'out'):
+        assert not list((tmp_path / 'out').iterdir())
 
 
 def test_spread_of_one_value_is_not_claimed():
@@ -184,14 +256,12 @@ def test_curves_without_a_validation_that_was_interrupted(tmp_path, monkeypatch)
     assert lines == [([10], [20.5])]
 
 
-def test_a_run_without_its_last_validation_is_trained_anew(tmp_path, monkeypatch):
-    (run,) = plan_runs(['classification'], ['a1'], 1)
+def test_a_run_without_its_last_validation_is_not_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr('mmctx.apis.study.session.complexity', lambda job: {})
-    job = Job(run, run_config(run, {}), 'f', tmp_path / 'run')
+    (job,) = make_jobs(plan_runs(['classification'], ['a1'], 1), {}, tmp_path)
     write_log(job.folder, '20260101_000000', training(500, 1.0))
-    with pytest.raises(UserError, match='run again to train it anew'):
-        Finisher('cpu', tmp_path / 'out')(job)
-    assert not job.folder.exists() and not (tmp_path / 'out').exists()
+    assert Finisher(tmp_path / 'out', {'classification': (12, 3)})(job) is None
+    assert not (tmp_path / 'out').exists()
 
 
 def test_detection_rows_differ_in_the_backbone_alone(repo):
@@ -199,8 +269,3 @@ def test_detection_rows_differ_in_the_backbone_alone(repo):
     vanilla, contextual = (Config.fromfile(path).to_dict() for path in paths)
     assert vanilla['model'].pop('backbone') != contextual['model'].pop('backbone')
     assert vanilla == contextual
-
-
-def test_sizes_are_configs(repo):
-    for size in SIZES:
-        assert os.path.isfile(repo / 'configs' / 'study' / '_base_' / f'{size}.py')

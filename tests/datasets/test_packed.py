@@ -1,5 +1,6 @@
 """Packed Tiny-ImageNet holds what TinyImageNet reads; batches are augmented image by image."""
 
+import os
 from zipfile import ZipFile
 
 import cv2
@@ -9,22 +10,37 @@ import torch
 from mmpretrain.structures import DataSample
 
 from mmctx.datasets.crop import CropPreprocessor, random_crop, random_flip
-from mmctx.datasets.packed import PackedTinyImageNet
+from mmctx.datasets.packed import PackedTinyImageNet, pack_tiny_imagenet
 
 PIPELINE = [dict(type='mmpretrain.LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
 
 
+def write_set(root, zipped=True, added=0):
+    """Four classes of two images of a shade of their own, to which a number is added."""
+    for split in ('train', 'val'):
+        files = {}
+        for c in range(4):
+            for i in range(2):
+                image = np.full((64, 64, 3), 60 * c + 10 * i + added, np.uint8)
+                files[f'n0000000{c}/{i}.png'] = cv2.imencode('.png', image)[1].tobytes()
+        root.mkdir(exist_ok=True)
+        if zipped:
+            with ZipFile(root / f'{split}.zip', 'w') as archive:
+                for name, data in files.items():
+                    archive.writestr(name, data)
+        else:
+            for name, data in files.items():
+                file = root / split / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+                # Files that are written in one tick of the clock have the same time.
+                os.utime(file, (added, added))
+    return root
+
+
 @pytest.fixture
 def root(tmp_path):
-    """Four classes of two images of a shade of their own."""
-    for split in ('train', 'val'):
-        with ZipFile(tmp_path / f'{split}.zip', 'w') as archive:
-            for c in range(4):
-                for i in range(2):
-                    image = np.full((64, 64, 3), 60 * c + 10 * i, np.uint8)
-                    data = cv2.imencode('.png', image)[1].tobytes()
-                    archive.writestr(f'n0000000{c}/{i}.png', data)
-    return tmp_path
+    return write_set(tmp_path)
 
 
 def test_classes_and_shades(root):
@@ -47,6 +63,43 @@ def test_decodes_once(root, monkeypatch):
         PackedTinyImageNet(str(root), str(root / 'packed'), 'train')
 
 
+@pytest.mark.parametrize('zipped', (True, False))
+def test_other_pixels_are_not_shared(zipped, tmp_path):
+    cache = str(tmp_path / 'packed')
+    for name, added in (('one', 0), ('other', 1)):
+        write_set(tmp_path / name, zipped, added)
+        assert PackedTinyImageNet(str(tmp_path / name), cache).images[0].unique() == added
+
+
+def test_replaced_images_are_decoded(tmp_path):
+    for added in (0, 1):
+        root = write_set(tmp_path / 'root', zipped=False, added=added)
+        assert PackedTinyImageNet(str(root), str(tmp_path / 'packed')).images[0].unique() == added
+
+
+@pytest.mark.parametrize('zipped', (True, False))
+def test_a_moved_set_is_not_decoded_again(zipped, tmp_path, monkeypatch):
+    root = write_set(tmp_path / 'root', zipped)
+    cache = str(tmp_path / 'packed')
+    file = pack_tiny_imagenet(str(root), cache).file
+    moved = root.rename(tmp_path / 'moved')
+    monkeypatch.setattr(cv2, 'imdecode', None)
+    assert pack_tiny_imagenet(f'{moved}/', cache).file == file
+    monkeypatch.chdir(moved)
+    assert pack_tiny_imagenet('.', cache).file == file
+
+
+def test_packing_loads_nothing(root, monkeypatch):
+    args = str(root), str(root / 'packed'), 'val', 16, 2
+    with monkeypatch.context() as patch:
+        patch.setattr(np, 'load', None)
+        packed = pack_tiny_imagenet(*args)
+        with pytest.raises(TypeError):
+            PackedTinyImageNet(*args)
+    assert packed.file.is_file() and packed.labels == [0, 0, 1, 1]
+    assert packed.classes == PackedTinyImageNet(*args).metainfo['classes']
+
+
 def test_the_real_set(shared_data, tmp_path):
     from mmctx.datasets.tiny_imagenet import TinyImageNet
 
@@ -58,7 +111,7 @@ def test_the_real_set(shared_data, tmp_path):
     for i in (0, 51, 999):
         other = plain[i // 50 * 500 + i % 50]
         assert int(other['data_samples'].gt_label) == 10 * packed.labels[i]
-        assert torch.equal(packed[i]['inputs'], other['inputs'])
+        assert torch.equal(packed[i]['inputs'].cpu(), other['inputs'])
 
 
 def test_refusals(root):

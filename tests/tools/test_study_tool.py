@@ -27,27 +27,36 @@ def tiny_imagenet(tmp_path):
 
 
 def test_study(run_tool, tiny_imagenet):
-    def study(*options):
+    def study(*options, of=OPTIONS):
         return run_tool(
-            'study.py', *options, *OPTIONS, cwd=tiny_imagenet, TINY_IMAGENET_ROOT=tiny_imagenet
+            'study.py', *options, *of, cwd=tiny_imagenet, TINY_IMAGENET_ROOT=tiny_imagenet
         )
 
     stopped = study('--minutes', 0.0001)
     assert stopped.returncode == 3, stopped.stderr
     out = tiny_imagenet / 'benchmarks' / 'study_cpu'
-    assert not out.exists()
+    assert not list(out.iterdir())
 
     finished = study()
     assert finished.returncode == 0, finished.stderr
     assert '[1/1] a5-seed0: top-1 ' in finished.stdout
-    assert {file.name for file in out.iterdir()} == {'runs.jsonl', 'table.md', 'curves.png'}
+    assert {file.name for file in out.iterdir()} == {
+        'runs.jsonl', 'times.json', 'table.md', 'curves.png'
+    }  # fmt: skip
     table = (out / 'table.md').read_text()
+    assert '100 training and 100 validation images' in table and '| 1.00× | 1.00× |' in table
     assert '| a5 | +Ctx +CtxConv |' in table and '3 iterations of 4 images' in table
     assert not list((tiny_imagenet / 'work_dirs').rglob('*.pth'))
 
     again = study()
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip() == table.strip()
+
+    longer = [option.replace('max_iters=3', 'max_iters=4') for option in OPTIONS]
+    other = study('--table', of=longer)
+    assert other.returncode == 2
+    assert 'has no run of the recipe' in other.stderr and '1 runs of another' in other.stderr
+    assert study('--table').returncode == 0
 
 
 def test_refusals(run_tool, tmp_path):

@@ -10,3 +10,4 @@ max_iters = 500
 val_interval = 125
 lr = 6e-3
 precision = dict()
+cudnn_benchmark = False

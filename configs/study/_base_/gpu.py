@@ -6,7 +6,8 @@ width = 64
 strides = (2, 2, 2, 2)
 embed_dims = 256
 batch_size = 256
-max_iters = 750
-val_interval = 125
+max_iters = 600
+val_interval = 200
 lr = 2e-3
 precision = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+cudnn_benchmark = True

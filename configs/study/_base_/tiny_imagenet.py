@@ -18,7 +18,8 @@ loader = dict(num_workers=0, pin_memory=False)
 train_dataloader = dict(
     batch_size=_base_.batch_size,
     dataset=dict(split='train', **tiny_imagenet),
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    # Passes follow each other without the seconds that mmengine waits between them.
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     **loader)
 val_dataloader = dict(
     batch_size=200,
@@ -75,6 +76,7 @@ param_scheduler = [
          end=_base_.max_iters),
 ]
 train_cfg = dict(by_epoch=False, max_iters=_base_.max_iters, val_interval=_base_.val_interval)
+env_cfg = dict(cudnn_benchmark=_base_.cudnn_benchmark)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(

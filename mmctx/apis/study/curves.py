@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import mean
 
 from .plan import PARTS
-from .report import of_row
+from .report import RECALL, by_stage, of_row
 
 COLOURS = ('#3b3b3b', '#0072b2', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#e69f00', '#8c6d31')
 BAND = 0.18
@@ -26,7 +26,7 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
 
     parts = [key for key in PARTS if any(r['part'] == key for r in records)]
     panels = [(key, False) for key in parts]
-    if any('recall@' in name for r in records for name in r['metrics']):
+    if any(by_stage(r['metrics'], RECALL) for r in records):
         panels.insert(1, ('classification', True))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(4.6 * len(panels), 3.8), squeeze=False, layout='constrained'
@@ -52,7 +52,7 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
                     '-',
                 )
                 continue
-            names = sorted((n for n in runs[0]['metrics'] if 'recall@' in n), key=lambda n: n[-1])
+            names = by_stage(runs[0]['metrics'], RECALL)
             for stage, (name_, style) in enumerate(zip(names, ('-', '--', ':')), 1):
                 label = row.key if stage == 1 else None
                 _line(axis, runs, name_, 1, label, colour, style)

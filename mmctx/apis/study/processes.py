@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from mmengine.config import Config
 
 from mmctx.apis.errors import EXIT_STATUS, UserError
 from mmctx.compat.config_paths import config_dir
+from mmctx.engine.interruption_hook import EXIT_STATUS as INTERRUPTED_STATUS
 from mmctx.engine.latest import latest_checkpoint
 
 from .plan import SIZE_VARIABLE, Run
@@ -24,6 +26,7 @@ LOG = 'log.txt'
 STAMP = 'fingerprint'
 POLL_SECONDS = 0.5
 REPORT_SECONDS = 60
+LAST_VALIDATION_SECONDS = 120
 
 
 class Job(NamedTuple):
@@ -36,11 +39,21 @@ class Job(NamedTuple):
 
 
 class Training(NamedTuple):
-    """A job's process and when it began, by `time.monotonic`."""
+    """A job's process, when it began, by `time.monotonic`, and its `step_times` then."""
 
     job: Job
     process: subprocess.Popen
     began: float
+    times: list[float]
+
+    def has_advanced(self) -> bool:
+        """Whether it has logged steps since it began, be they steps of before once more."""
+        return step_times(self.job) != self.times
+
+
+def step_times(job: Job) -> list[float]:
+    """Seconds of each logged step; they differ whenever a step is trained again."""
+    return [entry['time'] for entry in read_log(job.folder)[0]]
 
 
 def environment(size: str) -> dict[str, str]:
@@ -49,28 +62,37 @@ def environment(size: str) -> dict[str, str]:
     return {**os.environ, **own, SIZE_VARIABLE: size}
 
 
+def train_command(job: Job, options: list[str], resume: bool) -> list[str]:
+    """Command line of a training."""
+    command = [sys.executable, str(config_dir().resolve().parent / 'tools' / 'train.py')]
+    command += [str(config_file(job.run)), '--work-dir', str(job.folder)]
+    command += ['--resume'] if resume else []
+    return [*command, '--cfg-options', *options, f'randomness.seed={job.run.seed}']
+
+
 def start(job: Job, size: str, options: list[str]) -> Training:
     """Start a training, or go on from its last checkpoint if the recipe is still the same."""
     stamp = job.folder / STAMP
     same = stamp.is_file() and stamp.read_text() == job.recipe
-    resumable = same and latest_checkpoint(str(job.folder))[0] is not None
+    checkpoint = latest_checkpoint(str(job.folder))[0] if same else None
+    # From the final checkpoint a run would end at once, without the validation that it lacks.
+    resumable = checkpoint is not None and Path(checkpoint).name != final_checkpoint(job).name
     if not resumable:
         shutil.rmtree(job.folder, ignore_errors=True)
         job.folder.mkdir(parents=True)
         stamp.write_text(job.recipe)
-    command = [sys.executable, str(config_dir().resolve().parent / 'tools' / 'train.py')]
-    command += [str(config_file(job.run)), '--work-dir', str(job.folder)]
-    command += ['--resume'] if resumable else []
-    command += ['--cfg-options', f'randomness.seed={job.run.seed}', *options]
+    times = step_times(job)
     with open(job.folder / LOG, 'a') as log:
         process = subprocess.Popen(
-            command,
+            train_command(job, options, resumable),
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment(size),
+            # A Ctrl-C must not reach the trainings, which it would end before they have saved.
+            start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
         )
-    return Training(job, process, time.monotonic())
+    return Training(job, process, time.monotonic(), times)
 
 
 def _end_with_parent():
@@ -88,13 +110,123 @@ def progress(job: Job) -> float:
     return min(done / last_step(job.cfg), 1.0)
 
 
+def final_checkpoint(job: Job) -> Path:
+    """The checkpoint that a training saves after its last step, before its last validation."""
+    unit = 'iter' if 'max_iters' in job.cfg.train_cfg else 'epoch'
+    return job.folder / f'{unit}_{last_step(job.cfg)}.pth'
+
+
+def is_in_last_validation(job: Job) -> bool:
+    """Whether only the last validation is left of a training under way."""
+    return final_checkpoint(job).is_file() or progress(job) == 1
+
+
+class Queue:
+    """The jobs of a call of :func:`train_all`, whose arguments it takes, and their trainings."""
+
+    def __init__(self, jobs, size, options, finish):
+        self.size, self.options, self.finish = size, options, finish
+        self.total, self.done = len(jobs), 0
+        self.waiting, self.active, self.failed = list(jobs), [], []
+        self.interrupted, self.unvalidated = set(), set()
+        self.anything_trained = False
+        self.ended_cost = self.ended_minutes = 0.0
+
+    def fill(self, processes: int) -> None:
+        """Start the jobs that wait, as many as there is room for."""
+        while self.waiting and len(self.active) < processes:
+            self.active.append(start(self.waiting.pop(0), self.size, self.options))
+
+    def collect(self) -> None:
+        """Look after the trainings that have ended; a UserError where all others will fail, too."""
+        for training in [t for t in self.active if t.process.poll() is not None]:
+            self._settle(training)
+            # Not before: `stop` finishes what an interruption has kept from being finished here.
+            self.active.remove(training)
+
+    def _settle(self, training):
+        job, status = training.job, training.process.returncode
+        advanced = training.has_advanced()
+        self.anything_trained |= advanced or not status
+        if not status:
+            self._finish(training)
+        elif status != INTERRUPTED_STATUS:
+            self._fail(job, _last_line(job))
+            trained = self.anything_trained or any(t.has_advanced() for t in self.active)
+            if status == EXIT_STATUS and not trained:
+                raise UserError(self.failed[-1])
+        elif advanced or job.run not in self.interrupted:
+            self.interrupted.add(job.run)
+            self._put_back(job, 'interrupted; it goes on from its checkpoint')
+        else:
+            self._fail(job, 'interrupted twice without progress; run again to go on')
+
+    def _finish(self, training):
+        job, name = training.job, training.job.run.name
+        spent = (time.monotonic() - training.began) / 60
+        self.ended_cost += job.run.row.cost
+        self.ended_minutes += spent
+        try:
+            found = self.finish(job)
+        except UserError as error:
+            self._fail(job, error)
+            return
+        if found is not None:
+            self.done += 1
+            print(f'[{self.done}/{self.total}] {name}: {found}, {spent:.1f} min', flush=True)
+        elif job.run in self.unvalidated:
+            self._fail(job, 'ended twice without its last validation; look into its log')
+        else:
+            self.unvalidated.add(job.run)
+            self._put_back(job, 'ended without its last validation; it is trained anew')
+
+    def _put_back(self, job, reason):
+        self.waiting.insert(0, job)
+        print(f'{job.run.name}: {reason}', flush=True)
+
+    def _fail(self, job, reason):
+        self.failed.append(f'{job.run.name}: {reason}')
+        print(f'{self.failed[-1]} ({job.folder / LOG})', file=sys.stderr, flush=True)
+
+    def stop(self) -> None:
+        """End the trainings, but let those in their last validation complete it in time."""
+        try:
+            for training in self.active:
+                if is_in_last_validation(training.job):
+                    print(f'waiting for the end of {training.job.run.name}', flush=True)
+                else:
+                    training.process.terminate()
+            until = time.monotonic() + LAST_VALIDATION_SECONDS
+            for training in self.active:
+                with suppress(subprocess.TimeoutExpired):
+                    training.process.wait(max(until - time.monotonic(), 0))
+        finally:
+            for training in self.active:
+                training.process.terminate()
+            for training in self.active:
+                training.process.wait()
+        for training in self.active:
+            if training.process.returncode == 0:
+                self._finish(training)
+
+    def report(self, processes: int, unit_minutes: float) -> None:
+        """Print how far the trainings are; `unit_minutes` are for cost 1 until one has ended."""
+        unit = self.ended_minutes / self.ended_cost if self.ended_cost else unit_minutes
+        shares = [(t.job.run, progress(t.job)) for t in self.active]
+        left = sum(run.row.cost * (1 - share) for run, share in shares)
+        left += sum(job.run.row.cost for job in self.waiting)
+        now = ', '.join(f'{run.name} {share:.0%}' for run, share in shares)
+        left *= unit / processes
+        print(f'    {now}; {len(self.waiting)} waiting, about {left:.0f} min left', flush=True)
+
+
 def train_all(
     jobs: list[Job],
     size: str,
     options: list[str],
     processes: int,
     minutes: float,
-    finish: Callable[[Job], str],
+    finish: Callable[[Job], str | None],
     unit_minutes: float,
 ) -> bool:
     """Train until all is done or the time is up.
@@ -105,69 +237,36 @@ def train_all(
         options (list[str]): `--cfg-options` of all trainings.
         processes (int): How many at a time.
         minutes (float): When to stop the trainings, which can be resumed; `inf` for never.
-        finish (Callable): Called with each job that ended well; returns what to print of it.
+        finish (Callable): Called with each job that ended well; returns what to print of it, or
+            None if its log lacks the last validation.
         unit_minutes (float): How long a row of cost 1 takes, until that is known.
 
     Returns:
         bool: Whether all is done.
 
     Raises:
-        UserError: If a training failed; those that do not depend on what the user supplied are
-            reported when the others have ended.
+        UserError: If a training failed: at once if it fails on what the user supplied before any
+            has trained, else when the others have ended or the time is up.
     """
+    queue = Queue(jobs, size, options, finish)
     began = reported = time.monotonic()
-    waiting, active, failed = list(jobs), [], []
-    finished_cost = finished_minutes = 0.0
     try:
-        while waiting or active:
-            while waiting and len(active) < processes:
-                active.append(start(waiting.pop(0), size, options))
+        while queue.waiting or queue.active:
+            queue.fill(processes)
             time.sleep(POLL_SECONDS)
+            queue.collect()
             now = time.monotonic()
-            for training in [t for t in active if t.process.poll() is not None]:
-                active.remove(training)
-                name = training.job.run.name
-                if training.process.returncode:
-                    failed.append(f'{name}: {_last_line(training.job)}')
-                    print(f'{failed[-1]} ({training.job.folder / LOG})', file=sys.stderr)
-                    if training.process.returncode == EXIT_STATUS:
-                        raise UserError(failed[-1])
-                    continue
-                spent = (now - training.began) / 60
-                finished_cost += training.job.run.row.cost
-                finished_minutes += spent
-                try:
-                    found = finish(training.job)
-                except UserError as error:
-                    failed.append(f'{name}: {error}')
-                    continue
-                done = len(jobs) - len(waiting) - len(active) - len(failed)
-                print(f'[{done}/{len(jobs)}] {name}: {found}, {spent:.1f} min', flush=True)
-            if now - reported >= REPORT_SECONDS and active:
+            if now - reported >= REPORT_SECONDS and queue.active:
                 reported = now
-                unit = finished_minutes / finished_cost if finished_cost else unit_minutes
-                _report(active, waiting, unit, processes)
-            if (now - began) / 60 >= minutes and (waiting or active):
-                return False
+                queue.report(processes, unit_minutes)
+            if (now - began) / 60 >= minutes:
+                break
     finally:
-        for training in active:
-            training.process.terminate()
-        for training in active:
-            training.process.wait()
-    if failed:
-        raise UserError(f'{len(failed)} of {len(jobs)} runs failed: {"; ".join(failed)}')
-    return True
-
-
-def _report(active: list[Training], waiting: list[Job], unit: float, processes: int) -> None:
-    shares = [(t.job.run, progress(t.job)) for t in active]
-    left = sum(run.row.cost * (1 - share) for run, share in shares)
-    left += sum(job.run.row.cost for job in waiting)
-    now = ', '.join(f'{run.name} {share:.0%}' for run, share in shares)
-    print(
-        f'    {now}; {len(waiting)} waiting, about {left * unit / processes:.0f} min left',
-        flush=True,
-    )
+        queue.stop()
+    if queue.failed:
+        failed = '; '.join(queue.failed)
+        raise UserError(f'{len(queue.failed)} of {len(jobs)} runs failed: {failed}')
+    return queue.done == len(jobs)
 
 
 def _last_line(job: Job) -> str:

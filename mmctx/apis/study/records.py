@@ -2,23 +2,23 @@
 
 import hashlib
 import json
-from datetime import datetime, timezone
 from pathlib import Path
-from statistics import median
 
-import torch
 from mmengine.config import Config
 
+from mmctx.apis.benchmark.report import environment
 from mmctx.apis.config import load_config
-from mmctx.apis.timing import name_device, pick_device
+from mmctx.apis.timing import pick_device
 from mmctx.compat.config_paths import config_dir
-from mmctx.version import __version__
 
 from .plan import Run
 
 FILE = 'runs.jsonl'
+IDENTITY = ('part', 'row', 'seed', 'fingerprint')
 # Where data lies and what a run prints do not change what it learns.
-NOT_OF_THE_RECIPE = ('work_dir', 'launcher', 'default_hooks', 'visualizer', 'vis_backends')
+NOT_OF_THE_RECIPE = (
+    'work_dir', 'launcher', 'default_hooks', 'visualizer', 'vis_backends', 'data_root', 'cache',
+)  # fmt: skip
 
 
 def config_file(run: Run) -> Path:
@@ -28,17 +28,23 @@ def config_file(run: Run) -> Path:
 
 def run_config(run: Run, options: dict) -> Config:
     """The run's config, with its seed and further options, for the size in the environment."""
-    return load_config(str(config_file(run)), {'randomness.seed': run.seed, **options})
+    return load_config(str(config_file(run)), {**options, 'randomness.seed': run.seed})
 
 
 def fingerprint(cfg: Config) -> str:
     """Digest of a recipe: runs of an older one are not mixed with those of a newer one."""
-    recipe = {k: v for k, v in cfg.to_dict().items() if k not in NOT_OF_THE_RECIPE}
-    text = json.dumps(recipe, sort_keys=True, default=str)
-    roots = {recipe.get('data_root'), recipe.get('tiny_imagenet', {}).get('data_root')}
-    for root in filter(None, roots):
-        text = text.replace(root, '')
+    whole = cfg.to_dict()
+    root = whole.get('data_root', '')
+    text = json.dumps(_without_places(whole, root), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_places(value, root: str):
+    if isinstance(value, dict):
+        return {k: _without_places(v, root) for k, v in value.items() if k not in NOT_OF_THE_RECIPE}
+    if isinstance(value, (list, tuple)):
+        return [_without_places(v, root) for v in value]
+    return value.removeprefix(root) if isinstance(value, str) else value
 
 
 def read_log(folder: Path) -> tuple[list[dict], list[dict]]:
@@ -68,16 +74,16 @@ def last_step(cfg: Config) -> int:
 
 
 def make_record(
-    run: Run, size: str, cfg: Config, recipe: str, folder: Path, cost: dict
+    run: Run, cfg: Config, recipe: str, folder: Path, images: tuple[int, int], cost: dict
 ) -> dict | None:
     """The record of a run, or None where it is not complete.
 
     Args:
         run (Run): The run.
-        size (str): `cpu` or `gpu`.
         cfg (Config): Its config.
         recipe (str): The config's fingerprint.
         folder (Path): Its work dir.
+        images (tuple[int, int]): How many images it trains on and is validated on.
         cost (dict): `params` and `flops` of the network.
 
     Returns:
@@ -94,18 +100,13 @@ def make_record(
         part=run.part,
         row=run.row.key,
         seed=run.seed,
-        size=size,
         fingerprint=recipe,
         metrics=figures[-1],
         validations=figures,
         losses=[[entry['step'], round(entry['loss'], 4)] for entry in training],
-        images_per_second=round(
-            cfg.train_dataloader.batch_size / median(entry['time'] for entry in training), 2
-        ),
+        images=images,
         **cost,
-        device=name_device(pick_device()),
-        versions=dict(mmctx=__version__, torch=torch.__version__),
-        date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+        **environment(pick_device()),
     )
 
 
@@ -115,10 +116,14 @@ def load_records(out: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
+def identity(record: dict) -> tuple:
+    """What tells a run from all others: part, row, seed and recipe."""
+    return tuple(record[key] for key in IDENTITY)
+
+
 def save_record(out: Path, record: dict) -> None:
     """Add a record; one of the same run is replaced."""
-    identity = ('part', 'row', 'seed')
-    others = [r for r in load_records(out) if any(r[key] != record[key] for key in identity)]
+    others = [r for r in load_records(out) if identity(r) != identity(record)]
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f'{FILE}.partial'
     partial.write_text(''.join(json.dumps(r) + '\n' for r in [*others, record]))

@@ -1,11 +1,14 @@
-"""The study's tables, made of nothing but records."""
+"""The study's tables, made of nothing but records and times."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
 
+from mmctx.apis.benchmark.report import describe, milliseconds
 from mmctx.apis.tables import NOTHING, as_markdown
 
 from .plan import PARTS, Part, Row
+
+ACCURACY, RECALL = 'top1_stage', 'recall@'
 
 
 def spread(values: Sequence[float], digits: int = 1, signed: bool = False) -> str:
@@ -21,80 +24,102 @@ def of_row(records: list[dict], row: Row) -> dict[int, dict]:
     return {r['seed']: r for r in records if r['row'] == row.key}
 
 
+def by_stage(metrics: dict, kind: str) -> list[str]:
+    """Names of the stages' metrics of a kind, `ACCURACY` or `RECALL`, from the first stage on."""
+    return sorted((name for name in metrics if kind in name), key=lambda name: name[-1])
+
+
 def differences(part: Part, records: list[dict], row: Row) -> list[float]:
-    """First metric of a row less that of the first row, for each seed that both have, percent."""
+    """First metric of a row less that of the row it varies, for each seed that both have, percent.
+
+    Nothing for the part's first row.
+    """
     name = next(iter(part.metrics.values()))
-    first, other = of_row(records, part.rows[0]), of_row(records, row)
+    first, other = of_row(records, part.base_of(row)), of_row(records, row)
     return [
         part.percent * (other[seed]['metrics'][name] - first[seed]['metrics'][name])
         for seed in sorted(first.keys() & other.keys())
+        if row != part.rows[0]
     ]
 
 
-def part_cells(part: Part, records: list[dict]) -> list[list[str]]:
+def first_times(part: Part, records: list[dict], times: dict) -> dict:
+    """Times of the first row that has records."""
+    return next(times['rows'][row.key] for row in part.rows if of_row(records, row))
+
+
+def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
     """All cells of a part's table, the headings first.
 
     Args:
         part (Part): The part.
         records (list[dict]): Its records, of one size.
+        times (dict): As of `speed.time_rows`, or empty.
 
     Returns:
         list[list[str]]: A line for each row that has records.
     """
     rows = [row for row in part.rows if of_row(records, row)]
-    recalls = any('recall@' in name for r in records for name in r['metrics'])
-    compared = f'{next(iter(part.metrics))} − {part.rows[0].key}'
-    headings = ['row', 'model', '#param.', 'FLOPs', 'img/s, training', 'seeds']
-    headings += [*part.metrics, compared]
-    headings += ['recall after stage 1 / 2 / 3'] if recalls else []
-    return [headings, *(_line(part, records, row, recalls) for row in rows)]
+    stages = any(by_stage(r['metrics'], RECALL) for r in records)
+    headings = ['row', 'model', '#param.', 'FLOPs']
+    headings += ['training step', 'inference'] if times else []
+    headings += ['seeds', *part.metrics, f'{next(iter(part.metrics))} compared']
+    headings += ['top-1 of stages 1 / 2 / 3 / 4', 'recall after stages 1 / 2 / 3'] * stages
+    return [headings, *(_line(part, records, times, row, stages) for row in rows)]
 
 
-def _line(part: Part, records: list[dict], row: Row, recalls: bool) -> list[str]:
+def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) -> list[str]:
     runs = of_row(records, row)
     some = next(iter(runs.values()))
-    line = [
-        row.key,
-        row.model,
-        f'{some["params"] / 1e6:.2f}M',
-        f'{some["flops"] / 1e6:.1f}M',
-        f'{mean(r["images_per_second"] for r in runs.values()):.0f}',
-        str(len(runs)),
-    ]
+    line = [row.key, row.model, f'{some["params"] / 1e6:.2f}M', f'{some["flops"] / 1e6:.1f}M']
+    if times:
+        first = first_times(part, records, times)
+        line += [
+            f'{times["rows"][row.key][kind]["median_s"] / first[kind]["median_s"]:.2f}×'
+            for kind in ('training', 'inference')
+        ]
+    line.append(str(len(runs)))
     for name in part.metrics.values():
         line.append(spread([part.percent * r['metrics'][name] for r in runs.values()]))
-    itself = row == part.rows[0]
-    line.append(NOTHING if itself else spread(differences(part, records, row), signed=True))
-    if recalls:
-        names = sorted(
-            (name for name in some['metrics'] if 'recall@' in name),
-            key=lambda name: name[-1],
+    gains = differences(part, records, row)
+    base = f' ({part.base_of(row).key})' if gains else ''
+    line.append(spread(gains, signed=True) + base)
+    for kind in (ACCURACY, RECALL) if stages else ():
+        means = (
+            mean(r['metrics'][name] for r in runs.values())
+            for name in by_stage(some['metrics'], kind)
         )
-        means = (mean(r['metrics'][name] for r in runs.values()) for name in names)
         line.append(' / '.join(f'{value:.0f}' for value in means) or NOTHING)
     return line
 
 
-def part_report(key: str, records: list[dict], recipe: str) -> str:
+def part_report(key: str, records: list[dict], times: dict, recipe: str) -> str:
     """A part's table in Markdown, with what a reader needs to judge it.
 
     Args:
         key (str): Key of the part.
         records (list[dict]): Its records, of one size, at least one.
+        times (dict): As of `speed.time_rows`, or empty.
         recipe (str): Data, iterations and batch, in words.
 
     Returns:
         str: Markdown.
     """
     part = PARTS[key]
-    devices = sorted({r['device'] for r in records})
-    versions = sorted({f'torch {r["versions"]["torch"]}' for r in records})
-    dates = sorted({r['date'] for r in records})
-    when = dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'
+    where = sorted({describe(dict(r, date=r['date'][:10])) for r in records})
     lines = [
-        f'{recipe}. {"; ".join(devices)}; {", ".join(versions)}; {when}.',
-        '±: standard deviation over seeds; of differences, over the seeds that both rows have. '
+        f'{recipe} {part.note}'.strip(),
+        '±: standard deviation over seeds. Compared: with the row in brackets, seed by seed; rows '
+        'of a seed share the order and the augmentation of the data, not their initial weights. '
         'FLOPs are multiply-adds of one image.',
+        f'Trained on: {"; ".join(where)}.',
     ]
-    lines += [part.note] if part.note else []
-    return '\n\n'.join([f'**{part.title}**', as_markdown(part_cells(part, records)), *lines])
+    if times:
+        first = first_times(part, records, times)
+        step, forward = (milliseconds(first[k]['median_s']) for k in ('training', 'inference'))
+        lines.append(
+            f'Times of {times["batch"]} images, all rows in turn with nothing beside them, in '
+            f'terms of the first row, which takes {step} ms a training step and {forward} ms a '
+            f'forward pass, on {times["device"]}, {times["date"][:10]}.'
+        )
+    return '\n\n'.join([f'**{part.title}**', as_markdown(part_cells(part, records, times)), *lines])

@@ -4,80 +4,100 @@ import argparse
 import contextlib
 import fcntl
 import logging
-import shutil
+import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from mmengine.registry import DATASETS, init_default_scope
 
 from mmctx.apis.cli import CfgOptions
 from mmctx.apis.complexity import measure_complexity
 from mmctx.apis.errors import UserError
-from mmctx.apis.preflight import preflight
 from mmctx.apis.runner import build_model
 
-from .curves import draw_curves
+from .data import prepare_data
 from .plan import PARTS, Run, run_of
 from .processes import Job, train_all
-from .records import fingerprint, load_records, make_record, run_config, save_record
-from .report import part_report
+from .records import fingerprint, identity, load_records, make_record, run_config, save_record
+from .results import rows_of, times_of, write_results
+from .speed import image_side, save_times, time_rows
 
-UNIT_MINUTES = {'cpu': 2.3, 'cpu_long': 9.2, 'gpu': 0.8}
-DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up')
+UNIT_MINUTES = {'cpu': 2.3, 'cpu_long': 9.2, 'gpu': 1.5}
+TIMING_MINUTES = 4
 
 
-def run_study(
-    runs: list[Run],
-    size: str,
-    work_dir: Path,
-    out: Path,
-    options: list[str],
-    processes: int,
-    minutes: float,
-    table_only: bool,
-) -> bool:
-    """Train what is not there yet, and write tables and curves of all that is.
+class Study(NamedTuple):
+    """What to train, and where.
 
-    Args:
+    Attributes:
         runs (list[Run]): The runs.
-        size (str): `cpu` or `gpu`, as in the environment.
+        size (str): One of `plan.SIZES`, as in the environment.
         work_dir (Path): Folder of logs and checkpoints.
-        out (Path): Folder of the results: `runs.jsonl`, `table.md`, `curves.png`.
+        out (Path): Folder of the results: `runs.jsonl`, `times.json`, `table.md`, `curves.png`.
         options (list[str]): `--cfg-options` of all trainings.
         processes (int): How many trainings at a time.
         minutes (float): When to stop; `inf` for never.
-        table_only (bool): Train nothing.
+    """
+
+    runs: list[Run]
+    size: str
+    work_dir: Path
+    out: Path
+    options: list[str]
+    processes: int
+    minutes: float
+
+
+def run_study(study: Study) -> bool:
+    """Train and time what is not done yet, and write tables and curves of all that is.
+
+    Args:
+        study (Study): The runs.
 
     Returns:
-        bool: Whether all runs are done.
+        bool: Whether everything is done.
 
     Raises:
-        UserError: If the GPU or data is missing, another study uses the work dir, or a run failed.
+        UserError: If the GPU or data is missing, another study uses a folder, or a run failed.
     """
-    if size == 'gpu' and not torch.cuda.is_available() and not table_only:
+    if study.size == 'gpu' and not torch.cuda.is_available():
         raise UserError('--size gpu needs a GPU, and PyTorch sees none here')
+    began = time.monotonic()
+    # The trainings take the other cores, and a CPU's times are of one thread, too.
     torch.set_num_threads(1)
-    changes = parse_options(options)
-    jobs = make_jobs(runs, changes, work_dir)
-    kept = current_records(load_records(out), changes, work_dir)
-    done = {(r['part'], r['row'], r['seed']) for r, _ in kept}
-    left = [job for job in jobs if (job.run.part, job.run.row.key, job.run.seed) not in done]
-    complete = not left
-    if left and not table_only:
-        with locked(work_dir):
-            prepare_data(left)
-            print(f'{len(left)} of {len(jobs)} runs to do, {processes} at a time', flush=True)
-            finish = Finisher(size, out)
-            with terminated_like_interrupted():
-                complete = train_all(
-                    left, size, options, processes, minutes, finish, UNIT_MINUTES[size]
-                )
-        kept = current_records(load_records(out), changes, work_dir)
-    if kept:
-        write_results(kept, out)
+    changes = parse_options(study.options)
+    jobs = make_jobs(study.runs, changes, study.work_dir)
+    with locked(study.work_dir), locked(study.out):
+        done = {identity(record) for record in load_records(study.out)}
+        left = [job for job in jobs if (*job.run.identity, job.recipe) not in done]
+        complete = not left or train(study, left, len(jobs))
+        kept = current_records(study, changes)
+        for part, rows in rows_of(kept).items():
+            if complete and not times_of(study.out, part, rows):
+                left_minutes = study.minutes - (time.monotonic() - began) / 60
+                # A call that trains nothing has time for it anyway.
+                complete = not left or left_minutes > TIMING_MINUTES
+                if complete:
+                    print(f'timing {len(rows)} networks in turn', flush=True)
+                    save_times(study.out, part, time_rows(list(rows.values())))
+        write_results(kept, study.out)
     return complete
+
+
+def tabulate(study: Study) -> None:
+    """Write tables and curves of what is done.
+
+    Raises:
+        UserError: If nothing of today's recipe is.
+    """
+    kept = current_records(study, parse_options(study.options))
+    if not kept:
+        raise UserError(f"{study.out} has no run of the recipe of today's configs")
+    write_results(kept, study.out)
 
 
 def parse_options(options: list[str]) -> dict:
@@ -97,41 +117,61 @@ def make_jobs(runs: list[Run], changes: dict, work_dir: Path) -> list[Job]:
     finally:
         logging.disable(before)
     # Now, as building a network changes its config.
+    recipes = [fingerprint(cfg) for cfg in cfgs]
     return [
-        Job(run, cfg, fingerprint(cfg), work_dir / run.part / run.name)
-        for run, cfg in zip(runs, cfgs)
+        Job(run, cfg, recipe, work_dir / run.part / f'{run.name}-{recipe[:8]}')
+        for run, cfg, recipe in zip(runs, cfgs, recipes)
     ]
 
 
-def current_records(records: list[dict], changes: dict, work_dir: Path) -> list[tuple[dict, Job]]:
+def current_records(study: Study, changes: dict) -> list[tuple[dict, Job]]:
     """The records whose recipe is that of today's configs, each with the job that makes it."""
+    records = load_records(study.out)
     runs = [run_of(record) for record in records]
-    jobs = make_jobs([run for run in runs if run], changes, work_dir)
-    known = [record for record, run in zip(records, runs) if run]
-    return [(r, job) for r, job in zip(known, jobs) if r['fingerprint'] == job.recipe]
+    jobs = iter(make_jobs([run for run in runs if run], changes, study.work_dir))
+    pairs = [(record, next(jobs)) for record, run in zip(records, runs) if run]
+    kept = [(record, job) for record, job in pairs if record['fingerprint'] == job.recipe]
+    if len(kept) < len(records):
+        print(
+            f'{len(records) - len(kept)} runs of another recipe in {study.out} are left out',
+            file=sys.stderr,
+        )
+    return kept
+
+
+def train(study: Study, left: list[Job], total: int) -> bool:
+    """Train the jobs that are left; whether all were."""
+    images = prepare_data(left)
+    print(f'{len(left)} of {total} runs to do, {study.processes} at a time', flush=True)
+    finish = Finisher(study.out, images)
+    unit = UNIT_MINUTES[study.size]
+    with terminated_like_interrupted():
+        return train_all(
+            left, study.size, study.options, study.processes, study.minutes, finish, unit
+        )
 
 
 class Finisher:
     """Keeps what a finished training found and removes its checkpoints.
 
     Args:
-        size (str): `cpu` or `gpu`.
         out (Path): Folder of the results.
+        images (dict[str, tuple[int, int]]): Training and validation images of the parts.
     """
 
-    def __init__(self, size: str, out: Path):
-        self.size, self.out = size, out
+    def __init__(self, out: Path, images: dict[str, tuple[int, int]]):
+        self.out, self.images = out, images
         self.costs: dict[tuple[str, str], dict] = {}
 
-    def __call__(self, job: Job) -> str:
-        """The run's last figures in words; a UserError where there are none."""
+    def __call__(self, job: Job) -> str | None:
+        """The run's last figures in words; None where its last validation is missing."""
         row = job.run.part, job.run.row.key
+        images = self.images[job.run.part]
         if row not in self.costs:
             self.costs[row] = complexity(job)
-        record = make_record(job.run, self.size, job.cfg, job.recipe, job.folder, self.costs[row])
+        record = make_record(job.run, job.cfg, job.recipe, job.folder, images, self.costs[row])
         if record is None:
-            shutil.rmtree(job.folder)
-            raise UserError('interrupted in its last validation; run again to train it anew')
+            return None
         save_record(self.out, record)
         for checkpoint in job.folder.glob('*.pth'):
             checkpoint.unlink()
@@ -144,46 +184,22 @@ class Finisher:
 
 def complexity(job: Job) -> dict:
     """Parameters and FLOPs of a job's network on an image of its data."""
-    side = job.cfg.get('image_size') or job.cfg.train_pipeline[2].scale[0]
-    return measure_complexity(build_model(job.cfg), (side, side))._asdict()
-
-
-def prepare_data(jobs: list[Job]) -> None:
-    """Decode or render the data that the jobs read, unless that is done.
-
-    Raises:
-        UserError: If data is missing.
-    """
-    by_part = {job.run.part: job for job in jobs}
-    if 'detection' in by_part:
-        from mmctx.datasets.shapes import render_dataset
-
-        try:
-            render_dataset(by_part['detection'].cfg.data_root)
-        except FileExistsError as error:
-            raise UserError(error) from error
-    for job in by_part.values():
-        preflight(job.cfg, 'train')
-    if 'classification' in by_part:
-        cfg = by_part['classification'].cfg
-        init_default_scope(cfg.default_scope)
-        for loader in (cfg.train_dataloader, cfg.val_dataloader):
-            try:
-                DATASETS.build(loader.dataset)
-            except ValueError as error:
-                raise UserError(error) from error
+    return measure_complexity(build_model(job.cfg), (image_side(job),) * 2)._asdict()
 
 
 @contextlib.contextmanager
-def locked(work_dir: Path) -> Iterator[None]:
-    """Keep a second study out of a work dir; a UserError where one is at work."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / 'lock', 'w') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f'another study is at work in {work_dir}') from error
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second study out of a folder; a UserError where one is at work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f'another study is at work in {folder}') from error
+    else:
         yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -198,30 +214,3 @@ def terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def recipe(job: Job) -> str:
-    """Data and budget of a part in words."""
-    cfg = job.cfg
-    batch = cfg.train_dataloader.batch_size
-    if job.run.part == 'detection':
-        return f'{cfg.train_cfg.max_epochs} epochs of 1600 rendered images, batch {batch}'
-    kept = ', '.join(map(str, cfg.model.backbone.get('considered', cfg.considered)))
-    return (
-        f'{cfg.num_classes} classes of {cfg.image_size}×{cfg.image_size} pixels, '
-        f'{cfg.model.backbone.base_channels} base channels (ResNet50: 64), '
-        f'{cfg.train_cfg.max_iters} iterations of {batch} images; kept: {kept} unless stated'
-    )
-
-
-def write_results(kept: list[tuple[dict, Job]], out: Path) -> None:
-    """Write `table.md` and `curves.png`, and print the tables."""
-    texts = []
-    for key in PARTS:
-        own = [(record, job) for record, job in kept if job.run.part == key]
-        if own:
-            texts.append(part_report(key, [record for record, _ in own], recipe(own[0][1])))
-    text = '\n\n'.join(texts)
-    (out / 'table.md').write_text(f'{text}\n', encoding='utf-8')
-    draw_curves([record for record, _ in kept], out / 'curves.png', DRAWN)
-    print(text)

@@ -1,0 +1,87 @@
+"""How long the rows' networks take, one after the other, when nothing is trained beside them."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from mmctx.apis.benchmark.networks import Network, bend
+from mmctx.apis.benchmark.report import environment
+from mmctx.apis.runner import build_model
+from mmctx.apis.timing import Call, comparable_convolutions, pick_device, time_in_turn
+
+from .processes import Job
+
+FILE = 'times.json'
+KINDS = ('training', 'inference')
+SECONDS = {'classification': 3.0, 'detection': 6.0}
+
+
+def image_side(job: Job) -> int:
+    """Side of the images that a job trains on, in pixels."""
+    if 'image_size' in job.cfg:
+        return job.cfg.image_size
+    resize = next(step for step in job.cfg.train_pipeline if step['type'] == 'Resize')
+    return resize['scale'][0]
+
+
+def time_rows(jobs: list[Job]) -> dict:
+    """Time a training step and a forward pass of a part's rows in turn.
+
+    Args:
+        jobs (list[Job]): One for each row of a part.
+
+    Returns:
+        dict: Where and when, `batch` in images, and by row the recipe's fingerprint and the
+        durations of a step of training and of inference.
+    """
+    device = pick_device()
+    batch = jobs[0].cfg.train_dataloader.batch_size
+    steps = {(job.run.row.key, kind): _step(job, kind, device) for job in jobs for kind in KINDS}
+    with comparable_convolutions():
+        times = time_in_turn(steps, device, SECONDS[jobs[0].run.part])
+    rows = {
+        job.run.row.key: dict(
+            fingerprint=job.recipe,
+            **{kind: times[job.run.row.key, kind].in_seconds() for kind in KINDS},
+        )
+        for job in jobs
+    }
+    return dict(environment(device), batch=batch, rows=rows)
+
+
+def _step(job: Job, kind: str, device: torch.device) -> Call:
+    mixed = job.cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    shape = image_side(job), image_side(job)
+    network = Network(bend(build_model(job.cfg)), job.cfg, ('amp',) * mixed, shape, device)
+    batch = job.cfg.train_dataloader.batch_size
+    if kind == 'inference':
+        step = network.inference(batch)
+    else:
+        step, _ = network.training_step(batch)
+    return Call(lambda _: step())
+
+
+def load_times(out: Path, part: str, recipes: dict[str, str]) -> dict:
+    """What was measured of a part, if it covers today's rows.
+
+    Args:
+        out (Path): Folder of the results.
+        part (str): Key of the part.
+        recipes (dict[str, str]): Fingerprints by row.
+
+    Returns:
+        dict: As of `time_rows`, or empty.
+    """
+    file = out / FILE
+    found = json.loads(file.read_text()).get(part, {}) if file.is_file() else {}
+    of_rows = {row: entry['fingerprint'] for row, entry in found.get('rows', {}).items()}
+    return found if recipes.items() <= of_rows.items() else {}
+
+
+def save_times(out: Path, part: str, times: dict) -> None:
+    """Keep a part's times beside those of others."""
+    file = out / FILE
+    everything = json.loads(file.read_text()) if file.is_file() else {}
+    everything[part] = times
+    file.write_text(json.dumps(everything, indent=1) + '\n', encoding='utf-8')
