@@ -222,6 +222,14 @@ def test_caption_is_of_the_first_row(tmp_path):
     assert text in (tmp_path / 'table.md').read_text() and (tmp_path / 'curves.png').is_file()
 
 
+def test_a_recipe_has_folders_of_its_own(tmp_path):
+    runs = plan_runs(['classification'], ['a1'], 1)
+    folders = {
+        make_jobs(runs, changes, tmp_path)[0].folder for changes in ({}, {'train_cfg.max_iters': 7})
+    }
+    assert len(folders) == 2
+
+
 def test_a_folder_is_of_one_study_at_a_time(tmp_path):
     again = pytest.raises(UserError, match='another study is at work')
     with locked(tmp_path / 'out'), again, locked(tmp_path / 'out'):

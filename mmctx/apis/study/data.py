@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmctx.apis.errors import UserError
 from mmctx.apis.preflight import preflight
 
-from .processes import Job
+from .training import Job
 
 
 def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
@@ -35,9 +35,7 @@ def _decode(cfg: Config) -> tuple[int, int]:
     loaders = cfg.train_dataloader, cfg.val_dataloader
     settings = [{k: v for k, v in loader.dataset.items() if k != 'type'} for loader in loaders]
     try:
-        training, validation = (
-            len(pack_tiny_imagenet(**of_split).labels) for of_split in settings
-        )
+        training, validation = (len(pack_tiny_imagenet(**of_split).labels) for of_split in settings)
     except ValueError as error:
         raise UserError(error) from error
     return training, validation

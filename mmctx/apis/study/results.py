@@ -4,9 +4,9 @@ from pathlib import Path
 
 from .curves import draw_curves
 from .plan import PARTS
-from .processes import Job
 from .report import part_report
 from .speed import load_times
+from .training import Job
 
 DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up')
 

@@ -21,10 +21,11 @@ from mmctx.apis.runner import build_model
 
 from .data import prepare_data
 from .plan import PARTS, Run, run_of
-from .processes import Job, train_all
+from .processes import train_all
 from .records import fingerprint, identity, load_records, make_record, run_config, save_record
 from .results import rows_of, times_of, write_results
 from .speed import image_side, save_times, time_rows
+from .training import Job
 
 UNIT_MINUTES = {'cpu': 2.3, 'cpu_long': 9.2, 'gpu': 1.5}
 TIMING_MINUTES = 4

@@ -10,7 +10,7 @@ from mmctx.apis.benchmark.report import environment
 from mmctx.apis.runner import build_model
 from mmctx.apis.timing import Call, comparable_convolutions, pick_device, time_in_turn
 
-from .processes import Job
+from .training import Job
 
 FILE = 'times.json'
 KINDS = ('training', 'inference')
