@@ -151,9 +151,15 @@ def test_tiles_out_of_reach_are_passed_over():
 
 
 # Seen: at most 4e-7 of the norm in float32, 4e-4 in float16; in bfloat16, to which the interpreter
-# cuts off where a GPU rounds, 3.3e-3, and 8.9e-3 where matrices of it are multiplied.
+# cuts off where a GPU rounds, 3.3e-3, and 8.9e-3 where matrices of it are multiplied. A GPU makes
+# float32 products of three TF32 ones, which the interpreter does not.
 @pytest.mark.parametrize(
-    ('dtype', 'tolerance'), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 1.2e-2)]
+    ('dtype', 'tolerance'),
+    [
+        (torch.float32, 3e-6 if DEVICE == 'cuda' else 1e-6),
+        (torch.float16, 1e-3),
+        (torch.bfloat16, 1.2e-2),
+    ],
 )
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_low_precision(depthwise, dtype, tolerance):
