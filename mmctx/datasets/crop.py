@@ -22,13 +22,15 @@ class CropPreprocessor(ClsDataPreprocessor):
         self.padding = padding
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Augment and normalize a batch whose images are of one size, (B, 3, H, W)."""
+        """Augment and normalize a batch whose images are of one size, (B, 3, H, W).
+
+        On a GPU they become channels-last: its convolutions of half precision want them so.
+        """
         if training:
             images = random_crop(self.cast_data(data['inputs']), self.padding)
             data = dict(data, inputs=random_flip(images))
         data = super().forward(data, training)
         if data['inputs'].is_cuda:
-            # Convolutions of half precision would turn each of their inputs.
             data['inputs'] = data['inputs'].contiguous(memory_format=torch.channels_last)
         return data
 

@@ -169,9 +169,9 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
     def predict_grid(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Δp, (B, 2K, H_out, W_out) in pixels, and the mask's logits, (B, K, H_out, W_out).
 
-        None for what is not predicted. Under autocast too the last layer computes in the type of its
-        parameters, float32: from 4 pixels on bfloat16 would step by 0.03. (Where PyTorch lets a
-        GPU's convolutions use TF32, as it does by default, products are rounded to 11 bits.)
+        None for what is not predicted. Under autocast too the last layer computes in the type of
+        its parameters, float32: from 4 pixels on bfloat16 would step by 0.03. (Where PyTorch lets a
+        GPU's convolutions use TF32, as it does by default, factors are rounded to 11 bits.)
         """
         if self.offset_predictor is None:
             return None, None

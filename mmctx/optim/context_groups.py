@@ -33,6 +33,9 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         Parameters of equal options make one group, where mmengine's constructor makes one of each
         parameter: on a GPU an optimizer takes some launches for each group.
+
+        Raises:
+            ValueError: A parameter is in two modules, and duplicates are not bypassed.
         """
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
@@ -56,6 +59,10 @@ def _merged(groups: list[dict], given: dict) -> list[dict]:
     merged: dict[tuple, dict] = {}
     for group in groups:
         options = {**given, **{key: value for key, value in group.items() if key != 'params'}}
-        first = merged.setdefault(tuple(sorted(options.items())), dict(options, params=[]))
+        first = merged.setdefault(repr(sorted(options.items())), dict(options, params=[]))
         first['params'] += group['params']
+    parameters = [id(p) for group in groups for p in group['params']]
+    if len(set(parameters)) < len(parameters):
+        # Of one group PyTorch would only warn, and take each step twice.
+        raise ValueError('a parameter is in two modules: set paramwise_cfg.bypass_duplicate=True')
     return list(merged.values())

@@ -33,7 +33,7 @@ class TSMOptimWrapperConstructor(ContextualOptimWrapperConstructor):
         self.own_keys = self.paramwise_cfg.get('custom_keys', {})
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Add a group for every trainable parameter of `module` to `params`, in place."""
+        """Add the trainable parameters of `module` to `params`, in place."""
         if not prefix:
             keys = {**WITHOUT_DECAY, **self._last_layer(module), **self.own_keys}
             self.paramwise_cfg['custom_keys'] = keys

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmctx.apis.errors import UserError
 from mmctx.apis.runner import build_model
+from mmctx.apis.study import session
 from mmctx.apis.study.curves import draw_curves
 from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
 from mmctx.apis.study.records import (
@@ -21,8 +22,8 @@ from mmctx.apis.study.records import (
     save_record,
 )
 from mmctx.apis.study.report import differences, part_cells, part_report, spread
-from mmctx.apis.study.results import recipe, rows_of, write_results
-from mmctx.apis.study.session import Finisher, locked, make_jobs
+from mmctx.apis.study.results import describe_recipe, rows_of, write_results
+from mmctx.apis.study.session import Finisher, Study, locked, make_jobs, run_study
 from mmctx.apis.study.speed import load_times, save_times
 
 ROWS = PARTS['classification'].rows
@@ -168,6 +169,7 @@ def test_records_replace_those_of_the_same_run(tmp_path):
 
 def test_table_compares_seed_by_seed():
     part = PARTS['classification']
+    assert [part.base_of(row).key for row in part.rows[:3]] == ['a1', 'a1', 'a1']
     tops = {'a1': (20.0, 22.0, 24.0), 'a5': (21.0, 24.0)}
     records = [
         record(row, seed, top1, recall=None if row == 'a1' else 90.0)
@@ -175,17 +177,19 @@ def test_table_compares_seed_by_seed():
         for seed, top1 in enumerate(values)
     ] + [record('b2', 0, 19.0, recall=90.0)]
     a5 = next(row for row in ROWS if row.key == 'a5')
-    assert differences(part, records, a5) == [1.0, 2.0]
+    assert differences(part, records, a5, ROWS[0]) == [1.0, 2.0]
     times = times_of_rows(a1=100.0, a5=150.0, b2=140.0)
     headings, *lines = part_cells(part, records, times)
     table = {line[0]: dict(zip(headings, line)) for line in lines}
     assert list(table) == ['a1', 'a5', 'b2']
     assert table['a1']['top-1'] == '22.0 ± 2.0' and table['a1']['seeds'] == '3'
-    assert table['a5']['top-1 compared'] == f'+1.5 ± {stdev([1.0, 2.0]):.1f} (a1)'
-    assert table['b2']['top-1'] == '19.0' and table['b2']['top-1 compared'] == '-2.0 (a5)'
+    assert table['a5']['less a1'] == f'+1.5 ± {stdev([1.0, 2.0]):.1f}'
+    assert table['b2']['top-1'] == '19.0' and table['b2']['less a1'] == '-1.0'
+    assert table['b2']['less the row it varies'] == 'a5: -2.0'
+    assert table['a5']['less the row it varies'] == '–'
     assert table['a5']['recall after stages 1 / 2 / 3'] == '90 / 80 / 70'
     assert table['b2']['top-1 of stages 1 / 2 / 3 / 4'] == '16 / 17 / 18 / 19'
-    assert table['a1']['recall after stages 1 / 2 / 3'] == table['a1']['top-1 compared'] == '–'
+    assert table['a1']['recall after stages 1 / 2 / 3'] == table['a1']['less a1'] == '–'
     assert table['a1']['#param.'] == '1.50M' and table['a1']['FLOPs'] == '20.0M'
     assert table['a1']['training step'] == '1.00×' and table['a5']['inference'] == '1.50×'
     text = part_report('classification', records, times, 'so many images.')
@@ -210,16 +214,42 @@ def test_times_are_of_todays_rows(tmp_path):
 def test_caption_is_of_the_first_row(tmp_path):
     runs = plan_runs(['classification'], ['a1', 'a5', 'kept-more'], 2)
     jobs = make_jobs(runs[::-1], {}, tmp_path)
-    kept = [(record(j.run.row.key, j.run.seed, 20.0, fingerprint=j.recipe), j) for j in jobs]
+    kept = [(record(j.run.row.key, j.run.seed, 20.0, fingerprint=j.fingerprint), j) for j in jobs]
     rows = rows_of(kept)['classification']
     assert [(key, job.run.seed) for key, job in rows.items()] == [
         ('a1', 0), ('a5', 0), ('kept-more', 0),
     ]  # fmt: skip
-    text = recipe([r for r, _ in kept], rows['a1'])
+    text = describe_recipe([r for r, _ in kept], rows['a1'])
     assert '50 classes of 32×32 pixels, 12,000 training and 2,500 validation images' in text
-    assert '(2.7 passes)' in text and '25, 10, 5 classes, recalled by chance: 50 / 20 / 10.' in text
+    assert (
+        '(2.7 passes)' in text
+        and '25, 10, 5 classes, which chance recalls in 50 / 20 / 10 %.' in text
+    )
     write_results(kept, tmp_path)
     assert text in (tmp_path / 'table.md').read_text() and (tmp_path / 'curves.png').is_file()
+
+
+def test_failed_run_leaves_a_table_of_the_others(tmp_path, monkeypatch, capsys):
+    runs = plan_runs(['classification'], ['a1', 'a5'], 1)
+    jobs = make_jobs(runs, {}, tmp_path)
+    save_record(tmp_path / 'out', record('a1', 0, 20.0, fingerprint=jobs[0].fingerprint))
+    timed = []
+
+    def fail(study, left, total, images):
+        assert [job.run.row.key for job in left] == ['a5'] and images == {'classification': (1, 2)}
+        raise UserError('1 of 2 runs failed')
+
+    def measure(jobs):
+        timed.extend(job.run.row.key for job in jobs)
+        return times_of_rows(a1=100.0)
+
+    monkeypatch.setattr(session, 'prepare_data', lambda jobs: {'classification': (1, 2)})
+    monkeypatch.setattr(session, 'train', fail)
+    monkeypatch.setattr(session, 'time_rows', measure)
+    study = Study(runs, 'cpu', tmp_path / 'work', tmp_path / 'out', [], 2, float('inf'))
+    with pytest.raises(UserError, match='1 of 2 runs failed'):
+        run_study(study)
+    assert timed == ['a1'] and '| a1 |' in capsys.readouterr().out
 
 
 def test_a_recipe_has_folders_of_its_own(tmp_path):

@@ -253,8 +253,8 @@ def test_interrupted_training_goes_on(study, capsys):
 def test_training_interrupted_twice_without_progress_has_failed(study):
     first = Attempt(75, steps=(1,), checkpoint='interrupted.pth')
     with pytest.raises(UserError, match='1 of 2 runs failed: a1-seed0: interrupted twice without'):
-        study({'a1': [first, Attempt(75)], 'a2': [Attempt()]})
-    assert study.trainings.started == ['a1', 'a1', 'a2']
+        study({'a1': [first, Attempt(75), Attempt(75)], 'a2': [Attempt()]})
+    assert study.trainings.started == ['a1', 'a1', 'a1', 'a2']
 
 
 def test_what_all_will_meet_is_raised_at_once(study):

@@ -50,6 +50,20 @@ def test_two_processes_read_what_one_reads_with_twice_the_batch(toy_runner, monk
     assert torch.equal(together, one)
 
 
+def test_accelerators_are_seeded_once_a_batch(toy_runner, monkeypatch):
+    """Seeding them takes longer than reading a small image."""
+    seeds, manual_seed = [], torch.manual_seed
+    for rank in (0, 1):
+        monkeypatch.setattr('mmctx.engine.data.get_dist_info', lambda rank=rank: (rank, 2))
+        loader = toy_runner().train_dataloader
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, 'manual_seed', lambda s: (seeds.append(s), manual_seed(s))[1])
+            assert len(seeds) == rank * len(loader)
+            for _ in loader:
+                pass
+    assert len(set(seeds)) == len(seeds) == 2 * len(loader)
+
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_sample_that_cannot_be_read_is_named(workers, toy_runner):
     def fail():

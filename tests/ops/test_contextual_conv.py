@@ -173,9 +173,12 @@ def test_reference_refuses_no_derivative_and_others_refuse_aloud():
             if backend == 'reference':
                 tangent = forward_ad.unpack_dual(contextual_conv2d(**arguments)).tangent
                 assert tangent.abs().sum() > 0
-            else:
+                continue
+            logits = forward_ad.make_dual(tensors['mask'], torch.ones_like(tensors['mask']))
+            of_logits = {**arguments, 'x': tensors['x'], 'mask': None, 'mask_logits': logits}
+            for some in (arguments, of_logits):
                 with pytest.raises(NotImplementedError, match='forward-mode'):
-                    contextual_conv2d(**arguments)
+                    contextual_conv2d(**some)
 
 
 def test_operator_is_registered_soundly():

@@ -5,7 +5,6 @@ from itertools import product
 import pytest
 import torch
 from contextual_cases import make_case
-from torch.autograd import forward_ad
 
 from mmctx.ops import contextual_conv2d
 from mmctx.ops import tapwise as operators
@@ -161,9 +160,6 @@ def test_derivatives_it_lacks_are_refused(depthwise):
     by_x = torch.autograd.grad(out.square().sum(), x, create_graph=True)[0]
     with pytest.raises(NotImplementedError, match='second derivatives'):
         by_x.sum().backward()
-    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match='forward-mode'):
-        tensors['offset'] = forward_ad.make_dual(tensors['offset'], tensors['offset'])
-        contextual_conv2d(**tensors, **options, backend='tapwise')
 
 
 @pytest.mark.parametrize(

@@ -59,3 +59,19 @@ def test_contextual_parameters_can_have_rates_of_their_own(name, repo):
         new = any(part in parameter for part in CONTEXTUAL)
         expected = (lr * 0.5, decay * 3) if new else (lr, decay)
         assert after[parameter] == pytest.approx(expected), parameter
+
+
+def test_a_parameter_of_two_modules_is_refused():
+    """In one group PyTorch would only warn, and step twice."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    cfg = dict(
+        optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.1),
+        constructor='mmctx.ContextualOptimWrapperConstructor',
+        paramwise_cfg=dict(bias_decay_mult=0.0),
+    )
+    with pytest.raises(ValueError, match='bypass_duplicate'):
+        build_optim_wrapper(model, cfg)
+    cfg['paramwise_cfg'].update(bypass_duplicate=True)
+    groups = build_optim_wrapper(model, cfg).optimizer.param_groups
+    assert sum(len(group['params']) for group in groups) == 3

@@ -1,4 +1,4 @@
-"""The study's recipe on Tiny-ImageNet, the same for all rows; MMCTX_STUDY_SIZE is cpu or gpu.
+"""The study's recipe on Tiny-ImageNet, the same for all rows; MMCTX_STUDY_SIZE is cpu, cpu_long or gpu.
 
 The set is beneath TINY_IMAGENET_ROOT, else data/tiny_imagenet/; decoded, it goes to data/packed/.
 """

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +19,7 @@ PACKAGES = ('torch', 'torchvision', 'triton', 'mmengine', 'mmpretrain', 'mmdet')
 
 def environment(device: torch.device) -> dict:
     """Device, versions and date of a measurement."""
-    found = dict(mmctx=mmctx.__version__, python=platform.python_version())
+    found = dict(mmctx=mmctx.__version__, commit=commit(), python=platform.python_version())
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -31,6 +32,19 @@ def environment(device: torch.device) -> dict:
         versions=found,
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
     )
+
+
+def commit() -> str | None:
+    """Commit of the checkout that mmctx is in, `-dirty` if changed since; None outside of one."""
+    # A package that is installed may lie in a checkout of something else.
+    is_own = ['git', 'ls-files', '--error-unmatch', 'version.py']
+    describe = ['git', 'describe', '--always', '--dirty', '--exclude=*']
+    options = dict(cwd=Path(mmctx.__file__).parent, capture_output=True, text=True, check=True)
+    try:
+        _, found = (subprocess.run(command, **options) for command in (is_own, describe))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
 
 
 def describe(where: dict) -> str:

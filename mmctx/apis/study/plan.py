@@ -46,8 +46,9 @@ class Part(NamedTuple):
     note: str = ''
 
     def base_of(self, row: Row) -> Row:
-        """The row that a row is compared with."""
-        return next((other for other in self.rows if other.key == row.against), self.rows[0])
+        """The row that a row is a variant of."""
+        against = row.against or self.rows[0].key
+        return next(other for other in self.rows if other.key == against)
 
 
 class Run(NamedTuple):
@@ -76,10 +77,10 @@ PARTS = {
             Row('a2', '+Ctx', 'a2_prior_as_input', 3, 1.1),
             Row('a3', '+CtxConv', 'a3_no_prior', 3, 1.3),
             Row('a4', '+Deform (DCNv2)', 'a4_deform', 3, 1.3),
-            Row('a5', '+Ctx +CtxConv', 'a5_contextual', 3, 1.4),
+            Row('a5', '+Ctx +CtxConv', 'a5_contextual', 3, 1.4, 'a2'),
             Row('b2', 'a5, weight offset only', 'b2_weight_offset', 1, 1.2, 'a5'),
             Row('b3', 'a5, sampling offset only', 'b3_sampling_offset', 1, 1.2, 'a5'),
-            Row('rerank', 'a5, every stage scores all classes', 'rerank', 3, 1.4, 'a5'),
+            Row('rerank', 'a5, every stage scores all classes', 'rerank', 3, 1.4, 'a2-rerank'),
             Row('a2-rerank', 'a2, every stage scores all classes', 'a2_rerank', 3, 1.1, 'a2'),
             Row('warm-up', 'a5, `rerank` in the first half', 'warm_up', 3, 1.4, 'a5'),
             Row('kept-more', 'a5, 1.5 times as many classes kept', 'kept_more', 1, 1.4, 'a5'),
@@ -102,7 +103,9 @@ PARTS = {
         ),
         {'top-1': 'accuracy/top1', 'top-5': 'accuracy/top5'},
         note='a1–a5, b2, b3: rows of Tables 4 and 5; the rows below vary them. a4 has the offsets '
-        'and masks of DCNv2, made by the predictor of a3.',
+        'and masks of DCNv2, made by the predictor of a3. +Ctx is not the prior alone: class '
+        'embeddings take the place of the linear classifier, and every stage has a loss. Where the '
+        'stages drop classes, top-5 cannot exceed the last recall.',
     ),
     'detection': Part(
         'Rendered shapes, Mask R-CNN',

@@ -23,7 +23,7 @@ class Queue:
         self.size, self.options, self.finish = size, options, finish
         self.total, self.done = len(jobs), 0
         self.waiting, self.active, self.failed = list(jobs), [], []
-        self.interrupted, self.unvalidated = set(), set()
+        self.stuck, self.unvalidated = set(), set()
         self.anything_trained = False
         self.ended_cost = self.ended_minutes = 0.0
 
@@ -50,8 +50,8 @@ class Queue:
             trained = self.anything_trained or any(t.has_advanced() for t in self.active)
             if status == EXIT_STATUS and not trained:
                 raise UserError(self.failed[-1])
-        elif advanced or job.run not in self.interrupted:
-            self.interrupted.add(job.run)
+        elif advanced or job.run not in self.stuck:
+            (self.stuck.discard if advanced else self.stuck.add)(job.run)
             self._put_back(job, 'interrupted; it goes on from its checkpoint')
         else:
             self._fail(job, 'interrupted twice without progress; run again to go on')
@@ -128,7 +128,7 @@ def train_all(
 
     Args:
         jobs (list[Job]): What to train, in this order.
-        size (str): `cpu` or `gpu`.
+        size (str): One of `plan.SIZES`.
         options (list[str]): `--cfg-options` of all trainings.
         processes (int): How many at a time.
         minutes (float): When to stop the trainings, which can be resumed; `inf` for never.

@@ -74,14 +74,14 @@ def last_step(cfg: Config) -> int:
 
 
 def make_record(
-    run: Run, cfg: Config, recipe: str, folder: Path, images: tuple[int, int], cost: dict
+    run: Run, cfg: Config, digest: str, folder: Path, images: tuple[int, int], cost: dict
 ) -> dict | None:
     """The record of a run, or None where it is not complete.
 
     Args:
         run (Run): The run.
         cfg (Config): Its config.
-        recipe (str): The config's fingerprint.
+        digest (str): The config's fingerprint.
         folder (Path): Its work dir.
         images (tuple[int, int]): How many images it trains on and is validated on.
         cost (dict): `params` and `flops` of the network.
@@ -100,7 +100,7 @@ def make_record(
         part=run.part,
         row=run.row.key,
         seed=run.seed,
-        fingerprint=recipe,
+        fingerprint=digest,
         metrics=figures[-1],
         validations=figures,
         losses=[[entry['step'], round(entry['loss'], 4)] for entry in training],
@@ -125,6 +125,11 @@ def save_record(out: Path, record: dict) -> None:
     """Add a record; one of the same run is replaced."""
     others = [r for r in load_records(out) if identity(r) != identity(record)]
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f'{FILE}.partial'
-    partial.write_text(''.join(json.dumps(r) + '\n' for r in [*others, record]))
-    partial.replace(out / FILE)
+    write_atomically(out / FILE, ''.join(json.dumps(r) + '\n' for r in [*others, record]))
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file that is there as a whole or as it was."""
+    partial = file.with_name(f'{file.name}.partial')
+    partial.write_text(text, encoding='utf-8')
+    partial.replace(file)

@@ -29,17 +29,26 @@ def by_stage(metrics: dict, kind: str) -> list[str]:
     return sorted((name for name in metrics if kind in name), key=lambda name: name[-1])
 
 
-def differences(part: Part, records: list[dict], row: Row) -> list[float]:
-    """First metric of a row less that of the row it varies, for each seed that both have, percent.
-
-    Nothing for the part's first row.
-    """
+def differences(part: Part, records: list[dict], row: Row, base: Row) -> list[float]:
+    """First metric of a row less that of another, for each seed that both have, in percent."""
     name = next(iter(part.metrics.values()))
-    first, other = of_row(records, part.base_of(row)), of_row(records, row)
+    first, other = of_row(records, base), of_row(records, row)
     return [
         part.percent * (other[seed]['metrics'][name] - first[seed]['metrics'][name])
         for seed in sorted(first.keys() & other.keys())
-        if row != part.rows[0]
+    ]
+
+
+def sampling_error(part: Part, records: list[dict]) -> list[str]:
+    """What the number of validation images lets one see in a single accuracy; none of an AP."""
+    if 'top-1' not in part.metrics:
+        return []
+    images = min(r['images'][1] for r in records)
+    share = mean(r['metrics'][part.metrics['top-1']] for r in records) / 100
+    error = 100 * (share * (1 - share) / images) ** 0.5
+    return [
+        f'The {images:,} validation images alone give a single top-1 a standard error of '
+        f'{error:.1f}, so a difference of one seed shows nothing below {2 * 2**0.5 * error:.0f}.'
     ]
 
 
@@ -63,7 +72,8 @@ def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
     stages = any(by_stage(r['metrics'], RECALL) for r in records)
     headings = ['row', 'model', '#param.', 'FLOPs']
     headings += ['training step', 'inference'] if times else []
-    headings += ['seeds', *part.metrics, f'{next(iter(part.metrics))} compared']
+    headings += ['seeds', *part.metrics, f'less {part.rows[0].key}']
+    headings += ['less the row it varies'] * varied(part)
     headings += ['top-1 of stages 1 / 2 / 3 / 4', 'recall after stages 1 / 2 / 3'] * stages
     return [headings, *(_line(part, records, times, row, stages) for row in rows)]
 
@@ -81,9 +91,11 @@ def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) 
     line.append(str(len(runs)))
     for name in part.metrics.values():
         line.append(spread([part.percent * r['metrics'][name] for r in runs.values()]))
-    gains = differences(part, records, row)
-    base = f' ({part.base_of(row).key})' if gains else ''
-    line.append(spread(gains, signed=True) + base)
+    line.append(_compared(part, records, row, part.rows[0]))
+    if varied(part):
+        base = part.base_of(row)
+        compared = _compared(part, records, row, base) if row.against else NOTHING
+        line.append(compared if compared == NOTHING else f'{base.key}: {compared}')
     for kind in (ACCURACY, RECALL) if stages else ():
         means = (
             mean(r['metrics'][name] for r in runs.values())
@@ -91,6 +103,18 @@ def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) 
         )
         line.append(' / '.join(f'{value:.0f}' for value in means) or NOTHING)
     return line
+
+
+def _compared(part: Part, records: list[dict], row: Row, base: Row) -> str:
+    gains = differences(part, records, row, base) if row != base else []
+    # Of fewer pairs than the column of seeds says.
+    missing = f' ({len(gains)} seeds)' if 0 < len(gains) < len(of_row(records, row)) else ''
+    return spread(gains, signed=True) + missing
+
+
+def varied(part: Part) -> bool:
+    """Whether some rows vary others than the first."""
+    return any(row.against for row in part.rows)
 
 
 def part_report(key: str, records: list[dict], times: dict, recipe: str) -> str:
@@ -109,17 +133,19 @@ def part_report(key: str, records: list[dict], times: dict, recipe: str) -> str:
     where = sorted({describe(dict(r, date=r['date'][:10])) for r in records})
     lines = [
         f'{recipe} {part.note}'.strip(),
-        '±: standard deviation over seeds. Compared: with the row in brackets, seed by seed; rows '
-        'of a seed share the order and the augmentation of the data, not their initial weights. '
-        'FLOPs are multiply-adds of one image.',
+        'Figures are of the last validation, in percent; ±: standard deviation over seeds. '
+        'Differences are of the first metric, seed by seed; rows of a seed share the order and the '
+        'augmentation of the data, not their initial weights. FLOPs: multiply-adds of one image.',
+        *sampling_error(part, records),
         f'Trained on: {"; ".join(where)}.',
     ]
     if times:
         first = first_times(part, records, times)
         step, forward = (milliseconds(first[k]['median_s']) for k in ('training', 'inference'))
         lines.append(
-            f'Times of {times["batch"]} images, all rows in turn with nothing beside them, in '
-            f'terms of the first row, which takes {step} ms a training step and {forward} ms a '
-            f'forward pass, on {times["device"]}, {times["date"][:10]}.'
+            f'Times: medians over steps of {times["batch"]} random images without loading of data, '
+            'all rows in turn, offsets drawn at random, beside those of the first row, which takes '
+            f'{step} ms a training step and {forward} ms a forward pass ({times["device"]}, '
+            f'{times["date"][:10]}).'
         )
     return '\n\n'.join([f'**{part.title}**', as_markdown(part_cells(part, records, times)), *lines])

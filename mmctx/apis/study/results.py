@@ -24,16 +24,20 @@ def rows_of(kept: list[tuple[dict, Job]]) -> dict[str, dict[str, Job]]:
 
 def times_of(out: Path, part: str, rows: dict[str, Job]) -> dict:
     """Times that cover the rows, if there are."""
-    return load_times(out, part, {key: job.recipe for key, job in rows.items()})
+    return load_times(out, part, {key: job.fingerprint for key, job in rows.items()})
 
 
-def recipe(records: list[dict], job: Job) -> str:
+def describe_recipe(records: list[dict], job: Job) -> str:
     """Data and budget of a part in words, from its records and the job of its first row."""
     cfg = job.cfg
     training, validation = (sorted({r['images'][i] for r in records}) for i in (0, 1))
     images = f'{_or(training)} training and {_or(validation)} validation images'
-    batch, rate = cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr
-    optimizer = f'{cfg.optim_wrapper.optimizer.type}, learning rate {rate}'
+    batch, wrapper = cfg.train_dataloader.batch_size, cfg.optim_wrapper
+    optimizer = (
+        f'{wrapper.optimizer.type}, learning rate {wrapper.optimizer.lr}, warm-up, cosine decay, '
+        f'weight decay {wrapper.optimizer.weight_decay}'
+    )
+    optimizer += ', mixed precision' if wrapper.get('type') == 'AmpOptimWrapper' else ''
     if job.run.part == 'detection':
         return f'{images}; {cfg.train_cfg.max_epochs} epochs, batch {batch}; {optimizer}.'
     passes = cfg.train_cfg.max_iters * batch / training[-1]
@@ -43,7 +47,7 @@ def recipe(records: list[dict], job: Job) -> str:
         f'{cfg.model.backbone.base_channels} base channels (ResNet50: 64); '
         f'{cfg.train_cfg.max_iters} iterations of {batch} images ({passes:.1f} passes), crops and '
         f'mirroring; {optimizer}. Kept after the stages, unless stated: '
-        f'{", ".join(map(str, cfg.considered))} classes, recalled by chance: {chance}.'
+        f'{", ".join(map(str, cfg.considered))} classes, which chance recalls in {chance} %.'
     )
 
 
@@ -58,7 +62,7 @@ def write_results(kept: list[tuple[dict, Job]], out: Path) -> None:
     texts = []
     for part, rows in rows_of(kept).items():
         own = [record for record, job in kept if job.run.part == part]
-        of_part = recipe(own, next(iter(rows.values())))
+        of_part = describe_recipe(own, next(iter(rows.values())))
         texts.append(part_report(part, own, times_of(out, part, rows), of_part))
     text = '\n\n'.join(texts)
     (out / 'table.md').write_text(f'{text}\n', encoding='utf-8')

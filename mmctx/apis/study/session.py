@@ -72,10 +72,16 @@ def run_study(study: Study) -> bool:
     torch.set_num_threads(1)
     changes = parse_options(study.options)
     jobs = make_jobs(study.runs, changes, study.work_dir)
-    with locked(study.work_dir), locked(study.out):
+    with locked(*{study.work_dir.resolve(), study.out.resolve()}):
         done = {identity(record) for record in load_records(study.out)}
-        left = [job for job in jobs if (*job.run.identity, job.recipe) not in done]
-        complete = not left or train(study, left, len(jobs))
+        left = [job for job in jobs if (*job.run.identity, job.fingerprint) not in done]
+        images = prepare_data(left)
+        complete, failure = True, None
+        try:
+            complete = not left or train(study, left, len(jobs), images)
+        except UserError as error:
+            # What is done is worth a table.
+            failure = error
         kept = current_records(study, changes)
         for part, rows in rows_of(kept).items():
             if complete and not times_of(study.out, part, rows):
@@ -86,6 +92,8 @@ def run_study(study: Study) -> bool:
                     print(f'timing {len(rows)} networks in turn', flush=True)
                     save_times(study.out, part, time_rows(list(rows.values())))
         write_results(kept, study.out)
+    if failure:
+        raise failure
     return complete
 
 
@@ -131,7 +139,7 @@ def current_records(study: Study, changes: dict) -> list[tuple[dict, Job]]:
     runs = [run_of(record) for record in records]
     jobs = iter(make_jobs([run for run in runs if run], changes, study.work_dir))
     pairs = [(record, next(jobs)) for record, run in zip(records, runs) if run]
-    kept = [(record, job) for record, job in pairs if record['fingerprint'] == job.recipe]
+    kept = [(record, job) for record, job in pairs if record['fingerprint'] == job.fingerprint]
     if len(kept) < len(records):
         print(
             f'{len(records) - len(kept)} runs of another recipe in {study.out} are left out',
@@ -140,9 +148,8 @@ def current_records(study: Study, changes: dict) -> list[tuple[dict, Job]]:
     return kept
 
 
-def train(study: Study, left: list[Job], total: int) -> bool:
+def train(study: Study, left: list[Job], total: int, images: dict[str, tuple[int, int]]) -> bool:
     """Train the jobs that are left; whether all were."""
-    images = prepare_data(left)
     print(f'{len(left)} of {total} runs to do, {study.processes} at a time', flush=True)
     finish = Finisher(study.out, images)
     unit = UNIT_MINUTES[study.size]
@@ -170,7 +177,7 @@ class Finisher:
         images = self.images[job.run.part]
         if row not in self.costs:
             self.costs[row] = complexity(job)
-        record = make_record(job.run, job.cfg, job.recipe, job.folder, images, self.costs[row])
+        record = make_record(job.run, job.cfg, job.fingerprint, job.folder, images, self.costs[row])
         if record is None:
             return None
         save_record(self.out, record)
@@ -189,18 +196,21 @@ def complexity(job: Job) -> dict:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second study out of a folder; a UserError where one is at work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+def locked(*folders: Path) -> Iterator[None]:
+    """Keep a second study out of folders; a UserError where one is at work."""
+    descriptors = []
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f'another study is at work in {folder}') from error
-    else:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptors.append(os.open(folder, os.O_RDONLY))
+            try:
+                fcntl.flock(descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f'another study is at work in {folder}') from error
         yield
     finally:
-        os.close(descriptor)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

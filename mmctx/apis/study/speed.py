@@ -8,8 +8,9 @@ import torch
 from mmctx.apis.benchmark.networks import Network, bend
 from mmctx.apis.benchmark.report import environment
 from mmctx.apis.runner import build_model
-from mmctx.apis.timing import Call, comparable_convolutions, pick_device, time_in_turn
+from mmctx.apis.timing import Call, pick_device, time_in_turn
 
+from .records import write_atomically
 from .training import Job
 
 FILE = 'times.json'
@@ -38,11 +39,11 @@ def time_rows(jobs: list[Job]) -> dict:
     device = pick_device()
     batch = jobs[0].cfg.train_dataloader.batch_size
     steps = {(job.run.row.key, kind): _step(job, kind, device) for job in jobs for kind in KINDS}
-    with comparable_convolutions():
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         times = time_in_turn(steps, device, SECONDS[jobs[0].run.part])
     rows = {
         job.run.row.key: dict(
-            fingerprint=job.recipe,
+            fingerprint=job.fingerprint,
             **{kind: times[job.run.row.key, kind].in_seconds() for kind in KINDS},
         )
         for job in jobs
@@ -51,9 +52,12 @@ def time_rows(jobs: list[Job]) -> dict:
 
 
 def _step(job: Job, kind: str, device: torch.device) -> Call:
+    # As it is trained; CropPreprocessor turns images of a GPU.
     mixed = job.cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    turned = device.type == 'cuda' and job.run.part == 'classification'
+    mode = ('amp',) * mixed + ('channels-last',) * turned
     shape = image_side(job), image_side(job)
-    network = Network(bend(build_model(job.cfg)), job.cfg, ('amp',) * mixed, shape, device)
+    network = Network(bend(build_model(job.cfg)), job.cfg, mode, shape, device)
     batch = job.cfg.train_dataloader.batch_size
     if kind == 'inference':
         step = network.inference(batch)
@@ -62,13 +66,13 @@ def _step(job: Job, kind: str, device: torch.device) -> Call:
     return Call(lambda _: step())
 
 
-def load_times(out: Path, part: str, recipes: dict[str, str]) -> dict:
+def load_times(out: Path, part: str, fingerprints: dict[str, str]) -> dict:
     """What was measured of a part, if it covers today's rows.
 
     Args:
         out (Path): Folder of the results.
         part (str): Key of the part.
-        recipes (dict[str, str]): Fingerprints by row.
+        fingerprints (dict[str, str]): Of the recipes, by row.
 
     Returns:
         dict: As of `time_rows`, or empty.
@@ -76,7 +80,7 @@ def load_times(out: Path, part: str, recipes: dict[str, str]) -> dict:
     file = out / FILE
     found = json.loads(file.read_text()).get(part, {}) if file.is_file() else {}
     of_rows = {row: entry['fingerprint'] for row, entry in found.get('rows', {}).items()}
-    return found if recipes.items() <= of_rows.items() else {}
+    return found if fingerprints.items() <= of_rows.items() else {}
 
 
 def save_times(out: Path, part: str, times: dict) -> None:
@@ -84,4 +88,4 @@ def save_times(out: Path, part: str, times: dict) -> None:
     file = out / FILE
     everything = json.loads(file.read_text()) if file.is_file() else {}
     everything[part] = times
-    file.write_text(json.dumps(everything, indent=1) + '\n', encoding='utf-8')
+    write_atomically(file, json.dumps(everything, indent=1) + '\n')

@@ -22,11 +22,11 @@ LOG = 'log.txt'
 
 
 class Job(NamedTuple):
-    """A run that is to be trained, with its config, that config's fingerprint, and work dir."""
+    """A run that is to be trained, with its config, the fingerprint of that, and its work dir."""
 
     run: Run
     cfg: Config
-    recipe: str
+    fingerprint: str
     folder: Path
 
 
