@@ -15,7 +15,7 @@ from .training import Job
 
 FILE = 'times.json'
 KINDS = ('training', 'inference')
-SECONDS = {'classification': 3.0, 'detection': 6.0}
+SECONDS = {'classification': 6.0, 'detection': 12.0}
 
 
 def image_side(job: Job) -> int:
