@@ -30,3 +30,11 @@ def test_files_that_the_readme_names_exist(repo):
     text = (repo / 'README.md').read_text()
     for name in set(re.findall(r'\b(?:configs|tools|tests)/[\w./]+\.(?:py|sh)\b', text)):
         assert (repo / name).is_file(), name
+
+
+def test_tables_of_the_study_are_those_of_its_results(repo):
+    text = (repo / 'README.md').read_text()
+    tables = sorted(repo.glob('benchmarks/study_*/table.md'))
+    assert tables
+    for table in tables:
+        assert table.read_text().strip() in text, table

@@ -6,7 +6,10 @@ from statistics import mean
 from .plan import PARTS
 from .report import RECALL, by_stage, of_row
 
-COLOURS = ('#3b3b3b', '#0072b2', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#e69f00', '#8c6d31')
+COLOURS = (
+    '#3b3b3b', '#0072b2', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#e69f00', '#8c6d31',
+    '#6a3d9a',
+)  # fmt: skip
 BAND = 0.18
 
 
@@ -35,19 +38,19 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
         part = PARTS[key]
         own = [r for r in records if r['part'] == key]
         shown = [row for row in part.rows if of_row(own, row)]
-        if key == 'classification':
-            shown = [row for row in shown if row.key in rows]
+        keys = rows if key == 'classification' else [row.key for row in part.rows]
         heading, name = next(iter(part.metrics.items()))
-        for number, row in enumerate(shown):
+        for row in (row for row in shown if row.key in keys):
             runs = list(of_row(own, row).values())
-            colour = COLOURS[number % len(COLOURS)]
+            # The same in every picture.
+            colour = COLOURS[keys.index(row.key) % len(COLOURS)]
             if not recalls:
                 _line(
                     axis,
                     runs,
                     name,
                     part.percent,
-                    f'{row.key}: {row.model}'.replace('`', ''),
+                    row.key if key == 'classification' else f'{row.key}: {row.model}',
                     colour,
                     '-',
                 )

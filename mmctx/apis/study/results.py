@@ -8,7 +8,7 @@ from .report import part_report
 from .speed import load_times
 from .training import Job
 
-DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up')
+DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up', 'a2-rerank', 'context-lr')
 
 
 def rows_of(kept: list[tuple[dict, Job]]) -> dict[str, dict[str, Job]]:
