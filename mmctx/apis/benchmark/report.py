@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def environment(device: torch.device) -> dict:
     )
 
 
+@cache
 def commit() -> str | None:
     """Commit of the checkout that mmctx is in, `-dirty` if changed since; None outside of one."""
     # A package that is installed may lie in a checkout of something else.

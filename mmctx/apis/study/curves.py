@@ -37,10 +37,9 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
     for axis, (key, recalls) in zip(axes[0], panels):
         part = PARTS[key]
         own = [r for r in records if r['part'] == key]
-        shown = [row for row in part.rows if of_row(own, row)]
         keys = rows if key == 'classification' else [row.key for row in part.rows]
         heading, name = next(iter(part.metrics.items()))
-        for row in (row for row in shown if row.key in keys):
+        for row in (row for row in part.rows if row.key in keys and of_row(own, row)):
             runs = list(of_row(own, row).values())
             # The same in every picture.
             colour = COLOURS[keys.index(row.key) % len(COLOURS)]

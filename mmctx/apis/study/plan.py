@@ -63,11 +63,6 @@ class Run(NamedTuple):
         """Name of the run, unique in its part."""
         return f'{self.row.key}-seed{self.seed}'
 
-    @property
-    def identity(self) -> tuple[str, str, int]:
-        """Keys of part and row, and the seed."""
-        return self.part, self.row.key, self.seed
-
 
 PARTS = {
     'classification': Part(

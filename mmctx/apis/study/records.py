@@ -10,6 +10,7 @@ from mmctx.apis.benchmark.report import environment
 from mmctx.apis.config import load_config
 from mmctx.apis.timing import pick_device
 from mmctx.compat.config_paths import config_dir
+from mmctx.engine.atomic_backend import AtomicBackend
 
 from .plan import Run
 
@@ -124,12 +125,5 @@ def identity(record: dict) -> tuple:
 def save_record(out: Path, record: dict) -> None:
     """Add a record; one of the same run is replaced."""
     others = [r for r in load_records(out) if identity(r) != identity(record)]
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / FILE, ''.join(json.dumps(r) + '\n' for r in [*others, record]))
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file that is there as a whole or as it was."""
-    partial = file.with_name(f'{file.name}.partial')
-    partial.write_text(text, encoding='utf-8')
-    partial.replace(file)
+    text = ''.join(json.dumps(r) + '\n' for r in [*others, record])
+    AtomicBackend().put(text.encode(), out / FILE)

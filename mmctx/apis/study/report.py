@@ -7,6 +7,7 @@ from mmctx.apis.benchmark.report import describe, milliseconds
 from mmctx.apis.tables import NOTHING, as_markdown
 
 from .plan import PARTS, Part, Row
+from .speed import KINDS
 
 ACCURACY, RECALL = 'top1_stage', 'recall@'
 
@@ -86,7 +87,7 @@ def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) 
         first = first_times(part, records, times)
         line += [
             f'{times["rows"][row.key][kind]["median_s"] / first[kind]["median_s"]:.2f}×'
-            for kind in ('training', 'inference')
+            for kind in KINDS
         ]
     line.append(str(len(runs)))
     for name in part.metrics.values():
@@ -141,7 +142,7 @@ def part_report(key: str, records: list[dict], times: dict, recipe: str) -> str:
     ]
     if times:
         first = first_times(part, records, times)
-        step, forward = (milliseconds(first[k]['median_s']) for k in ('training', 'inference'))
+        step, forward = (milliseconds(first[k]['median_s']) for k in KINDS)
         lines.append(
             f'Times: medians over steps of {times["batch"]} random images without loading of data, '
             'all rows in turn, offsets drawn at random, beside those of the first row, which takes '

@@ -74,7 +74,7 @@ def run_study(study: Study) -> bool:
     jobs = make_jobs(study.runs, changes, study.work_dir)
     with locked(*{study.work_dir.resolve(), study.out.resolve()}):
         done = {identity(record) for record in load_records(study.out)}
-        left = [job for job in jobs if (*job.run.identity, job.fingerprint) not in done]
+        left = [job for job in jobs if job.identity not in done]
         images = prepare_data(left)
         complete, failure = True, None
         try:
@@ -83,18 +83,25 @@ def run_study(study: Study) -> bool:
             # What is done is worth a table.
             failure = error
         kept = current_records(study, changes)
-        for part, rows in rows_of(kept).items():
-            if complete and not times_of(study.out, part, rows):
-                left_minutes = study.minutes - (time.monotonic() - began) / 60
-                # A call that trains nothing has time for it anyway.
-                complete = not left or left_minutes > TIMING_MINUTES
-                if complete:
-                    print(f'timing {len(rows)} networks in turn', flush=True)
-                    save_times(study.out, part, time_rows(list(rows.values())))
+        # A call that trains nothing has time for it anyway.
+        until = began + 60 * (study.minutes - TIMING_MINUTES) if left else float('inf')
+        complete = complete and time_untimed(kept, study.out, until)
         write_results(kept, study.out)
     if failure:
         raise failure
     return complete
+
+
+def time_untimed(kept: list[tuple[dict, Job]], out: Path, until: float) -> bool:
+    """Time the parts that lack it, unless it is too late by `time.monotonic`; whether all are."""
+    for part, rows in rows_of(kept).items():
+        if times_of(out, part, rows):
+            continue
+        if time.monotonic() >= until:
+            return False
+        print(f'timing {len(rows)} networks in turn', flush=True)
+        save_times(out, part, time_rows(list(rows.values())))
+    return True
 
 
 def tabulate(study: Study) -> None:
@@ -126,10 +133,10 @@ def make_jobs(runs: list[Run], changes: dict, work_dir: Path) -> list[Job]:
     finally:
         logging.disable(before)
     # Now, as building a network changes its config.
-    recipes = [fingerprint(cfg) for cfg in cfgs]
+    digests = [fingerprint(cfg) for cfg in cfgs]
     return [
-        Job(run, cfg, recipe, work_dir / run.part / f'{run.name}-{recipe[:8]}')
-        for run, cfg, recipe in zip(runs, cfgs, recipes)
+        Job(run, cfg, digest, work_dir / run.part / f'{run.name}-{digest[:8]}')
+        for run, cfg, digest in zip(runs, cfgs, digests)
     ]
 
 

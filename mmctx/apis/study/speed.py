@@ -9,8 +9,8 @@ from mmctx.apis.benchmark.networks import Network, bend
 from mmctx.apis.benchmark.report import environment
 from mmctx.apis.runner import build_model
 from mmctx.apis.timing import Call, pick_device, time_in_turn
+from mmctx.engine.atomic_backend import AtomicBackend
 
-from .records import write_atomically
 from .training import Job
 
 FILE = 'times.json'
@@ -88,4 +88,4 @@ def save_times(out: Path, part: str, times: dict) -> None:
     file = out / FILE
     everything = json.loads(file.read_text()) if file.is_file() else {}
     everything[part] = times
-    write_atomically(file, json.dumps(everything, indent=1) + '\n')
+    AtomicBackend().put((json.dumps(everything, indent=1) + '\n').encode(), file)

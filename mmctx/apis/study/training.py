@@ -29,6 +29,11 @@ class Job(NamedTuple):
     fingerprint: str
     folder: Path
 
+    @property
+    def identity(self) -> tuple:
+        """As `records.identity` of the record that it makes."""
+        return self.run.part, self.run.row.key, self.run.seed, self.fingerprint
+
 
 class Training(NamedTuple):
     """A job's process, when it began, by `time.monotonic`, and its `step_times` then."""
@@ -48,7 +53,7 @@ def step_times(job: Job) -> list[float]:
     return [entry['time'] for entry in read_log(job.folder)[0]]
 
 
-def environment(size: str) -> dict[str, str]:
+def training_environment(size: str) -> dict[str, str]:
     """Environment of the trainings: the size, and few threads, as they run side by side."""
     threads = '4' if size == 'gpu' else '1'
     return {**os.environ, 'OMP_NUM_THREADS': threads, SIZE_VARIABLE: size}
@@ -76,7 +81,7 @@ def start(job: Job, size: str, options: list[str]) -> Training:
             train_command(job, options, resumable),
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment(size),
+            env=training_environment(size),
             # A Ctrl-C must not reach the trainings, which it would end before they have saved.
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == 'linux' else None,
