@@ -40,39 +40,42 @@ def tile_pixels(tile, out_height, out_width, PIXELS: tl.constexpr):
 
 
 @triton.jit
-def map_at(tensor, image, row, column, image_stride, row_stride, column_stride):
-    """Where a map of any strides holds the first channel of pixels; None for no map."""
-    if tensor is None:
-        return None
+def map_index(image, row, column, image_stride, row_stride, column_stride):
+    """Where a map of any strides holds the first channel of pixels, counted in its elements.
+
+    An index and no pointer, as the map may be absent and the compiler takes no function that
+    returns None.
+    """
     return (
-        tensor + image * image_stride + row.to(tl.int64) * row_stride
-        + column.to(tl.int64) * column_stride
-    )  # fmt: skip
+        image * image_stride + row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
+    )
 
 
 @triton.jit
-def tap_position(row, column, valid, offset_at, tap, offset_channel,
+def tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
                  stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
                  KERNEL_WIDTH: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
     """Position p + g(k) + Δp(k) of a tap at output pixels, y and x of the pixels' shape.
 
-    `offset_at` points at each pixel's first channel of Δp, or is None.
+    `offset` is Δp or None, `offset_index` where it holds each pixel's first channel.
     """
     y = (row * stride_y - padding_y + tap // KERNEL_WIDTH * dilation_y).to(FLOAT)
     x = (column * stride_x - padding_x + tap % KERNEL_WIDTH * dilation_x).to(FLOAT)
-    if offset_at is not None:
-        offset_at += 2 * tap * offset_channel.to(tl.int64)
+    if offset is not None:
+        offset_at = offset + offset_index + 2 * tap * offset_channel.to(tl.int64)
         y += tl.load(offset_at, mask=valid, other=0).to(FLOAT)
         x += tl.load(offset_at + offset_channel, mask=valid, other=0).to(FLOAT)
     return y, x
 
 
 @triton.jit
-def tap_mask(valid, mask_at, tap, mask_channel, LOGITS: tl.constexpr, FLOAT: tl.constexpr):
-    """Modulation of a tap at output pixels; 1 where `mask_at` is None."""
+def tap_mask(valid, mask, mask_index, tap, mask_channel,
+             LOGITS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
+    """Modulation of a tap at output pixels; 1 where `mask` is None."""
     m = tl.full(valid.shape, 1, FLOAT)
-    if mask_at is not None:
-        m = tl.load(mask_at + tap * mask_channel.to(tl.int64), mask=valid, other=0).to(FLOAT)
+    if mask is not None:
+        mask_at = mask + mask_index + tap * mask_channel.to(tl.int64)
+        m = tl.load(mask_at, mask=valid, other=0).to(FLOAT)
         if LOGITS:
             m = 1 / (1 + tl.exp(-m))
     return m

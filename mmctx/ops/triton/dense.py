@@ -9,7 +9,7 @@ from .coordinates import (
     axis_corners,
     blend,
     load_corners,
-    map_at,
+    map_index,
     per_pixel,
     sum_channels,
     tap_mask,
@@ -43,19 +43,19 @@ def columns_kernel(
     channels = channel_groups * ALIGN
     pixels = out_height * out_width
     pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
-    offset_at = map_at(offset, image, row, column, offset_image, offset_row, offset_column)
-    mask_at = map_at(mask, image, row, column, mask_image, mask_row, mask_column)
+    offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
+    mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
     x += image * height * width * channels
     column_at = columns + ((image * pixels + pixel) * TAPS * channels)[:, None, None]
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
-        at_y, at_x = tap_position(row, column, valid, offset_at, tap, offset_channel, stride_y,
-                                  stride_x, padding_y, padding_x, dilation_y, dilation_x,
+        at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                                  stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
                                   KERNEL_WIDTH, FLOAT)  # fmt: skip
         top, bottom, top_weight, bottom_weight, _, _ = axis_corners(at_y, height)
         left, right, left_weight, right_weight, _, _ = axis_corners(at_x, width)
-        m = tap_mask(valid, mask_at, tap, mask_channel, LOGITS, FLOAT)
+        m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
         for block in range(blocks):
             channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
             corners = load_corners(x + channel, exists, top, bottom, left, right, width, channels,

@@ -9,7 +9,7 @@ from .coordinates import (
     axis_corners,
     blend,
     load_corners,
-    map_at,
+    map_index,
     tap_mask,
     tap_position,
     tile_channels,
@@ -49,18 +49,18 @@ def depthwise_kernel(
     for tile in range(chunk * chunk_tiles, tl.minimum((chunk + 1) * chunk_tiles,
                                                       tl.cdiv(pixels, PIXELS))):  # fmt: skip
         pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
-        offset_at = map_at(offset, image, row, column, offset_image, offset_row, offset_column)
-        mask_at = map_at(mask, image, row, column, mask_image, mask_row, mask_column)
+        offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
+        mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
         if bias is not None:
             total += tl.load(bias + channel, exists).to(FLOAT)
         for tap in range(TAPS):
-            at_y, at_x = tap_position(row, column, valid, offset_at, tap, offset_channel, stride_y,
-                                      stride_x, padding_y, padding_x, dilation_y, dilation_x,
-                                      KERNEL_WIDTH, FLOAT)  # fmt: skip
+            at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                                      stride_y, stride_x, padding_y, padding_x, dilation_y,
+                                      dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
             top, bottom, top_weight, bottom_weight, _, _ = axis_corners(at_y, height)
             left, right, left_weight, right_weight, _, _ = axis_corners(at_x, width)
-            m = tap_mask(valid, mask_at, tap, mask_channel, LOGITS, FLOAT)
+            m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
             corners = load_corners(x_at, exists, top, bottom, left, right, width, channels,
                                    INDEX, FLOAT)  # fmt: skip
             sample = blend(*corners, m * top_weight, m * bottom_weight, left_weight, right_weight)

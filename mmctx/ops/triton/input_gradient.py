@@ -7,7 +7,7 @@ from .coordinates import (
     SIZES,
     SLICES,
     axis_corners,
-    map_at,
+    map_index,
     tap_mask,
     tap_position,
     tile_channels,
@@ -41,18 +41,18 @@ def scatter_kernel(
     stride = channels.to(INDEX)
     channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
     pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
-    offset_at = map_at(offset, image, row, column, offset_image, offset_row, offset_column)
-    mask_at = map_at(mask, image, row, column, mask_image, mask_row, mask_column)
+    offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
+    mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
     keep = exists & valid[:, None, None]
     to = grad_x + image * height * width * channels + channel
     image_pixel = image * out_height * out_width + pixel
     for tap in range(TAPS):
-        at_y, at_x = tap_position(row, column, valid, offset_at, tap, offset_channel, stride_y,
-                                  stride_x, padding_y, padding_x, dilation_y, dilation_x,
+        at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                                  stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
                                   KERNEL_WIDTH, FLOAT)  # fmt: skip
         top, bottom, top_weight, bottom_weight, top_is, bottom_is = axis_corners(at_y, height)
         left, right, left_weight, right_weight, left_is, right_is = axis_corners(at_x, width)
-        m = tap_mask(valid, mask_at, tap, mask_channel, LOGITS, FLOAT)
+        m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
         kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS, TAPS,
                             FLOAT)  # fmt: skip
         by_sample, _ = sample_gradient(grad, grad_sum, image_pixel, valid, tap, kernel, channels,
@@ -93,14 +93,14 @@ def reach_kernel(
     tile = tl.program_id(0) % out_tiles
     image = (tl.program_id(0) // out_tiles).to(tl.int64)
     row, column, valid = square_tile(tile, out_tiles_x, out_height, out_width, SIDE)
-    offset_at = map_at(offset, image, row, column, offset_image, offset_row, offset_column)
+    offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
     to = reach + (image * out_tiles + tile) * (TAPS + 1) * 4
     far = float('inf')
     top, bottom = tl.full([], far, FLOAT), tl.full([], -far, FLOAT)
     left, right = tl.full([], far, FLOAT), tl.full([], -far, FLOAT)
     for tap in range(TAPS):
-        y, x = tap_position(row, column, valid, offset_at, tap, offset_channel, stride_y,
-                            stride_x, padding_y, padding_x, dilation_y, dilation_x,
+        y, x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                            stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
                             KERNEL_WIDTH, FLOAT)  # fmt: skip
         tap_top, tap_bottom = tl.min(tl.where(valid, y, far)), tl.max(tl.where(valid, y, -far))
         tap_left, tap_right = tl.min(tl.where(valid, x, far)), tl.max(tl.where(valid, x, -far))
@@ -165,18 +165,18 @@ def gather_kernel(
         tile_reach = reach + (image * out_tiles + out_tile) * (TAPS + 1) * 4
         if reaches(tile_reach + TAPS * 4, top, left, SIDE):
             row, column, valid = square_tile(out_tile, out_tiles_x, out_height, out_width, SIDE)
-            offset_at = map_at(offset, image, row, column, offset_image, offset_row, offset_column)
-            mask_at = map_at(mask, image, row, column, mask_image, mask_row, mask_column)
+            offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
+            mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
             keep = exists & valid[:, None]
             image_pixel = image * out_height * out_width + row * out_width + column
             if grad_sum is None:
                 values = tl.load(grad + (image_pixel * channels)[:, None] + channel, keep, 0)
             for tap in range(TAPS):
                 if reaches(tile_reach + tap * 4, top, left, SIDE):
-                    y, x = tap_position(row, column, valid, offset_at, tap, offset_channel,
-                                        stride_y, stride_x, padding_y, padding_x, dilation_y,
-                                        dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
-                    m = tap_mask(valid, mask_at, tap, mask_channel, LOGITS, FLOAT)
+                    y, x = tap_position(row, column, valid, offset, offset_index, tap,
+                                        offset_channel, stride_y, stride_x, padding_y, padding_x,
+                                        dilation_y, dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
+                    m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
                     hats = tl.maximum(1 - tl.abs(y[None, :] - x_row[:, None]), 0)
                     hats *= tl.maximum(1 - tl.abs(x[None, :] - x_column[:, None]), 0) * m[None, :]
                     hats = hats.to(grad.dtype.element_ty)  # [x's pixels, output pixels]

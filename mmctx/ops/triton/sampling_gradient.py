@@ -9,7 +9,7 @@ from .coordinates import (
     axis_corners,
     blend,
     load_corners,
-    map_at,
+    map_index,
     per_pixel,
     sum_channels,
     tap_mask,
@@ -44,12 +44,13 @@ def sample_gradient(grad, grad_sum, image_pixel, valid, tap, kernel, channels, c
 def tap_kernel(kernels, image, tap, channels, channel, exists,
                OWN_KERNELS: tl.constexpr, TAPS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
     """A tap's kernel of an image, [1, GROUPS, LANES]: w + Δw depthwise, Δw dense; 0 for None."""
-    if kernels is None:
-        return tl.zeros(channel.shape, FLOAT)
-    at = kernels + tap * channels + channel
-    if OWN_KERNELS:
-        at += image * TAPS * channels
-    return tl.load(at, exists, 0).to(FLOAT)
+    kernel = tl.zeros(channel.shape, FLOAT)
+    if kernels is not None:
+        at = kernels + tap * channels + channel
+        if OWN_KERNELS:
+            at += image * TAPS * channels
+        kernel = tl.load(at, exists, 0).to(FLOAT)
+    return kernel
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SLICES)
@@ -96,14 +97,14 @@ def sampling_gradient_kernel(
         for tile in range(chunk * chunk_tiles, tl.minimum((chunk + 1) * chunk_tiles,
                                                           tl.cdiv(pixels, PIXELS))):  # fmt: skip
             pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
-            offset_at = map_at(offset, image, row, column, offset_image, offset_row, offset_column)
-            mask_at = map_at(mask, image, row, column, mask_image, mask_row, mask_column)
-            at_y, at_x = tap_position(row, column, valid, offset_at, tap, offset_channel, stride_y,
-                                      stride_x, padding_y, padding_x, dilation_y, dilation_x,
-                                      KERNEL_WIDTH, FLOAT)  # fmt: skip
+            offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
+            mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
+            at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                                      stride_y, stride_x, padding_y, padding_x, dilation_y,
+                                      dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
             top, bottom, top_weight, bottom_weight, top_is, bottom_is = axis_corners(at_y, height)
             left, right, left_weight, right_weight, left_is, right_is = axis_corners(at_x, width)
-            m = tap_mask(valid, mask_at, tap, mask_channel, LOGITS, FLOAT)
+            m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
             x00, x01, x10, x11 = load_corners(x_at, exists, top, bottom, left, right, width,
                                               channels, INDEX, FLOAT)  # fmt: skip
             keep = exists & valid[:, None, None]
