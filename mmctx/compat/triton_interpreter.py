@@ -3,7 +3,7 @@
 * It holds scalars as arrays of one element and asks for an int wherever a kernel loops over a range
   that is not constant; from numpy 2.4 on these do not turn into one: `TypeError: only 0-dimensional
   arrays can be converted to Python scalars`.
-* It holds bfloat16 as 16-bit integers, and `tl.dot` multiplies these.
+* It holds bfloat16 as 16-bit integers, and adds and multiplies these, in `tl.dot` too.
 
 Nothing happens without TRITON_INTERPRET=1 or where it is mended.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def mend_interpreter() -> None:
-    """Let tensors of the interpreter serve as an index again, and multiply bfloat16 matrices."""
+    """Let tensors of the interpreter serve as an index again, and compute with bfloat16."""
     import triton
 
     if not triton.knobs.runtime.interpret:
@@ -21,7 +21,7 @@ def mend_interpreter() -> None:
 
     if not _one_element_is_a_scalar():
         _mend_index(interpreter)
-    _mend_products(interpreter)
+    _mend_bfloat16(interpreter)
 
 
 def _mend_index(interpreter) -> None:
@@ -44,22 +44,38 @@ def _one_element_is_a_scalar() -> bool:
         return False
 
 
-def _mend_products(interpreter) -> None:
+def _mend_bfloat16(interpreter) -> None:
     import triton.language as tl
 
     builder = interpreter.InterpreterBuilder
     if getattr(builder.create_dot, 'mended', False):
         return
-    multiply = builder.create_dot
+    multiply, compute = builder.create_dot, builder.binary_op
+    arithmetic = np.add, np.subtract, np.multiply, np.divide
+
+    def is_bfloat16(handle):
+        return handle.dtype.scalar == tl.bfloat16 and handle.data.dtype == np.uint16
 
     def widened(handle):
-        if handle.dtype.scalar != tl.bfloat16 or handle.data.dtype != np.uint16:
+        if not is_bfloat16(handle):
             return handle
         data = (handle.data.astype(np.uint32) << 16).view(np.float32)
         return interpreter.TensorHandle(data, tl.float32)
 
+    def narrowed(handle):
+        # To the nearest, to an even one of two.
+        bits = handle.data.view(np.uint32)
+        data = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        data = np.where(np.isnan(handle.data), np.uint16(0x7FC0), data)
+        return interpreter.TensorHandle(data, tl.bfloat16)
+
     def create_dot(self, a, b, d, *options):
         return multiply(self, widened(a), widened(b), d, *options)
 
+    def binary_op(self, lhs, rhs, op):
+        if op in arithmetic and is_bfloat16(lhs) and is_bfloat16(rhs):
+            return narrowed(compute(self, widened(lhs), widened(rhs), op))
+        return compute(self, lhs, rhs, op)
+
     create_dot.mended = True
-    builder.create_dot = create_dot
+    builder.create_dot, builder.binary_op = create_dot, binary_op

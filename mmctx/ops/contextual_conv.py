@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -77,7 +78,12 @@ def contextual_conv2d(
     if mask is not None and mask_logits is not None:
         raise ValueError('give mask or mask_logits, not both')
     either = mask if mask_logits is None else mask_logits
-    _check_shapes(x, weight, bias, offset, weight_delta, either, stride, padding, dilation)
+    shapes = [None if t is None else t.shape for t in (bias, offset, weight_delta, either)]
+    # A compiler follows no cache, and its sizes may be symbols, which have no hash.
+    check = check_shapes.__wrapped__ if torch.compiler.is_compiling() else check_shapes
+    check(x.shape, weight.shape, *shapes, stride, padding, dilation)
+    if not x.is_floating_point():
+        raise ValueError(f'x should be of a floating-point type, got {x.dtype}')
     name = backend or os.environ.get(BACKEND_VARIABLE)
     name = name or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if name not in BACKENDS:
@@ -97,6 +103,9 @@ def contextual_conv2d(
         return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
     if x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
+    if name == 'triton':
+        # It calls nothing that autocast touches.
+        return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
     # Back ends choose their types themselves: positions above all must stay in float32.
     with torch.autocast(device, enabled=False):
         return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
@@ -108,8 +117,9 @@ def _pair(value: int | Sequence[int]) -> Pair:
 
 
 def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
-    # An operator of torch.library drops tangents without a word.
-    if torch.compiler.is_compiling():
+    # An operator of torch.library drops tangents without a word. Outside of forward mode, which a
+    # compiler does not enter, there are none to look for.
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
         raise NotImplementedError(
@@ -117,17 +127,17 @@ def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
         )
 
 
-def _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation):
-    if x.ndim != 4 or weight.ndim != 4:
-        raise ValueError(f'x and weight need 4 axes, got {tuple(x.shape)}, {tuple(weight.shape)}')
-    if not x.is_floating_point():
-        raise ValueError(f'x should be of a floating-point type, got {x.dtype}')
-    batch, channels, *size = x.shape
-    out_channels, in_channels, *kernel = weight.shape
+@lru_cache(4096)
+def check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation) -> None:
+    """Raise a ValueError where shapes do not fit each other; once for each set of them."""
+    if len(x) != 4 or len(weight) != 4:
+        raise ValueError(f'x and weight need 4 axes, got {tuple(x)}, {tuple(weight)}')
+    batch, channels, *size = x
+    out_channels, in_channels, *kernel = weight
     depthwise = in_channels == 1 and out_channels == channels
     if in_channels != channels and not depthwise:
         raise ValueError(
-            f'weight {tuple(weight.shape)} is neither depthwise nor dense for {channels} channels'
+            f'weight {tuple(weight)} is neither depthwise nor dense for {channels} channels'
         )
     out_size = output_size(size, kernel, stride, padding, dilation)
     if min(out_size) < 1:
@@ -140,6 +150,6 @@ def _check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, 
         'weight_delta': (weight_delta, (batch, *delta_channels, *kernel)),
         'mask': (mask, (batch, taps, *out_size)),
     }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f'{name} should be of shape {shape}, got {tuple(tensor.shape)}')
+    for name, (shape, fitting) in expected.items():
+        if shape is not None and tuple(shape) != fitting:
+            raise ValueError(f'{name} should be of shape {fitting}, got {tuple(shape)}')

@@ -1,30 +1,39 @@
 """Binds and compiles what the Triton back end would launch, for a GPU that need not be there.
 
-Run in a process of its own, as Triton's interpreter replaces the kernels where it is on:
-`python offline_kernels.py sizes` or `python offline_kernels.py compile CAPABILITY DTYPE`; JSON.
+Run in a process of its own, as Triton's interpreter replaces the kernels where it is on; prints
+JSON. `python offline_kernels.py sizes`: variants of each kernel over many image sizes.
+`combinations DTYPE`: every combination of optional arguments and gradients, as far as Triton's own
+representation, which is where the compiler is stricter than the interpreter. `networks CAPABILITY
+DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code.
 """
 
+import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+os.environ['MMCTX_BACKEND'] = 'triton'
+
 import torch
 import triton
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from mmctx.ops.sampling import output_size
-from mmctx.ops.triton import settings
-from mmctx.ops.triton.backward import backward
-from mmctx.ops.triton.forward import forward
-from mmctx.ops.triton.launch import Problem
-from mmctx.ops.triton.operator import ARGUMENTS
+import mmctx  # noqa: F401 - registers the backbones
+from mmctx.ops import contextual_conv2d
 
+# Every module with kernels comes in before they seem to be interpreted.
+from mmctx.ops.triton import run as _kernels  # noqa: F401
+
+REPO = Path(__file__).parents[2]
 CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
+OPTIONAL = ('bias', 'offset', 'weight_delta', 'mask', 'mask_logits')
 
 
 class Recorder:
@@ -34,19 +43,42 @@ class Recorder:
         self.target = GPUTarget('cuda', capability, 32)
         self.backend = make_backend(self.target)
         self.variants = {}
-        JITFunction.run = lambda kernel, *args, grid, warmup, **kwargs: self.bind(kernel, kwargs)
+        JITFunction.run = self.bind_to_kernel()
+        triton.knobs.runtime.interpret = True
 
-    def bind(self, kernel, kwargs):
-        binder = create_function_from_signature(kernel.signature, kernel.params, self.backend)
-        bound, specialization, options = binder(debug=False, **kwargs)
-        key = kernel.__name__, str(specialization), str(options)
-        self.variants[key] = kernel, kwargs, bound, specialization, options
+    def bind_to_kernel(self):
+        recorder = self
 
-    def compile(self, kernel, kwargs, bound, specialization, options):
+        def run(kernel, *args, grid, warmup, **kwargs):
+            binder = create_function_from_signature(
+                kernel.signature, kernel.params, recorder.backend
+            )
+            bound, specialization, options = binder(*args, debug=False, **kwargs)
+            key = kernel.__name__, str(specialization), str(options)
+            recorder.variants[key] = kernel, kwargs, bound, specialization, options
+
+        return run
+
+    def source(self, kernel, kwargs, bound, specialization, options):
+        """The variant as Triton's compiler takes it, and its options."""
         options, signature, constexprs, attributes = kernel._pack_args(
             self.backend, kwargs, bound, specialization, options
         )
-        source = ASTSource(kernel, signature, constexprs, attributes)
+        return ASTSource(kernel, signature, constexprs, attributes), options
+
+    def represent(self, *variant):
+        """Take a variant as far as Triton's own representation."""
+        source, options = self.source(*variant)
+        context = ir.context()
+        ir.load_dialects(context)
+        self.backend.load_dialects(context)
+        codegen = self.backend.get_codegen_implementation(options)
+        modules = self.backend.get_module_map()
+        source.make_ir(self.target, options, codegen, modules, context)
+
+    def compile(self, *variant):
+        """Compile a variant to machine code; registers, bytes spilled, bytes of a load."""
+        source, options = self.source(*variant)
         compiled = triton.compile(source, target=self.target, options=options.__dict__)
         with tempfile.NamedTemporaryFile(suffix='.cubin') as cubin:
             cubin.write(compiled.asm['cubin'])
@@ -58,48 +90,123 @@ class Recorder:
         return dict(
             registers=int(re.search(r'REG:(\d+)', usage)[1]),
             spilled=int(re.search(r'STACK:(\d+)', usage)[1]),
-            widest_load=max(int(count or 1) * int(bits) // 8 for count, bits in loads),
+            widest_load=max((int(count or 1) * int(bits) // 8 for count, bits in loads), default=0),
         )
 
 
-def run(shape, channels, depthwise, dtype, stride=1):
-    """Forward and backward of one case, with everything that a call can have."""
+def tensors_of(shape, channels, depthwise, dtype, stride=1):
+    """Arguments of one case by name, with everything that a call can have."""
     batch, height, width = shape
     side, padding = (7, 3) if depthwise else (3, 1)
-    taps, pair = side * side, (stride, stride)
-    out = output_size((height, width), (side, side), pair, (padding, padding), (1, 1))
-    grid = torch.zeros(batch, 3 * taps, *out)
-    weight = torch.zeros(channels, 1 if depthwise else channels, side, side)
-    delta = torch.zeros(batch, *((channels, 1) if depthwise else (1, channels)), side, side)
-    offset, mask = grid.split([2 * taps, taps], 1)
-    problem = Problem(
-        torch.zeros(batch, channels, height, width, dtype=dtype), weight, offset, delta, mask,
-        pair, (padding, padding), (1, 1), True,
-    )  # fmt: skip
-    grad = forward(problem, torch.zeros(channels))
-    for method in settings.INPUT_GRADIENTS:
-        with settings.override(input_gradient=method):
-            backward(problem, grad, dict.fromkeys(ARGUMENTS, True))
+    taps = side * side
+    out = [(n - 1) // stride + 1 for n in (height, width)]
+    offset, mask = torch.zeros(batch, 3 * taps, *out).split([2 * taps, taps], 1)
+    tensors = dict(
+        x=torch.zeros(batch, channels, height, width, dtype=dtype),
+        weight=torch.zeros(channels, 1 if depthwise else channels, side, side),
+        bias=torch.zeros(channels),
+        offset=offset,
+        weight_delta=torch.zeros(
+            batch, *((channels, 1) if depthwise else (1, channels)), side, side
+        ),
+        mask=mask,
+        mask_logits=mask,
+    )
+    return tensors, dict(stride=stride, padding=padding)
+
+
+def run_case(tensors, options, given, needed):
+    """Forward, and backward for the gradients needed, through the front door."""
+    leaves = {k: v.detach().requires_grad_(k in needed) for k, v in tensors.items() if k in given}
+    out = contextual_conv2d(**leaves, **options)
+    if needed:
+        torch.autograd.grad(out, [leaves[k] for k in needed], torch.zeros_like(out))
+
+
+def run_combinations(dtype):
+    """Each set of optional arguments, with no gradient, each alone and all of them."""
+    for depthwise in (True, False):
+        tensors, options = tensors_of((2, 9, 7), 192, depthwise, dtype)
+        for chosen in itertools.product((False, True), repeat=len(OPTIONAL)):
+            given = ['x', 'weight', *(n for n, is_given in zip(OPTIONAL, chosen) if is_given)]
+            if 'mask' in given and 'mask_logits' in given:
+                continue
+            for needed in ([], *([name] for name in given), given):
+                run_case(tensors, options, given, needed)
+    torch.use_deterministic_algorithms(True)
+    run_case(tensors, options, ['x', 'weight'], ['x'])
+
+
+def shipped_convolutions():
+    """Contextual convolutions of every backbone that a config has, one of each kind."""
+    from mmengine.config import Config
+
+    from mmctx.layers import ContextualConv2d
+    from mmctx.registry import MODELS
+
+    found, built = {}, set()
+    # Values are not looked at, and drawing them takes most of the time.
+    for name in ('kaiming_uniform_', 'kaiming_normal_', 'uniform_', 'normal_', 'trunc_normal_'):
+        setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
+    for path in sorted(REPO.glob('configs/**/*.py')):
+        if '_base_' in path.parts:
+            continue
+        backbone = Config.fromfile(path).model.get('backbone', {})
+        if not str(backbone.get('type')).startswith('mmctx.Contextual'):
+            continue
+        for preset in ('paper', 'released'):
+            arguments = {**backbone, 'preset': preset, 'init_cfg': None}
+            if str(arguments) in built:
+                continue
+            built.add(str(arguments))
+            for layer in MODELS.build(arguments).modules():
+                if isinstance(layer, ContextualConv2d):
+                    # What kernels are compiled for is up to the power of 2 in a number of channels.
+                    kind = re.sub(
+                        r'\d+', lambda n: str(min(int(n[0]) & -int(n[0]), 64)), str(layer)
+                    )
+                    found.setdefault(kind, layer)
+    return list(found.values())
+
+
+def run_networks(layers, dtype):
+    """Forward and backward of each convolution under autocast, as in training and without."""
+    for layer in layers:
+        predictor = layer.offset_predictor or layer.delta_predictor
+        prior_channels = predictor[0].weight.shape[1] - layer.in_channels
+        prior = torch.zeros(2, prior_channels)
+        x = torch.zeros(2, layer.in_channels, 2, 2, requires_grad=True)
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), layer.given(prior):
+            with torch.no_grad():
+                layer(x)
+            out = layer(x)
+        out.sum().backward()
 
 
 def main():
     mode, *rest = sys.argv[1:]
-    recorder = Recorder(int(rest[0]) if rest else 90)
+    recorder = Recorder(int(rest[0]) if mode == 'networks' else 90)
     report = {}
     if mode == 'sizes':
         for shape in [(1, 1, 1), (1, 7, 7), (2, 16, 16), (3, 25, 42), (2, 32, 17), (16, 5, 48)]:
-            for stride in (1, 2):
-                run(shape, 64, True, torch.float16, stride)
-                run(shape, 64, False, torch.float16, stride)
+            for stride, depthwise in itertools.product((1, 2), (True, False)):
+                tensors, options = tensors_of(shape, 64, depthwise, torch.float16, stride)
+                given = [name for name in tensors if name != 'mask']
+                run_case(tensors, options, given, given)
         for name, *_ in recorder.variants:
             report[name] = report.get(name, 0) + 1
+    elif mode == 'combinations':
+        run_combinations(getattr(torch, rest[0]))
+        for (name, *_), variant in recorder.variants.items():
+            recorder.represent(*variant)
+            report[name] = report.get(name, 0) + 1
     else:
-        for depthwise in (True, False):
-            run((2, 9, 7), 192 if depthwise else 256, depthwise, getattr(torch, rest[1]))
+        layers = shipped_convolutions()
+        for dtype in rest[1:]:
+            run_networks(layers, getattr(torch, dtype))
         for number, variant in enumerate(recorder.variants.values()):
             name = variant[0].__name__
-            part = 'depthwise' if variant[1].get('TAPS') == 49 else 'dense'
-            report[f'{number} {name} {part}'] = recorder.compile(*variant)
+            report[f'{number} {name}'] = recorder.compile(*variant)
     print(json.dumps(report))
 
 

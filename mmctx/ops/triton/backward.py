@@ -1,139 +1,228 @@
 """The backward pass on the device: nothing is computed for a gradient that nobody asked for."""
 
+from functools import lru_cache
+
 import torch
 import triton
 from torch import Tensor
 
-from .forward import dense_matrix
-from .input_gradient import gather_kernel, reach_kernel, scatter_kernel
-from .launch import Problem
-from .sampling_gradient import sampling_gradient_kernel
-from .settings import Square, input_gradient_of, square_of, tile_of
+from .forward import Preparation, dense_matrix
+from .input_gradient import gather_kernel, list_kernel, order_kernel
+from .launching import Launch, current_stream
+from .problem import Problem, channels_last
+from .sampling_gradient import kernel_gradient_kernel, sampling_gradient_kernel
+from .settings import (
+    KERNEL_CHANNELS,
+    KERNEL_ROWS,
+    ORDERED_AT_ONCE,
+    REMEMBERED,
+    SAMPLE_PIXELS,
+    Settings,
+)
+
+ARGUMENTS = ('x', 'weight', 'bias', 'offset', 'weight_delta', 'mask')
+Needed = tuple[bool, ...]
 
 
-def backward(problem: Problem, grad: Tensor, needed: dict[str, bool]) -> dict[str, Tensor]:
-    """Gradients of the arguments that `needed` names, in compute or argument types.
+class InputGradient:
+    """Gradient of x, from lists of the samples that read each pixel.
+
+    Args:
+        problem (Problem): The convolution.
+        settings (Settings): Tiles of the kernels.
+        deterministic (bool): Whether the lists are sorted, so that sums are the same every time.
+    """
+
+    def __init__(self, problem: Problem, settings: Settings, deterministic: bool):
+        batch, channels, taps = problem.batch, problem.channels, problem.taps
+        pixels = problem.x_pixels
+        self.slots = batch, pixels
+        entries = 4 * taps * problem.out_pixels
+        planes = 2 if problem.compute_type == torch.float64 else 1
+        self.lists = planes, batch, entries
+        # x's memory, channels last
+        self.shape = problem.x[0]
+        self.strides = (pixels * channels, 1, self.shape[3] * channels, channels)
+        values = dict(problem.values(), entries=entries, BLOCK=ORDERED_AT_ONCE)
+        chunks = triton.cdiv(problem.out_pixels, SAMPLE_PIXELS)
+        tap_groups, group_taps = problem.split(taps, batch * chunks)
+        listing = dict(
+            values, chunks=chunks, tap_groups=tap_groups, group_taps=group_taps,
+            PIXELS=SAMPLE_PIXELS,
+        )  # fmt: skip
+        programs = batch * chunks * tap_groups
+        self.count = Launch(list_kernel, programs, listing)
+        self.fill = Launch(list_kernel, programs, listing)
+        self.order = None
+        if deterministic:
+            self.order = Launch(order_kernel, batch * pixels, values, warps=1)
+        tile = settings.tile('gather', problem.type.itemsize)
+        blocks, chunks = triton.cdiv(channels, tile.channels), triton.cdiv(pixels, tile.pixels)
+        gathering = dict(values, **problem.tiled(tile), blocks=blocks, chunks=chunks)
+        programs = batch * blocks * chunks
+        self.gather = Launch(gather_kernel, programs, gathering, tile.warps, tile.registers)
+
+    def __call__(self, stream: int, x, offset, mask, kernels, grad, grad_sum) -> Tensor:
+        """Gradient of x, channels last in memory."""
+        device = x.device
+        counts = torch.zeros(self.slots, dtype=torch.int32, device=device)
+        self.count(stream, counts, None, offset, mask)
+        slots = counts.cumsum(1, dtype=torch.int32)
+        lists = torch.empty(self.lists, dtype=torch.int64, device=device)
+        self.fill(stream, slots, lists, offset, mask)
+        if self.order is not None:
+            ordered = torch.empty_like(lists)
+            self.order(stream, ordered, lists, slots, counts)
+            lists = ordered
+        grad_x = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=device)
+        self.gather(stream, grad_x, grad, grad_sum, kernels, lists, slots, counts)
+        return grad_x
+
+
+class SamplingGradient:
+    """Gradients of Δp, the mask, Δw and w, each only if needed.
+
+    Args:
+        problem (Problem): The convolution.
+        settings (Settings): Tiles of the kernels.
+        needed (dict[str, bool]): By argument.
+    """
+
+    def __init__(self, problem: Problem, settings: Settings, needed: dict[str, bool]):
+        batch, channels, taps = problem.batch, problem.channels, problem.taps
+        tile = settings.tile('sampling_gradient', problem.type.itemsize)
+        blocks = triton.cdiv(channels, tile.channels)
+        chunks, chunk_tiles = problem.split(
+            triton.cdiv(problem.out_pixels, tile.pixels), batch * blocks
+        )
+        tap_groups, group_taps = problem.split(taps, batch * blocks * chunks)
+        self.needed, self.problem, self.blocks = needed, problem, blocks
+        self.offset = (blocks, batch, 2 * taps, *problem.out_size)
+        self.mask = (blocks, batch, taps, *problem.out_size)
+        self.kernels = (chunks, batch, taps, channels)
+        self.columns = (batch * problem.out_pixels, taps * channels)
+        self.by_kernels = needed['weight_delta'] or (needed['weight'] and problem.depthwise)
+        self.by_columns = needed['weight'] and not problem.depthwise
+        values = dict(
+            problem.values(), **problem.tiled(tile), blocks=blocks, chunks=chunks,
+            chunk_tiles=chunk_tiles, tap_groups=tap_groups, group_taps=group_taps,
+        )  # fmt: skip
+        programs = batch * blocks * chunks * tap_groups
+        self.launch = Launch(sampling_gradient_kernel, programs, values, tile.warps, tile.registers)
+        blocks = triton.cdiv(channels, KERNEL_CHANNELS)
+        entries = batch * blocks if needed['weight_delta'] else 0
+        by_weight = taps * blocks if needed['weight'] and problem.depthwise else 0
+        values.update(blocks=blocks, entries=entries, CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS)
+        self.sum = Launch(kernel_gradient_kernel, entries + by_weight, values)
+
+    def __call__(
+        self, stream: int, x, offset, mask, kernels, grad, grad_sum, rows: Tensor
+    ) -> dict[str, Tensor]:
+        """Gradients by argument; `rows` are the output's gradient, [B·P, C_out]."""
+        needed, problem = self.needed, self.problem
+
+        def empty(shape, wanted=True, dtype=problem.compute_type):
+            return torch.empty(shape, dtype=dtype, device=x.device) if wanted else None
+
+        by_offset = empty(self.offset, needed['offset'])
+        by_mask = empty(self.mask, needed['mask'])
+        by_kernels = empty(self.kernels, self.by_kernels)
+        columns = empty(self.columns, self.by_columns, x.dtype)
+        self.launch(
+            stream, by_offset, by_mask, by_kernels, columns, grad, grad_sum, x, kernels, offset,
+            mask,
+        )  # fmt: skip
+        grads = {}
+        if needed['offset']:
+            grads['offset'] = self._sum_blocks(by_offset)
+        if needed['mask']:
+            grads['mask'] = self._sum_blocks(by_mask)
+        if self.by_kernels:
+            by_delta = by_weight = None
+            if needed['weight_delta']:
+                shape, dtype = problem.weight_delta
+                by_delta = grads['weight_delta'] = empty(shape, dtype=dtype)
+            if needed['weight'] and problem.depthwise:
+                shape, dtype = problem.weight
+                by_weight = grads['weight'] = empty(shape, dtype=dtype)
+            self.sum(stream, by_delta, by_weight, by_kernels)
+        if self.by_columns:
+            _, channels, *kernel = problem.weight[0]
+            by_matrix = rows.t() @ columns  # [C_out, K·C_in]
+            by_matrix = by_matrix.view(-1, *kernel, channels).permute(0, 3, 1, 2)
+            grads['weight'] = by_matrix.contiguous()
+        return grads
+
+    def _sum_blocks(self, parts: Tensor) -> Tensor:
+        return parts[0] if self.blocks == 1 else parts.sum(0)
+
+
+class Backward:
+    """All gradients of a problem that are needed."""
+
+    def __init__(self, problem: Problem, settings: Settings, needed: Needed, deterministic: bool):
+        needed = dict(zip(ARGUMENTS, needed))
+        self.problem, self.needed = problem, needed
+        by_sampling = any(needed[n] for n in ('weight', 'offset', 'weight_delta', 'mask'))
+        self.sampling = SamplingGradient(problem, settings, needed) if by_sampling else None
+        self.input = InputGradient(problem, settings, deterministic) if needed['x'] else None
+        self.prepare = None
+        if (by_sampling or needed['x']) and (problem.depthwise or problem.weight_delta):
+            self.prepare = Preparation(problem, samples=False)
+
+    def __call__(self, grad, x, weight, offset, delta, mask) -> dict[str, Tensor]:
+        """Gradients by argument."""
+        problem, stream = self.problem, current_stream(x.device)
+        # [B·P, C_out]
+        rows = grad.permute(0, 2, 3, 1).view(-1, problem.out_channels)
+        grads = {}
+        if self.needed['bias']:
+            grads['bias'] = rows.sum(0, dtype=problem.compute_type)
+        if self.sampling is None and self.input is None:
+            return grads
+        kernels = None
+        if self.prepare is not None:
+            (kernels,) = self.prepare(stream, x, weight, None, delta, None)
+        grad_sum = None
+        if not problem.depthwise:
+            grad = rows @ dense_matrix(weight, x.dtype)  # [B·P, K·C_in]
+            grad_sum = rows.sum(-1, dtype=problem.compute_type)
+        if self.sampling is not None:
+            grads.update(self.sampling(stream, x, offset, mask, kernels, grad, grad_sum, rows))
+        if self.input is not None:
+            grads['x'] = self.input(stream, x, offset, mask, kernels, grad, grad_sum)
+        return grads
+
+
+@lru_cache(REMEMBERED)
+def backward_of(
+    problem: Problem, settings: Settings, needed: Needed, deterministic: bool
+) -> Backward:
+    """What computes these gradients of a problem; made once."""
+    return Backward(problem, settings, needed, deterministic)
+
+
+def backward(
+    problem: Problem,
+    settings: Settings,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor | None,
+    weight_delta: Tensor | None,
+    mask: Tensor | None,
+    needed: Needed,
+) -> dict[str, Tensor]:
+    """Gradients of the arguments that are needed, by name, in compute or argument types.
 
     Args:
         problem (Problem): What forward computed.
+        settings (Settings): Tiles of the kernels.
         grad (Tensor): Gradient of the output, (B, C_out, H_out, W_out).
-        needed (dict[str, bool]): For x, weight, bias, offset, weight_delta and mask.
-
-    Returns:
-        dict[str, Tensor]: Shaped as the arguments, for those needed.
+        x, weight, bias, offset, weight_delta, mask (Tensor): What forward was given.
+        needed (tuple[bool, ...]): For each of `ARGUMENTS`.
     """
-    rows = grad.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # [B, P, C_out]
-    grads = {}
-    if needed['bias']:
-        grads['bias'] = rows.sum((0, 1), dtype=problem.compute_type)
-    inputs = dict(grad=rows, grad_sum=None)
-    if not problem.depthwise and any(needed[n] for n in needed if n != 'bias'):
-        by_columns = rows.flatten(0, 1) @ dense_matrix(problem)  # [B·P, K·C_in]
-        inputs = dict(grad=by_columns, grad_sum=rows.sum(-1, dtype=problem.compute_type))
-    if any(needed[name] for name in ('weight', 'offset', 'weight_delta', 'mask')):
-        grads.update(_by_sampling(problem, rows, inputs, needed))
-    if needed['x']:
-        deterministic = torch.are_deterministic_algorithms_enabled()
-        method = input_gradient_of(problem.x.shape[2] * problem.x.shape[3], deterministic)
-        grads['x'] = (_gather if method == 'gather' else _scatter)(problem, inputs)
-    return grads
-
-
-def _by_sampling(problem: Problem, rows: Tensor, inputs: dict, needed: dict[str, bool]):
-    batch, pixels, _ = rows.shape
-    channels, taps = problem.x.shape[1], problem.taps
-    tile = tile_of('sampling_gradient', problem.x.itemsize)
-    blocks = triton.cdiv(channels, tile.channels)
-    chunks, chunk_tiles = problem.split(triton.cdiv(pixels, tile.pixels), batch * blocks)
-    tap_groups, group_taps = problem.split(taps, batch * blocks * chunks)
-
-    def empty(*shape):
-        return rows.new_empty(shape, dtype=problem.compute_type)
-
-    by_offset = empty(blocks, batch, 2 * taps, *problem.out_size) if needed['offset'] else None
-    by_mask = empty(blocks, batch, taps, *problem.out_size) if needed['mask'] else None
-    own = needed['weight_delta'] or (needed['weight'] and problem.depthwise)
-    by_kernels = empty(chunks, batch, taps, channels) if own else None
-    recompute = needed['weight'] and not problem.depthwise
-    columns = rows.new_empty(batch, pixels, taps, channels) if recompute else None
-    problem.launch(
-        sampling_gradient_kernel,
-        batch * blocks * chunks * tap_groups,
-        tile,
-        grad_offset=by_offset,
-        grad_mask=by_mask,
-        grad_kernels=by_kernels,
-        columns=columns,
-        blocks=blocks,
-        chunks=chunks,
-        chunk_tiles=chunk_tiles,
-        tap_groups=tap_groups,
-        group_taps=group_taps,
-        **inputs,
-    )
-    grads = {}
-    if needed['offset']:
-        grads['offset'] = _sum_parts(by_offset)
-    if needed['mask']:
-        grads['mask'] = _sum_parts(by_mask)
-    if needed['weight_delta']:
-        by_delta = _sum_parts(by_kernels).transpose(1, 2)  # [B, C, K]
-        grads['weight_delta'] = by_delta.contiguous().view(problem.weight_delta.shape)
-    if needed['weight'] and problem.depthwise:
-        grads['weight'] = by_kernels.sum((0, 1)).t().contiguous().view(problem.weight.shape)
-    elif needed['weight']:
-        by_matrix = rows.flatten(0, 1).t() @ columns.view(batch * pixels, -1)  # [C_out, K·C_in]
-        by_matrix = by_matrix.unflatten(1, (*problem.weight.shape[2:], channels))
-        grads['weight'] = by_matrix.permute(0, 3, 1, 2).contiguous()
-    return grads
-
-
-def _sum_parts(parts: Tensor) -> Tensor:
-    return parts[0] if len(parts) == 1 else parts.sum(0)
-
-
-def _scatter(problem: Problem, inputs: dict) -> Tensor:
-    batch, channels, _, _ = problem.x.shape
-    tile = tile_of('scatter', problem.x.itemsize)
-    blocks = triton.cdiv(channels, tile.channels)
-    tiles = triton.cdiv(problem.out_pixels, tile.pixels)
-    by_x = torch.zeros_like(problem.x_rows, dtype=problem.compute_type)
-    problem.launch(
-        scatter_kernel,
-        batch * blocks * tiles,
-        tile,
-        grad_x=by_x,
-        blocks=blocks,
-        chunks=tiles,
-        **inputs,
-    )
-    return by_x.to(problem.x.dtype).permute(0, 3, 1, 2)
-
-
-def _gather(problem: Problem, inputs: dict) -> Tensor:
-    batch, channels, height, width = problem.x.shape
-    square = square_of(channels, problem.x.itemsize)
-    tiles_x, out_tiles_x = (triton.cdiv(n, square.side) for n in (width, problem.out_size[1]))
-    tiles = tiles_x * triton.cdiv(height, square.side)
-    out_tiles = out_tiles_x * triton.cdiv(problem.out_size[0], square.side)
-    out_tile_sizes = dict(out_tiles=out_tiles, out_tiles_x=out_tiles_x)
-    reach = problem.x.new_empty((batch, out_tiles, problem.taps + 1, 4), dtype=problem.compute_type)
-    one_warp = Square(square.channels, square.side, warps=1)
-    problem.launch(reach_kernel, batch * out_tiles, one_warp, reach=reach, **out_tile_sizes)
-    by_x = torch.empty_like(problem.x_rows)
-    blocks = triton.cdiv(channels, square.channels)
-    problem.launch(
-        gather_kernel,
-        batch * tiles * blocks,
-        square,
-        grad_x=by_x,
-        reach=reach,
-        blocks=blocks,
-        chunks=tiles,
-        tiles_x=tiles_x,
-        # Three products of 10-bit mantissas, which keep float32's accuracy; never one.
-        PRECISION='tf32x3' if problem.x.dtype == torch.float32 else 'ieee',
-        **out_tile_sizes,
-        **inputs,
-    )
-    return by_x.permute(0, 3, 1, 2)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    run = backward_of(problem, settings, needed, deterministic)
+    return run(channels_last(grad), channels_last(x), weight, offset, weight_delta, mask)

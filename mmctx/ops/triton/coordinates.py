@@ -4,16 +4,16 @@ import triton
 import triton.language as tl
 
 # Integers that change from image to image. Specialising on them (equal to 1, divisible by 16) would
-# compile the kernels again and again on data whose images differ in size. Nor may the alignment of
-# offset and mask count: they are slices of one tensor, at a distance that follows the size.
+# compile the kernels again and again on data whose images differ in size.
 SIZES = [
     'height', 'width', 'out_height', 'out_width', 'stride_y', 'stride_x', 'padding_y', 'padding_x',
     'dilation_y', 'dilation_x', 'offset_image', 'offset_channel', 'offset_row', 'offset_column',
     'mask_image', 'mask_channel', 'mask_row', 'mask_column', 'channel_groups',
-    'blocks', 'chunks', 'chunk_tiles', 'tap_groups', 'group_taps', 'tiles_x', 'out_tiles',
-    'out_tiles_x',
+    'blocks', 'chunks', 'chunk_tiles', 'tap_groups', 'group_taps', 'sample_programs', 'images',
+    'entries',
 ]  # fmt: skip
-SLICES = ['offset', 'mask']
+# What a caller hands over may start anywhere in memory; all else is allocated here, or checked.
+CALLERS = ['offset', 'mask', 'weight', 'delta', 'bias']
 
 
 @triton.jit
@@ -71,62 +71,85 @@ def tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
 @triton.jit
 def tap_mask(valid, mask, mask_index, tap, mask_channel,
              LOGITS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
-    """Modulation of a tap at output pixels; 1 where `mask` is None."""
-    m = tl.full(valid.shape, 1, FLOAT)
+    """Modulation of a tap at output pixels; 1 where `mask` is None, 0 where there is no pixel."""
+    m = valid.to(FLOAT)
     if mask is not None:
         mask_at = mask + mask_index + tap * mask_channel.to(tl.int64)
         m = tl.load(mask_at, mask=valid, other=0).to(FLOAT)
         if LOGITS:
-            m = 1 / (1 + tl.exp(-m))
+            m = tl.where(valid, 1 / (1 + tl.exp(-m)), 0)
     return m
 
 
 @triton.jit
-def axis_corners(position, size):
-    """The two pixels around a position on an axis, and of each: its index, weight and presence.
+def axis_pair(position, size):
+    """Two neighbouring pixels on an axis that hold all that a position blends of it.
 
-    Indices are always valid; weight and presence (1 or 0) are zero outside the image. The
-    derivative of the weights by the position is (-presence, presence).
+    Returns the first of the two, which like the second always exists but on an axis of one pixel;
+    the weights of both, zero for what lies outside the image; and the first less the pixel before
+    the position, 0 but at the border.
     """
     # All positions from -2 down and from size + 1 up are alike; floats beyond do not fit an int.
     # NaN stays, so that a network that diverges says so.
     nan: tl.constexpr = tl.PropagateNan.ALL
     position = tl.minimum(tl.maximum(position, -2, nan), size + 1, nan)
-    low = tl.floor(position).to(tl.int32)
-    part = position - low.to(position.dtype)
-    low_is = (low >= 0) & (low < size)
-    high_is = (low >= -1) & (low < size - 1)
-    low_index = tl.minimum(tl.maximum(low, 0), size - 1)
-    high_index = tl.minimum(tl.maximum(low + 1, 0), size - 1)
-    low_weight = tl.where(low_is, 1 - part, 0)
-    high_weight = tl.where(high_is, part, 0)
-    return low_index, high_index, low_weight, high_weight, low_is, high_is
+    before = tl.floor(position).to(tl.int32)
+    first = tl.minimum(tl.maximum(before, 0), tl.maximum(size - 2, 0))
+    distance = position - first.to(position.dtype)
+    first_weight = tl.maximum(1 - tl.abs(distance), 0, nan)
+    second_weight = tl.maximum(1 - tl.abs(distance - 1), 0, nan)
+    return first, first_weight, tl.where(size > 1, second_weight, 0), first - before
 
 
 @triton.jit
-def load_corners(x_at, exists, top, bottom, left, right, width, channels,
-                 INDEX: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
-    """Four pixels of a channels-last image around each position, [PIXELS, GROUPS, LANES] each.
+def axis_slopes(shift, size, FLOAT: tl.constexpr):
+    """Derivatives of the two weights of `axis_pair` by the position, from its last result.
 
-    `x_at` points at the image's first pixel, [1, GROUPS, LANES]. Channels that do not exist hold
-    anything.
+    Where the weights have a kink, at whole positions, it is that of the pixels above.
     """
-    stride = channels.to(INDEX)
-    x00 = tl.load(x_at + ((top * width + left) * stride)[:, None, None], exists)
-    x01 = tl.load(x_at + ((top * width + right) * stride)[:, None, None], exists)
-    x10 = tl.load(x_at + ((bottom * width + left) * stride)[:, None, None], exists)
-    x11 = tl.load(x_at + ((bottom * width + right) * stride)[:, None, None], exists)
-    return x00.to(FLOAT), x01.to(FLOAT), x10.to(FLOAT), x11.to(FLOAT)
+    first = (shift == 1).to(FLOAT) - (shift == 0).to(FLOAT)
+    second = (shift == 0).to(FLOAT) - (shift == -1).to(FLOAT)
+    return first, tl.where(size > 1, second, 0)
 
 
 @triton.jit
-def blend(x00, x01, x10, x11, top_weight, bottom_weight, left_weight, right_weight):
-    """Bilinear sample of four corners; the weights are of the pixels."""
+def pixel_steps(height, width, channels, INDEX: tl.constexpr):
+    """Elements from a pixel of a channels-last image to the one below and to the one beside.
+
+    0 on an axis of one pixel, where the weight of the second is zero.
+    """
+    down = tl.where(height > 1, width * channels.to(INDEX), 0)
+    return down, tl.where(width > 1, channels, 0)
+
+
+@triton.jit
+def load_corners(x_at, exists, pixel, down, beside, channels, INDEX: tl.constexpr):
+    """Four pixels of a channels-last image, the first given by its index, in x's type.
+
+    `x_at` points at the image's first pixel, [1, GROUPS, LANES]; each result is [PIXELS, GROUPS,
+    LANES]. Channels that do not exist hold anything.
+    """
+    at = x_at + (pixel.to(INDEX) * channels)[:, None, None]
     return (
-        x00 * (top_weight * left_weight)[:, None, None]
-        + x01 * (top_weight * right_weight)[:, None, None]
-        + x10 * (bottom_weight * left_weight)[:, None, None]
-        + x11 * (bottom_weight * right_weight)[:, None, None]
+        tl.load(at, exists),
+        tl.load(at + beside, exists),
+        tl.load(at + down, exists),
+        tl.load(at + (down + beside), exists),
+    )
+
+
+@triton.jit
+def blend(x00, x01, x10, x11, w00, w01, w10, w11):
+    """Bilinear sample of four corners by the pixels' weights, in the type of both.
+
+    In half precision the compiler makes it of instructions that multiply and add two channels at
+    once; what is summed over taps and channels afterwards is float32.
+    """
+    return (
+        x00 * w00[:, None, None]
+        + x01 * w01[:, None, None]
+        + x10 * w10[:, None, None]
+        + x11 * w11[:, None, None]
     )
 
 

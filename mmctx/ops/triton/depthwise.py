@@ -1,36 +1,23 @@
-"""Forward pass of the depthwise contextual convolution in one kernel."""
+"""Forward pass of the depthwise contextual convolution."""
 
 import triton
 import triton.language as tl
 
-from .coordinates import (
-    SIZES,
-    SLICES,
-    axis_corners,
-    blend,
-    load_corners,
-    map_index,
-    tap_mask,
-    tap_position,
-    tile_channels,
-    tile_pixels,
-)
+from .coordinates import SIZES, blend, load_corners, pixel_steps, tile_channels
+from .prepare import load_weights
 
 
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SLICES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['bias'])
 def depthwise_kernel(
     out,  # [B, P, C], P output pixels
     x,  # [B, H·W, C]
-    kernels,  # [B or 1, K, C], w + Δw
+    kernels,  # [B or 1, K, C], w + Δw in x's type
+    index,  # [B, K, P] int32, the first pixel that each sample reads
+    weights,  # of its four corners, as `prepare_kernel` lays them out
     bias,  # [C] or None
-    offset,  # [B, 2K, H_out, W_out] of any strides, or None
-    mask,  # [B, K, H_out, W_out] of any strides, or None
-    height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
-    dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
-    mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    blocks, chunks, chunk_tiles,
-    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr,
+    height, width, out_height, out_width, channel_groups, images, blocks, chunks, chunk_tiles,
+    TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
+    INDEX: tl.constexpr, FLOAT: tl.constexpr, TYPE: tl.constexpr,
     GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image and walks a chunk of its pixel tiles."""
@@ -41,6 +28,8 @@ def depthwise_kernel(
     channels = channel_groups * ALIGN
     channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
     pixels = out_height * out_width
+    planes = images.to(tl.int64) * TAPS * pixels
+    down, beside = pixel_steps(height, width, channels, INDEX)
     x_at = x + image * height * width * channels + channel
     if OWN_KERNELS:
         kernels += image * TAPS * channels
@@ -48,22 +37,17 @@ def depthwise_kernel(
 
     for tile in range(chunk * chunk_tiles, tl.minimum((chunk + 1) * chunk_tiles,
                                                       tl.cdiv(pixels, PIXELS))):  # fmt: skip
-        pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
-        offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
-        mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
+        pixel = tile * PIXELS + tl.arange(0, PIXELS)
+        valid = pixel < pixels
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
         if bias is not None:
             total += tl.load(bias + channel, exists).to(FLOAT)
         for tap in range(TAPS):
-            at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
-                                      stride_y, stride_x, padding_y, padding_x, dilation_y,
-                                      dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
-            top, bottom, top_weight, bottom_weight, _, _ = axis_corners(at_y, height)
-            left, right, left_weight, right_weight, _, _ = axis_corners(at_x, width)
-            m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-            corners = load_corners(x_at, exists, top, bottom, left, right, width, channels,
-                                   INDEX, FLOAT)  # fmt: skip
-            sample = blend(*corners, m * top_weight, m * bottom_weight, left_weight, right_weight)
-            total += sample * tl.load(kernels + tap * channels + channel, exists)
+            at = (image * TAPS + tap) * pixels + pixel
+            first = tl.load(index + at, valid, 0)
+            w00, w01, w10, w11 = load_weights(weights, at, valid, planes, TYPE)
+            x00, x01, x10, x11 = load_corners(x_at, exists, first, down, beside, channels, INDEX)
+            sample = blend(x00, x01, x10, x11, w00, w01, w10, w11).to(FLOAT)
+            total += sample * tl.load(kernels + tap * channels + channel, exists).to(FLOAT)
         to = out + (pixel.to(tl.int64) * channels)[:, None, None] + channel
         tl.store(to, total.to(out.dtype.element_ty), exists & valid[:, None, None])

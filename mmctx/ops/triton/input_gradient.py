@@ -1,195 +1,180 @@
-"""Gradient of x: by atomic additions, or by a matrix product that gives the same sum every time."""
+"""Gradient of x, gathered from lists of the samples that read each pixel.
+
+All channels of an image share its samples, so the lists are made once: counted, added up, filled.
+No gradient is added atomically; only the order in which a list is filled is up to chance, and
+`order_kernel` takes that away.
+"""
 
 import triton
 import triton.language as tl
 
 from .coordinates import (
+    CALLERS,
     SIZES,
-    SLICES,
-    axis_corners,
+    axis_pair,
     map_index,
     tap_mask,
     tap_position,
     tile_channels,
     tile_pixels,
 )
-from .sampling_gradient import sample_gradient, tap_kernel
 
 
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SLICES)
-def scatter_kernel(
-    grad_x,  # [B, H·W, C], zero, at least float32
-    grad,  # [B, P, C] depthwise, [B, P, K, C] dense
-    grad_sum,  # [B, P] dense, None depthwise
-    kernels,  # [B or 1, K, C] or None
+@triton.jit
+def store_entry(lists, at, plane, source, weight, keep):
+    """Write entries: the source in the low half of an integer, a float32 weight in the high one.
+
+    A float64 weight has an integer of its own, a plane further.
+    """
+    if weight.dtype.primitive_bitwidth == 32:
+        high = weight.to(tl.int32, bitcast=True).to(tl.int64) << 32
+        tl.store(lists + at, high | source.to(tl.int64), keep)
+    else:
+        tl.store(lists + at, source.to(tl.int64), keep)
+        tl.store(lists + at + plane, weight.to(tl.int64, bitcast=True), keep)
+
+
+@triton.jit
+def load_entry(lists, at, plane, keep, FLOAT: tl.constexpr):
+    """Source and weight of entries, as `store_entry` writes them; 0 and 0 where none is kept."""
+    word = tl.load(lists + at, keep, 0)
+    if FLOAT.primitive_bitwidth == 32:
+        weight = (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    else:
+        weight = tl.load(lists + at + plane, keep, 0).to(tl.float64, bitcast=True)
+    return word.to(tl.int32), weight
+
+
+@triton.jit
+def enter(slots, lists, pixel, weight, source, plane):
+    """Count samples in the slots of the pixels that they read; with `lists`, list them too."""
+    reads = weight != 0
+    if lists is None:
+        tl.atomic_add(slots + pixel, 1, reads, sem='relaxed')
+    else:
+        # The slots hold where the lists end, and move down to where they begin.
+        place = tl.atomic_add(slots + pixel, -1, reads, sem='relaxed') - 1
+        store_entry(lists, place, plane, source, weight, reads)
+
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
+def list_kernel(
+    slots,  # [B, H·W] int32: zero to count, else where each pixel's list ends in its image's
+    lists,  # [B, 4·K·P] entries, as of `store_entry`, of source pixel · K + tap; None to count
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
-    mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    blocks, chunks,
-    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr,
-    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    mask_image, mask_channel, mask_row, mask_column, images, chunks, tap_groups, group_taps,
+    entries,
+    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, FLOAT: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """A program adds what a pixel tile of a channel block sends to its corners, tap by tap."""
+    """A program owns a pixel tile of an image and a group of taps."""
     program = tl.program_id(0)
-    tile = program % chunks
-    block = program // chunks % blocks
-    image = (program // chunks // blocks).to(tl.int64)
-    channels = channel_groups * ALIGN
-    stride = channels.to(INDEX)
-    channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
+    tap_group = program % tap_groups
+    tile = program // tap_groups % chunks
+    image = (program // tap_groups // chunks).to(tl.int64)
     pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
     offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
     mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
-    keep = exists & valid[:, None, None]
-    to = grad_x + image * height * width * channels + channel
-    image_pixel = image * out_height * out_width + pixel
-    for tap in range(TAPS):
-        at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
-                                  stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
-                                  KERNEL_WIDTH, FLOAT)  # fmt: skip
-        top, bottom, top_weight, bottom_weight, top_is, bottom_is = axis_corners(at_y, height)
-        left, right, left_weight, right_weight, left_is, right_is = axis_corners(at_x, width)
-        m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-        kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS, TAPS,
-                            FLOAT)  # fmt: skip
-        by_sample, _ = sample_gradient(grad, grad_sum, image_pixel, valid, tap, kernel, channels,
-                                       channel, exists, TAPS, FLOAT)  # fmt: skip
-        by_sample *= m[:, None, None]
-        tl.atomic_add(to + ((top * width + left) * stride)[:, None, None],
-                      by_sample * (top_weight * left_weight)[:, None, None],
-                      keep & (top_is & left_is)[:, None, None], sem='relaxed')  # fmt: skip
-        tl.atomic_add(to + ((top * width + right) * stride)[:, None, None],
-                      by_sample * (top_weight * right_weight)[:, None, None],
-                      keep & (top_is & right_is)[:, None, None], sem='relaxed')  # fmt: skip
-        tl.atomic_add(to + ((bottom * width + left) * stride)[:, None, None],
-                      by_sample * (bottom_weight * left_weight)[:, None, None],
-                      keep & (bottom_is & left_is)[:, None, None], sem='relaxed')  # fmt: skip
-        tl.atomic_add(to + ((bottom * width + right) * stride)[:, None, None],
-                      by_sample * (bottom_weight * right_weight)[:, None, None],
-                      keep & (bottom_is & right_is)[:, None, None], sem='relaxed')  # fmt: skip
-
-
-@triton.jit
-def square_tile(tile, tiles_x, height, width, SIDE: tl.constexpr):
-    """Pixels of a square tile of a map: row, column and whether they exist, [SIDE²] each."""
-    index = tl.arange(0, SIDE * SIDE)
-    row = tile // tiles_x * SIDE + index // SIDE
-    column = tile % tiles_x * SIDE + index % SIDE
-    return row, column, (row < height) & (column < width)
-
-
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SLICES)
-def reach_kernel(
-    reach,  # [B, output tiles, K + 1, 4]: least and most y, least and most x; last of all taps
-    offset,  # [B, 2K, H_out, W_out] of any strides, or None
-    out_height, out_width, stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
-    offset_image, offset_channel, offset_row, offset_column, out_tiles, out_tiles_x,
-    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, FLOAT: tl.constexpr, SIDE: tl.constexpr,
-):  # fmt: skip
-    """A program finds where the taps of a square tile of output pixels read."""
-    tile = tl.program_id(0) % out_tiles
-    image = (tl.program_id(0) // out_tiles).to(tl.int64)
-    row, column, valid = square_tile(tile, out_tiles_x, out_height, out_width, SIDE)
-    offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
-    to = reach + (image * out_tiles + tile) * (TAPS + 1) * 4
-    far = float('inf')
-    top, bottom = tl.full([], far, FLOAT), tl.full([], -far, FLOAT)
-    left, right = tl.full([], far, FLOAT), tl.full([], -far, FLOAT)
-    for tap in range(TAPS):
+    plane = images.to(tl.int64) * entries
+    slots += image * height * width
+    if lists is not None:
+        lists += image * entries
+    down, beside = tl.where(height > 1, width, 0), tl.where(width > 1, 1, 0)
+    for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
         y, x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
                             stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
                             KERNEL_WIDTH, FLOAT)  # fmt: skip
-        tap_top, tap_bottom = tl.min(tl.where(valid, y, far)), tl.max(tl.where(valid, y, -far))
-        tap_left, tap_right = tl.min(tl.where(valid, x, far)), tl.max(tl.where(valid, x, -far))
-        tl.store(to + tap * 4, tap_top)
-        tl.store(to + tap * 4 + 1, tap_bottom)
-        tl.store(to + tap * 4 + 2, tap_left)
-        tl.store(to + tap * 4 + 3, tap_right)
-        top, bottom = tl.minimum(top, tap_top), tl.maximum(bottom, tap_bottom)
-        left, right = tl.minimum(left, tap_left), tl.maximum(right, tap_right)
-    tl.store(to + TAPS * 4, top)
-    tl.store(to + TAPS * 4 + 1, bottom)
-    tl.store(to + TAPS * 4 + 2, left)
-    tl.store(to + TAPS * 4 + 3, right)
+        top, top_weight, bottom_weight, _ = axis_pair(y, height)
+        left, left_weight, right_weight, _ = axis_pair(x, width)
+        m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
+        top_weight = tl.where(valid, top_weight * m, 0)
+        bottom_weight = tl.where(valid, bottom_weight * m, 0)
+        first = top * width + left
+        source = pixel * TAPS + tap
+        enter(slots, lists, first, top_weight * left_weight, source, plane)
+        enter(slots, lists, first + beside, top_weight * right_weight, source, plane)
+        enter(slots, lists, first + down, bottom_weight * left_weight, source, plane)
+        enter(slots, lists, first + down + beside, bottom_weight * right_weight, source, plane)
 
 
-@triton.jit
-def reaches(reach, top, left, SIDE: tl.constexpr):
-    """Whether positions within the four bounds may blend a pixel of the square tile at a corner."""
-    return (
-        (tl.load(reach) < top + SIDE)
-        & (tl.load(reach + 1) > top - 1)
-        & (tl.load(reach + 2) < left + SIDE)
-        & (tl.load(reach + 3) > left - 1)
-    )
+@triton.jit(do_not_specialize=SIZES)
+def order_kernel(
+    ordered,  # [B, 4·K·P] entries
+    lists,  # [B, 4·K·P] entries, of `list_kernel`
+    starts,  # [B, H·W] int32, where each pixel's list begins in its image's
+    counts,  # [B, H·W] int32
+    height, width, images, entries,
+    BLOCK: tl.constexpr, FLOAT: tl.constexpr,
+):  # fmt: skip
+    """A program sorts a pixel's list by source: an entry's place is how many come before it."""
+    slot = tl.program_id(0).to(tl.int64)
+    count = tl.load(counts + slot)
+    plane = images.to(tl.int64) * entries
+    at = slot // (height * width) * entries + tl.load(starts + slot)
+    for first in range(0, count, BLOCK):
+        entry = first + tl.arange(0, BLOCK)
+        source, weight = load_entry(lists, at + entry, plane, entry < count, FLOAT)
+        place = tl.zeros([BLOCK], tl.int32)
+        for other in range(0, count, BLOCK):
+            beside = other + tl.arange(0, BLOCK)
+            source_beside, _ = load_entry(lists, at + beside, plane, beside < count, FLOAT)
+            before = (source_beside[None, :] < source[:, None]) & (beside < count)[None, :]
+            place += tl.sum(before.to(tl.int32), 1)
+        store_entry(ordered, at + place, plane, source, weight, entry < count)
 
 
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SLICES)
+@triton.jit(do_not_specialize=SIZES)
 def gather_kernel(
     grad_x,  # [B, H·W, C]
     grad,  # [B, P, C] depthwise, [B, P, K, C] dense
     grad_sum,  # [B, P] dense, None depthwise
     kernels,  # [B or 1, K, C] or None
-    reach,  # [B, output tiles, K + 1, 4], of `reach_kernel`
-    offset,  # [B, 2K, H_out, W_out] of any strides, or None
-    mask,  # [B, K, H_out, W_out] of any strides, or None
-    height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
-    dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
-    mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    blocks, chunks, tiles_x, out_tiles, out_tiles_x,
-    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    OWN_KERNELS: tl.constexpr, FLOAT: tl.constexpr, PRECISION: tl.constexpr,
-    SIDE: tl.constexpr, BLOCK: tl.constexpr,
+    lists,  # [B, 4·K·P] entries, of `list_kernel` or `order_kernel`
+    starts,  # [B, H·W] int32
+    counts,  # [B, H·W] int32
+    height, width, out_height, out_width, channel_groups, images, blocks, chunks, entries,
+    TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
+    FLOAT: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """A program owns a square tile of x and a channel block; nothing is scattered.
-
-    A tap's samples are x times a matrix of hats, S[p, q] = m_p · max(0, 1 - |y_p - y_q|) ·
-    max(0, 1 - |x_p - x_q|), which all channels share; the gradient is its transpose times the
-    samples' gradient. Tiles of output pixels that read nowhere near are passed over.
-    """
+    """A program owns a tile of x's pixels and a channel block, and adds up their lists."""
     program = tl.program_id(0)
     block = program % blocks
     tile = program // blocks % chunks
     image = (program // blocks // chunks).to(tl.int64)
     channels = channel_groups * ALIGN
-    channel = block * BLOCK + tl.arange(0, BLOCK)[None, :]
-    exists = channel < channels
-    x_row, x_column, x_valid = square_tile(tile, tiles_x, height, width, SIDE)
-    top, left = tile // tiles_x * SIDE, tile % tiles_x * SIDE
+    channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
+    pixel = tile * PIXELS + tl.arange(0, PIXELS)
+    valid = pixel < height * width
+    slot = image * height * width + pixel
+    count = tl.load(counts + slot, valid, 0)
+    plane = images.to(tl.int64) * entries
+    at = image * entries + tl.load(starts + slot, valid, 0)
+    first_pixel = image * out_height * out_width
+    if kernels is not None and OWN_KERNELS:
+        kernels += image * TAPS * channels
 
-    total = tl.zeros([SIDE * SIDE, BLOCK], FLOAT)
-    for out_tile in range(out_tiles):
-        tile_reach = reach + (image * out_tiles + out_tile) * (TAPS + 1) * 4
-        if reaches(tile_reach + TAPS * 4, top, left, SIDE):
-            row, column, valid = square_tile(out_tile, out_tiles_x, out_height, out_width, SIDE)
-            offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
-            mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
-            keep = exists & valid[:, None]
-            image_pixel = image * out_height * out_width + row * out_width + column
-            if grad_sum is None:
-                values = tl.load(grad + (image_pixel * channels)[:, None] + channel, keep, 0)
-            for tap in range(TAPS):
-                if reaches(tile_reach + tap * 4, top, left, SIDE):
-                    y, x = tap_position(row, column, valid, offset, offset_index, tap,
-                                        offset_channel, stride_y, stride_x, padding_y, padding_x,
-                                        dilation_y, dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
-                    m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-                    hats = tl.maximum(1 - tl.abs(y[None, :] - x_row[:, None]), 0)
-                    hats *= tl.maximum(1 - tl.abs(x[None, :] - x_column[:, None]), 0) * m[None, :]
-                    hats = hats.to(grad.dtype.element_ty)  # [x's pixels, output pixels]
-                    kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS,
-                                        TAPS, FLOAT)  # fmt: skip
-                    if grad_sum is None:
-                        total += kernel * tl.dot(hats, values, input_precision=PRECISION,
-                                                 out_dtype=FLOAT)  # fmt: skip
-                    else:
-                        at = grad + ((image_pixel * TAPS + tap) * channels)[:, None] + channel
-                        by_sample = tl.load(at, keep, 0).to(FLOAT)
-                        by_sample += kernel * tl.load(grad_sum + image_pixel, valid, 0)[:, None]
-                        total = tl.dot(hats, by_sample.to(grad.dtype.element_ty), total,
-                                       input_precision=PRECISION, out_dtype=FLOAT)  # fmt: skip
-    to = grad_x + ((image * height + x_row) * width + x_column)[:, None] * channels + channel
-    tl.store(to, total.to(grad_x.dtype.element_ty), exists & x_valid[:, None])
+    total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
+    for entry in range(tl.max(count, 0)):
+        listed = entry < count
+        source, weight = load_entry(lists, at + entry, plane, listed, FLOAT)
+        weight = weight[:, None, None]
+        out_pixel = source // TAPS
+        keep = exists & listed[:, None, None]
+        if kernels is not None:
+            tap = source - out_pixel * TAPS
+            kernel = tl.load(kernels + (tap * channels)[:, None, None] + channel, keep, 0)
+        if grad_sum is None:
+            grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
+            total += (weight * kernel.to(FLOAT)) * tl.load(grad_at, keep, 0).to(FLOAT)
+        else:
+            grad_at = grad + ((first_pixel * TAPS + source) * channels)[:, None, None] + channel
+            by_sample = tl.load(grad_at, keep, 0).to(FLOAT)
+            if kernels is not None:
+                by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0).to(FLOAT)
+                by_sample += by_shared[:, None, None] * kernel.to(FLOAT)
+            total += weight * by_sample
+    to = grad_x + (slot * channels)[:, None, None] + channel
+    tl.store(to, total.to(grad_x.dtype.element_ty), exists & valid[:, None, None])

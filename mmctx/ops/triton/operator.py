@@ -15,29 +15,45 @@ _SCHEMA = (
 )
 
 
-def _problem(x, weight, offset, weight_delta, mask, *geometry):
-    import triton
+def _kernels(device: torch.device):
+    """The module that runs the kernels, imported at the first call."""
+    if device.type != 'cuda':
+        import triton
 
-    # Before the kernels are imported, as how they run is settled then.
-    if x.device.type != 'cuda' and not triton.knobs.runtime.interpret:
-        raise NotImplementedError(
-            f"back end 'triton' needs tensors on a GPU, got {x.device.type}; TRITON_INTERPRET=1 "
-            'makes it run on a CPU, slowly'
-        )
-    from .launch import Problem
+        # Before the kernels are imported, as how they run is settled then.
+        if not triton.knobs.runtime.interpret:
+            raise NotImplementedError(
+                f"back end 'triton' needs tensors on a GPU, got {device.type}; TRITON_INTERPRET=1 "
+                'makes it run on a CPU, slowly'
+            )
+    from . import run
 
-    return Problem(x, weight, offset, weight_delta, mask, *geometry)
+    return run
+
+
+def _problem(x, *arguments):
+    return _kernels(x.device).problem_of(x, *arguments)
+
+
+def _backward(problem, grad, *tensors, needed) -> list[Tensor]:
+    """Gradients of the arguments that `needed` marks, in their order; no others are computed."""
+    wanted = [(n, t) for n, t, need in zip(ARGUMENTS, tensors, needed) if need]
+    if not grad.numel():
+        return [_empty_gradient(name, tensor).zero_() for name, tensor in wanted]
+    grads = _kernels(grad.device).run_backward(problem, grad, *tensors, needed=tuple(needed))
+    return [
+        grads[n] if grads[n].dtype == tensor.dtype else grads[n].to(tensor.dtype)
+        for n, tensor in wanted
+    ]
 
 
 @torch.library.custom_op(
     'mmctx::contextual_conv2d', mutates_args=(), schema=f'({_SCHEMA}) -> Tensor'
 )
-def contextual_conv2d_operator(x, weight, bias, offset, weight_delta, mask, *geometry):
+def contextual_conv2d_operator(*arguments):
     """The contextual convolution, channels last in memory; see `mmctx.ops.contextual_conv2d`."""
-    problem = _problem(x, weight, offset, weight_delta, mask, *geometry)
-    from .forward import forward
-
-    return forward(problem, bias)
+    problem = _problem(*arguments)
+    return _kernels(problem.device).run_forward(problem, *arguments[:6])
 
 
 @contextual_conv2d_operator.register_fake
@@ -51,20 +67,10 @@ def _(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation, ma
     mutates_args=(),
     schema=f'(Tensor grad, {_SCHEMA}, bool[] needed) -> Tensor[]',
 )
-def contextual_conv2d_backward_operator(
-    grad, x, weight, bias, offset, weight_delta, mask, *geometry_and_needed
-):
-    """Gradients of the arguments that `needed` marks, in their order; no others are computed."""
-    *geometry, needed = geometry_and_needed
-    arguments = dict(zip(ARGUMENTS, (x, weight, bias, offset, weight_delta, mask)))
-    wanted = [name for name, need in zip(ARGUMENTS, needed) if need]
-    if not grad.numel():
-        return [_empty_gradient(name, arguments[name]).zero_() for name in wanted]
-    problem = _problem(x, weight, offset, weight_delta, mask, *geometry)
-    from .backward import backward
-
-    grads = backward(problem, grad, dict(zip(ARGUMENTS, needed)))
-    return [grads[name].to(arguments[name].dtype) for name in wanted]
+def contextual_conv2d_backward_operator(*arguments):
+    """Gradients of the arguments that `needed`, the last one, marks."""
+    grad, *arguments, needed = arguments
+    return _backward(_problem(*arguments), grad, *arguments[:6], needed=needed)
 
 
 @contextual_conv2d_backward_operator.register_fake
@@ -90,7 +96,7 @@ def _setup_context(ctx, inputs, output):
     ctx.options = inputs[6:]
 
 
-def _backward(ctx, grad):
+def _differentiate(ctx, grad):
     needed = list(ctx.needs_input_grad[:6])
     grads = iter(
         contextual_conv2d_backward_operator(grad, *ctx.saved_tensors, *ctx.options, needed)
@@ -98,14 +104,58 @@ def _backward(ctx, grad):
     return (*(next(grads) if need else None for need in needed), *[None] * len(ctx.options))
 
 
-def _refuse_second_derivatives(ctx, grads):
+def _refuse_second_derivatives(*_):
     raise NotImplementedError(
         "back end 'triton' has no second derivatives: pass backend='reference'"
     )
 
 
-contextual_conv2d_operator.register_autograd(_backward, setup_context=_setup_context)
+contextual_conv2d_operator.register_autograd(_differentiate, setup_context=_setup_context)
 contextual_conv2d_backward_operator.register_autograd(_refuse_second_derivatives)
+
+
+class _Backward(torch.autograd.Function):
+    """The backward pass in eager mode, which refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx, problem, needed, *tensors):
+        """Gradients of the arguments that `needed` marks."""
+        return tuple(_backward(problem, *tensors, needed=needed))
+
+    backward = staticmethod(_refuse_second_derivatives)
+
+
+class _Eager(torch.autograd.Function):
+    """The operator in eager mode, without what registration costs the host at each call."""
+
+    @staticmethod
+    def forward(ctx, problem, *tensors):
+        """The contextual convolution of six tensors, some None."""
+        ctx.save_for_backward(*tensors)
+        ctx.problem = problem
+        return _kernels(problem.device).run_forward(problem, *tensors)
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients, the problem's none."""
+        needed = ctx.needs_input_grad[1:]
+        # Grad mode is on only where the derivative is to be differentiated in its turn.
+        if torch.is_grad_enabled():
+            grads = iter(_Backward.apply(ctx.problem, needed, grad, *ctx.saved_tensors))
+        else:
+            grads = iter(_backward(ctx.problem, grad, *ctx.saved_tensors, needed=needed))
+        return (None, *[next(grads) if need else None for need in needed])
+
+
+def _is_watched(x: Tensor) -> bool:
+    """Whether something other than eager PyTorch must see the operator: a compiler, a counter."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or type(x) not in (Tensor, torch.nn.Parameter)
+    )
 
 
 def contextual_conv2d_triton(
@@ -127,6 +177,11 @@ def contextual_conv2d_triton(
     """
     if not HAS_TRITON:
         raise NotImplementedError("back end 'triton' needs the package triton: pip install triton")
-    return contextual_conv2d_operator(
-        x, weight, bias, offset, weight_delta, mask, stride, padding, dilation, mask_is_logits
-    )
+    tensors = x, weight, bias, offset, weight_delta, mask
+    options = stride, padding, dilation, mask_is_logits
+    if _is_watched(x):
+        return contextual_conv2d_operator(*tensors, *options)
+    problem = _problem(*tensors, *options)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return _Eager.apply(problem, *tensors)
+    return _kernels(problem.device).run_forward(problem, *tensors)

@@ -4,13 +4,15 @@ import triton
 import triton.language as tl
 
 from .coordinates import (
+    CALLERS,
     SIZES,
-    SLICES,
-    axis_corners,
+    axis_pair,
+    axis_slopes,
     blend,
     load_corners,
     map_index,
     per_pixel,
+    pixel_steps,
     sum_channels,
     tap_mask,
     tap_position,
@@ -20,22 +22,21 @@ from .coordinates import (
 
 
 @triton.jit
-def sample_gradient(grad, grad_sum, image_pixel, valid, tap, kernel, channels, channel, exists,
+def sample_gradient(grad, grad_sum, image_pixel, keep_pixel, tap, kernel, channels, channel, keep,
                     TAPS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
-    """Gradients of a tap's samples, the mask applied, and what they multiply in Δw's gradient.
+    """Gradients of a tap's samples, before the mask, and what they multiply in Δw's gradient.
 
     Depthwise, where `grad_sum` is None: g · (w + Δw) and g, of the output's gradient g
     [B, P, C]. Dense: column's gradient + Σg · Δw and Σg, of the columns' gradient [B, P, K, C] and
-    the output's gradient summed over its channels, [B, P].
+    the output's gradient summed over its channels, [B, P]. Zero where nothing is kept.
     """
-    keep = exists & valid[:, None, None]
     if grad_sum is None:
         at = grad + (image_pixel * channels)[:, None, None] + channel
         by_kernel = tl.load(at, keep, 0).to(FLOAT)
         by_sample = by_kernel * kernel
     else:
         at = grad + ((image_pixel * TAPS + tap) * channels)[:, None, None] + channel
-        by_kernel = tl.load(grad_sum + image_pixel, valid, 0).to(FLOAT)[:, None, None]
+        by_kernel = tl.load(grad_sum + image_pixel, keep_pixel, 0).to(FLOAT)[:, None, None]
         by_sample = tl.load(at, keep, 0).to(FLOAT) + by_kernel * kernel
     return by_sample, by_kernel
 
@@ -53,7 +54,7 @@ def tap_kernel(kernels, image, tap, channels, channel, exists,
     return kernel
 
 
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=SLICES)
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def sampling_gradient_kernel(
     grad_offset,  # [channel blocks, B, 2K, P] or None
     grad_mask,  # [channel blocks, B, K, P] or None
@@ -68,10 +69,10 @@ def sampling_gradient_kernel(
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    blocks, chunks, chunk_tiles, tap_groups, group_taps,
+    images, blocks, chunks, chunk_tiles, tap_groups, group_taps,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
     WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr,
-    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    TYPE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image, a chunk of pixel tiles and a group of taps.
 
@@ -83,12 +84,12 @@ def sampling_gradient_kernel(
     chunk = program // tap_groups % chunks
     block = program // tap_groups // chunks % blocks
     image = (program // tap_groups // chunks // blocks).to(tl.int64)
-    batch = tl.num_programs(0) // tap_groups // chunks // blocks
     channels = channel_groups * ALIGN
     channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
     pixels = out_height * out_width
-    x_at = x + image * height * width * channels + channel
-    image_block = block.to(tl.int64) * batch + image
+    down, beside = pixel_steps(height, width, channels, INDEX)
+    x += image * height * width * channels + channel
+    image_block = block * images.to(tl.int64) + image
 
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
         kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS, TAPS,
@@ -99,62 +100,98 @@ def sampling_gradient_kernel(
             pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
             offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
             mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
-            at_y, at_x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+            y_at, x_at = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
                                       stride_y, stride_x, padding_y, padding_x, dilation_y,
                                       dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
-            top, bottom, top_weight, bottom_weight, top_is, bottom_is = axis_corners(at_y, height)
-            left, right, left_weight, right_weight, left_is, right_is = axis_corners(at_x, width)
+            top, top_weight, bottom_weight, shift_y = axis_pair(y_at, height)
+            left, left_weight, right_weight, shift_x = axis_pair(x_at, width)
             m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-            x00, x01, x10, x11 = load_corners(x_at, exists, top, bottom, left, right, width,
-                                              channels, INDEX, FLOAT)  # fmt: skip
+            x00, x01, x10, x11 = load_corners(x, exists, top * width + left, down, beside, channels,
+                                              INDEX)  # fmt: skip
             keep = exists & valid[:, None, None]
             image_pixel = image * pixels + pixel
             by_sample, by_kernel = sample_gradient(
-                grad,
-                grad_sum,
-                image_pixel,
-                valid,
-                tap,
-                kernel,
-                channels,
-                channel,
-                exists,
-                TAPS,
+                grad, grad_sum, image_pixel, valid, tap, kernel, channels, channel, keep, TAPS,
                 FLOAT,
-            )
+            )  # fmt: skip
             if grad_kernels is not None or columns is not None:
-                sample = blend(x00, x01, x10, x11, m * top_weight, m * bottom_weight,
-                               left_weight, right_weight)  # fmt: skip
-                total += by_kernel * sample
+                w00, w01 = m * top_weight * left_weight, m * top_weight * right_weight
+                w10, w11 = m * bottom_weight * left_weight, m * bottom_weight * right_weight
+                sample = blend(x00, x01, x10, x11, w00.to(TYPE), w01.to(TYPE), w10.to(TYPE),
+                               w11.to(TYPE))  # fmt: skip
+                if grad_kernels is not None:
+                    total += by_kernel * sample.to(FLOAT)
                 if columns is not None:
                     to = columns + ((image_pixel * TAPS + tap) * channels)[:, None, None] + channel
-                    tl.store(to, sample.to(columns.dtype.element_ty), keep)
+                    tl.store(to, sample, keep)
             if grad_offset is not None or grad_mask is not None:
                 # Each corner's share before its weight: Σ_c ∂L/∂sample · corner, [PIXELS, 1, 1].
-                q00 = sum_channels(tl.where(keep, by_sample * x00, 0))
-                q01 = sum_channels(tl.where(keep, by_sample * x01, 0))
-                q10 = sum_channels(tl.where(keep, by_sample * x10, 0))
-                q11 = sum_channels(tl.where(keep, by_sample * x11, 0))
-                by_top = q00 * left_weight[:, None, None] + q01 * right_weight[:, None, None]
-                by_bottom = q10 * left_weight[:, None, None] + q11 * right_weight[:, None, None]
+                q00 = per_pixel(sum_channels(tl.where(keep, by_sample * x00.to(FLOAT), 0)))
+                q01 = per_pixel(sum_channels(tl.where(keep, by_sample * x01.to(FLOAT), 0)))
+                q10 = per_pixel(sum_channels(tl.where(keep, by_sample * x10.to(FLOAT), 0)))
+                q11 = per_pixel(sum_channels(tl.where(keep, by_sample * x11.to(FLOAT), 0)))
+                by_top = q00 * left_weight + q01 * right_weight
+                by_bottom = q10 * left_weight + q11 * right_weight
                 tap_at = (image_block * TAPS + tap) * pixels + pixel
                 if grad_offset is not None:
-                    by_left = q00 * top_weight[:, None, None] + q10 * bottom_weight[:, None, None]
-                    by_right = q01 * top_weight[:, None, None] + q11 * bottom_weight[:, None, None]
-                    by_y = tl.where(bottom_is[:, None, None], by_bottom, 0)
-                    by_y -= tl.where(top_is[:, None, None], by_top, 0)
-                    by_x = tl.where(right_is[:, None, None], by_right, 0)
-                    by_x -= tl.where(left_is[:, None, None], by_left, 0)
+                    by_left = q00 * top_weight + q10 * bottom_weight
+                    by_right = q01 * top_weight + q11 * bottom_weight
+                    top_slope, bottom_slope = axis_slopes(shift_y, height, FLOAT)
+                    left_slope, right_slope = axis_slopes(shift_x, width, FLOAT)
                     to = grad_offset + tap_at + (image_block * TAPS + tap) * pixels
-                    tl.store(to, per_pixel(by_y * m[:, None, None]), valid)
-                    tl.store(to + pixels, per_pixel(by_x * m[:, None, None]), valid)
+                    by_y = (by_top * top_slope + by_bottom * bottom_slope) * m
+                    by_x = (by_left * left_slope + by_right * right_slope) * m
+                    tl.store(to, by_y, valid)
+                    tl.store(to + pixels, by_x, valid)
                 if grad_mask is not None:
-                    by_m = by_top * top_weight[:, None, None]
-                    by_m += by_bottom * bottom_weight[:, None, None]
+                    by_m = by_top * top_weight + by_bottom * bottom_weight
                     if LOGITS:
-                        by_m *= (m * (1 - m))[:, None, None]
-                    tl.store(grad_mask + tap_at, per_pixel(by_m), valid)
+                        by_m *= m * (1 - m)
+                    tl.store(grad_mask + tap_at, by_m, valid)
         if grad_kernels is not None:
             by_channel = tl.sum(total, 0)[None, :, :]
-            at = ((chunk.to(tl.int64) * batch + image) * TAPS + tap) * channels
+            at = ((chunk * images.to(tl.int64) + image) * TAPS + tap) * channels
             tl.store(grad_kernels + at + channel, by_channel, exists)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def kernel_gradient_kernel(
+    grad_delta,  # [B, C, K] or None
+    grad_weight,  # [C, K], depthwise, or None
+    grad_kernels,  # [chunks, B, K, C], of `sampling_gradient_kernel`
+    channel_groups, images, blocks, chunks, entries,
+    TAPS: tl.constexpr, ALIGN: tl.constexpr, FLOAT: tl.constexpr,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Sum of the parts by image, and by channel alone.
+
+    The first `entries` programs own a channel block of an image, for Δw; the others a tap and a
+    channel block, for w.
+    """
+    program = tl.program_id(0)
+    channels = channel_groups * ALIGN
+    if program < entries:
+        image = (program // blocks).to(tl.int64)
+        channel = program % blocks * CHANNELS + tl.arange(0, CHANNELS)[:, None]
+        for first in range(0, TAPS, 64):
+            tap = first + tl.arange(0, 64)[None, :]
+            exists = (channel < channels) & (tap < TAPS)
+            total = tl.zeros([CHANNELS, 64], FLOAT)
+            for chunk in range(chunks):
+                at = ((chunk * images + image) * TAPS + tap) * channels + channel
+                total += tl.load(grad_kernels + at, exists, 0)
+            if grad_delta is not None:
+                to = grad_delta + (image * channels + channel) * TAPS + tap
+                tl.store(to, total.to(grad_delta.dtype.element_ty), exists)
+    elif grad_weight is not None:
+        own_tap = (program - entries) // blocks
+        lane = (program - entries) % blocks * CHANNELS + tl.arange(0, CHANNELS)
+        parts = chunks * images
+        by_part = tl.zeros([ROWS, CHANNELS], FLOAT)
+        for first_part in range(0, parts, ROWS):
+            part = first_part + tl.arange(0, ROWS)
+            listed = (part < parts)[:, None] & (lane < channels)[None, :]
+            row = (part.to(tl.int64) * TAPS + own_tap) * channels
+            by_part += tl.load(grad_kernels + row[:, None] + lane[None, :], listed, 0)
+        by_weight = tl.sum(by_part, 0).to(grad_weight.dtype.element_ty)
+        tl.store(grad_weight + lane * TAPS + own_tap, by_weight, lane < channels)

@@ -1,0 +1,112 @@
+"""What the depthwise kernels read besides x: samples once an image, kernels channels last."""
+
+import triton
+import triton.language as tl
+
+from .coordinates import (
+    CALLERS,
+    SIZES,
+    axis_pair,
+    map_index,
+    tap_mask,
+    tap_position,
+    tile_pixels,
+)
+
+
+@triton.jit
+def pack(w00, w01, w10, w11, TYPE: tl.constexpr):
+    """Four numbers of a 16-bit type in one integer of 64 bits, the first one lowest."""
+    word = w11.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
+    word = (word << 16) | w10.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
+    word = (word << 16) | w01.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
+    return (word << 16) | w00.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
+
+
+@triton.jit
+def unpack(word, TYPE: tl.constexpr):
+    """The four numbers that `pack` put together."""
+    w00 = word.to(tl.uint16).to(TYPE, bitcast=True)
+    w01 = (word >> 16).to(tl.uint16).to(TYPE, bitcast=True)
+    w10 = (word >> 32).to(tl.uint16).to(TYPE, bitcast=True)
+    w11 = (word >> 48).to(tl.uint16).to(TYPE, bitcast=True)
+    return w00, w01, w10, w11
+
+
+@triton.jit
+def load_weights(weights, at, valid, planes, TYPE: tl.constexpr):
+    """Weights of the four corners of samples, from the table that `prepare_kernel` writes."""
+    if TYPE.primitive_bitwidth == 16:
+        w00, w01, w10, w11 = unpack(tl.load(weights + at, valid, 0), TYPE)
+    else:
+        w00 = tl.load(weights + at, valid, 0)
+        w01 = tl.load(weights + at + planes, valid, 0)
+        w10 = tl.load(weights + at + 2 * planes, valid, 0)
+        w11 = tl.load(weights + at + 3 * planes, valid, 0)
+    return w00, w01, w10, w11
+
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
+def prepare_kernel(
+    index,  # [B, K, P] int32, the first pixel that each sample reads; None to make only kernels
+    weights,  # [B, K, P] int64 for x of 16 bits, else [4, B, K, P]; the mask included
+    kernels,  # [B or 1, K, C], w + Δw
+    offset,  # [B, 2K, H_out, W_out] of any strides, or None
+    mask,  # [B, K, H_out, W_out] of any strides, or None
+    weight,  # w, [C, K] depthwise, None dense
+    delta,  # Δw, [B, C, K], or None
+    height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
+    dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
+    mask_image, mask_channel, mask_row, mask_column, channel_groups,
+    images, chunks, tap_groups, group_taps, blocks, sample_programs,
+    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
+    FLOAT: tl.constexpr, TYPE: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """The first programs own a pixel tile and some taps, the others a channel block of kernels."""
+    program = tl.program_id(0)
+    if program >= sample_programs:
+        program -= sample_programs
+        image = (program // blocks).to(tl.int64)
+        channels = channel_groups * ALIGN
+        channel = program % blocks * CHANNELS + tl.arange(0, CHANNELS)[:, None]
+        for tap in range(0, TAPS, 64):
+            taps = tap + tl.arange(0, 64)[None, :]
+            exists = (channel < channels) & (taps < TAPS)
+            at = channel * TAPS + taps
+            value = tl.zeros([CHANNELS, 64], FLOAT)
+            if weight is not None:
+                value += tl.load(weight + at, exists, 0).to(FLOAT)
+            if delta is not None:
+                delta_at = delta + image * channels * TAPS
+                value += tl.load(delta_at + at, exists, 0).to(FLOAT)
+            to = kernels + (image * TAPS + taps) * channels + channel
+            tl.store(to, value.to(kernels.dtype.element_ty), exists)
+    elif index is not None:
+        tap_group = program % tap_groups
+        tile = program // tap_groups % chunks
+        image = (program // tap_groups // chunks).to(tl.int64)
+        pixels = out_height * out_width
+        planes = images.to(tl.int64) * TAPS * pixels
+        pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
+        offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
+        mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
+        for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
+            y, x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                                stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
+                                KERNEL_WIDTH, FLOAT)  # fmt: skip
+            top, top_weight, bottom_weight, _ = axis_pair(y, height)
+            left, left_weight, right_weight, _ = axis_pair(x, width)
+            m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
+            top_weight *= m
+            bottom_weight *= m
+            at = (image * TAPS + tap) * pixels + pixel
+            tl.store(index + at, top * width + left, valid)
+            w00, w01 = top_weight * left_weight, top_weight * right_weight
+            w10, w11 = bottom_weight * left_weight, bottom_weight * right_weight
+            if TYPE.primitive_bitwidth == 16:
+                tl.store(weights + at, pack(w00, w01, w10, w11, TYPE), valid)
+            else:
+                tl.store(weights + at, w00, valid)
+                tl.store(weights + at + planes, w01, valid)
+                tl.store(weights + at + 2 * planes, w10, valid)
+                tl.store(weights + at + 3 * planes, w11, valid)

@@ -1,0 +1,189 @@
+"""What a call is but for its data: shapes, types and options, and the numbers that follow."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..sampling import Pair, output_size
+from .settings import PROGRAMS_PER_PROCESSOR, Tile
+
+TYPES = {
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+}
+Shape = tuple[int, ...]
+# Shape and type of a tensor, with the strides too where a kernel follows them.
+Outline = tuple[Shape, torch.dtype] | tuple[Shape, torch.dtype, Shape]
+
+
+class Problem(NamedTuple):
+    """A contextual convolution without its data; arguments as of `mmctx.ops.contextual_conv2d`.
+
+    Equal problems run the same kernels on the same grids, so that what it takes to launch them is
+    remembered by it.
+    """
+
+    device: torch.device
+    x: Outline
+    weight: Outline
+    bias: Outline | None
+    offset: Outline | None
+    weight_delta: Outline | None
+    mask: Outline | None
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    mask_is_logits: bool
+
+    @property
+    def batch(self) -> int:
+        """Images."""
+        return self.x[0][0]
+
+    @property
+    def channels(self) -> int:
+        """Channels of x."""
+        return self.x[0][1]
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return self.weight[0][0]
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
+        return self.weight[0][1] == 1 and self.channels > 1
+
+    @property
+    def out_size(self) -> Pair:
+        """Height and width of the output."""
+        size, kernel = self.x[0][2:], self.weight[0][2:]
+        return output_size(size, kernel, self.stride, self.padding, self.dilation)
+
+    @property
+    def x_pixels(self) -> int:
+        """Pixels of an image."""
+        return self.x[0][2] * self.x[0][3]
+
+    @property
+    def out_pixels(self) -> int:
+        """Pixels of an output image."""
+        return self.out_size[0] * self.out_size[1]
+
+    @property
+    def taps(self) -> int:
+        """Taps of the kernel."""
+        return self.weight[0][2] * self.weight[0][3]
+
+    @property
+    def type(self) -> torch.dtype:
+        """Type of x."""
+        return self.x[1]
+
+    @property
+    def compute_type(self) -> torch.dtype:
+        """Type of positions and sums."""
+        return torch.promote_types(self.type, torch.float32)
+
+    def values(self) -> dict:
+        """Integers and constants of the kernels, by their names for them, but for the tiles'."""
+        height, width = self.x[0][2:]
+        values = dict(
+            height=height,
+            width=width,
+            out_height=self.out_size[0],
+            out_width=self.out_size[1],
+            images=self.batch,
+            TAPS=self.taps,
+            KERNEL_WIDTH=self.weight[0][3],
+            LOGITS=self.mask_is_logits,
+            # Largest power of 2 that divides C: what lets the compiler load 16 bytes at a time.
+            ALIGN=min(self.channels & -self.channels, 16),
+            OWN_KERNELS=self.weight_delta is not None,
+            INDEX=tl.int32 if self.x_pixels * self.channels < 2**31 else tl.int64,
+            TYPE=TYPES[self.type],
+            FLOAT=TYPES[self.compute_type],
+        )
+        values['channel_groups'] = self.channels // values['ALIGN']
+        for name in ('stride', 'padding', 'dilation'):
+            values[f'{name}_y'], values[f'{name}_x'] = getattr(self, name)
+        for name in ('offset', 'mask'):
+            outline = getattr(self, name)
+            strides = (0,) * 4 if outline is None else outline[2]
+            axes = (f'{name}_{axis}' for axis in ('image', 'channel', 'row', 'column'))
+            values.update(zip(axes, strides))
+        return values
+
+    def tiled(self, tile: Tile) -> dict:
+        """Constants of a kernel that works on tiles of pixels and channel blocks."""
+        whole = self.channels % tile.channels == 0
+        return dict(WHOLE=whole, GROUPS=tile.groups, PIXELS=tile.pixels, LANES=tile.lanes)
+
+    def split(self, items: int, programs: int) -> tuple[int, int]:
+        """Pieces to cut items of work into, and items in each, where others make so many programs.
+
+        As many pieces as fill the device, so that a single image does too.
+        """
+        wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * _processors(self.device), programs)
+        size = triton.cdiv(items, min(wanted, items))
+        return triton.cdiv(items, size), size
+
+
+def outline(tensor: Tensor | None, with_strides: bool = False) -> Outline | None:
+    """Shape and type of a tensor, and its strides if asked for."""
+    if tensor is None:
+        return None
+    if with_strides:
+        return tensor.shape, tensor.dtype, tensor.stride()
+    return tensor.shape, tensor.dtype
+
+
+def problem_of(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor | None,
+    weight_delta: Tensor | None,
+    mask: Tensor | None,
+    stride: Iterable[int],
+    padding: Iterable[int],
+    dilation: Iterable[int],
+    mask_is_logits: bool,
+) -> Problem:
+    """The problem that these arguments pose."""
+    return Problem(
+        x.device,
+        (x.shape, x.dtype),
+        (weight.shape, weight.dtype),
+        outline(bias),
+        outline(offset, with_strides=True),
+        outline(weight_delta),
+        outline(mask, with_strides=True),
+        tuple(stride),
+        tuple(padding),
+        tuple(dilation),
+        mask_is_logits,
+    )
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """An image batch that lies channels last in memory, 16 bytes aligned; mostly itself."""
+    image = image.contiguous(memory_format=torch.channels_last)
+    if image.data_ptr() % 16:
+        image = image.clone(memory_format=torch.channels_last)
+    return image
+
+
+@lru_cache
+def _processors(device: torch.device) -> int:
+    if device.type != 'cuda':
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
