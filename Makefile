@@ -8,13 +8,14 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo test test-slow test-slurm bench-gpu study soak lint clean
+.PHONY: help setup demo test test-slow test-slurm check-gpu bench-gpu study soak lint clean
 
 help:
 	@echo 'make demo   train, test and draw a small contextual Mask R-CNN on rendered images'
 	@echo 'make test   run the tests'
 	@echo 'make test-slow  run the tests that take minutes each'
 	@echo 'make test-slurm  run the tools on a real slurm built on this machine (root, Debian)'
+	@echo "make check-gpu  check on this machine's GPU that everything works, in minutes"
 	@echo "make bench-gpu  run the tests and benchmarks on this machine's GPU, into benchmarks/"
 	@echo 'make study  train with and without context, an hour on two cores'
 	@echo 'make soak   train the demo for half an hour and see whether memory stays flat'
@@ -48,6 +49,10 @@ test-slow: $(STAMP)
 # Installs Debian's slurm-wlm and munge if they are missing; ten minutes on two cores.
 test-slurm: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster -m cluster -s
+
+# Logs and a summary go into work_dirs/check_gpu; tools/check_gpu.py --help tells more.
+check-gpu: $(STAMP)
+	@$(BIN)/python tools/check_gpu.py
 
 bench-gpu: $(STAMP)
 	PYTHON=$(CURDIR)/$(BIN)/python tools/analysis/run_on_gpu.sh

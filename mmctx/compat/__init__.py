@@ -2,6 +2,7 @@
 
 * :mod:`fallback_modules`: modules that a dependency's wheel lacks (`mmcv._ext`, mmaction2's DRN).
 * :mod:`mmcv_ops`: what is served as `mmcv._ext`.
+* :mod:`multimodal`: mmpretrain and mmaction2 beside a `transformers` too new for them.
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
 * :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
 * :mod:`pickles`: reading pickled data without running what it holds.
@@ -11,12 +12,13 @@
 
 import sys
 
-from . import config_paths, fallback_modules
+from . import config_paths, fallback_modules, multimodal
 
 
 def install():
     """Mend what can be mended without importing torch; mmctx's import calls it. Idempotent."""
     fallback_modules.install()
+    multimodal.install()
     config_paths.install()
     # A tool of another package, which knows nothing of mmctx, has imported it by now.
     if 'mmengine.runner' in sys.modules:

@@ -1,0 +1,102 @@
+"""mmpretrain and mmaction2 beside packages that their multimodal models cannot be imported with.
+
+Both import these models wherever `transformers>=4.28` is installed (mmpretrain: pycocotools too),
+and die of it where that no longer has what the models import: `GenerationMixin` left
+`transformers.modeling_utils` in 4.52, the rest by 4.57. mmaction2's want timm as well, unasked.
+Their own switch then turns the models off.
+"""
+
+import sys
+from importlib import import_module
+from importlib.machinery import PathFinder
+
+_BERT = ('PreTrainedModel', 'apply_chunking_to_forward', 'find_pruneable_heads_and_indices',
+         'prune_linear_layer')  # fmt: skip
+_TRANSFORMERS = 'transformers.modeling_utils'
+# The modules that hold the switch, and what the models behind it import.
+_NEEDED = {
+    'mmpretrain.utils.dependency': {
+        _TRANSFORMERS: ('GenerationConfig', 'GenerationMixin', 'PretrainedConfig') + _BERT,
+    },
+    'mmaction.utils.dependency': {_TRANSFORMERS: _BERT, 'timm.models.layers': ('DropPath',)},
+}
+_REMEDIES = {_TRANSFORMERS: 'transformers<4.52', 'timm.models.layers': 'timm'}
+
+
+class SwitchFinder:
+    """Meta-path finder of the modules with the switch; first in `sys.meta_path`."""
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        """Find one of the two modules, to be looked at once it is executed.
+
+        Args:
+            fullname (str): The module's absolute name.
+            path (Sequence[str], optional): The parent package's path. Defaults to None.
+            target (ModuleType, optional): Module being reloaded. Defaults to None.
+
+        Returns:
+            ModuleSpec | None: None for every other module.
+        """
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in _NEEDED else None
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                _look_at(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def _look_at(module):
+    """Turn the multimodal models off if they cannot be imported."""
+    if not getattr(module, 'WITH_MULTIMODAL', False):
+        return
+    troubles = [*filter(None, (_trouble(*need) for need in _NEEDED[module.__name__].items()))]
+    if troubles:
+        module.WITH_MULTIMODAL = False
+        module.register_multimodal_placeholder = _placeholders(module.__name__, troubles)
+
+
+def _trouble(source, names):
+    """What keeps a module from serving the models, and the remedy; '' if nothing does."""
+    try:
+        module = import_module(source)
+    # Its own dependencies may fail it in any way.
+    except Exception as error:
+        trouble = f'{source} cannot be imported ({type(error).__name__}: {error})'
+    else:
+        lost = [name for name in names if not hasattr(module, name)]
+        if not lost:
+            return ''
+        version = sys.modules[source.partition('.')[0]].__version__
+        trouble = f'{source} {version} lacks {", ".join(lost)}'
+    return f"{trouble}: pip install '{_REMEDIES[source]}'"
+
+
+def _placeholders(module_name, troubles):
+    """Stands for `register_multimodal_placeholder`, and says what is amiss."""
+    package = module_name.partition('.')[0]
+
+    def refusal(name):
+        def refuse(*args, **kwargs):
+            raise ImportError(f'{name} of {package} does not work here: {"; ".join(troubles)}')
+
+        return refuse
+
+    def register(names, registry):
+        for name in names:
+            registry.register_module(name=name, module=refusal(name))
+
+    return register
+
+
+def install():
+    """Watch for the two modules, or look at those that are imported already. Idempotent."""
+    if SwitchFinder in sys.meta_path:
+        return
+    sys.meta_path.insert(0, SwitchFinder)
+    for name in _NEEDED.keys() & sys.modules.keys():
+        _look_at(sys.modules[name])
