@@ -49,8 +49,8 @@ def test_gradcheck(depthwise, masked, backend, device):
         )
 
     leaves = [tensors[n].requires_grad_() for n in names]
-    # The reference's gradient of x is a sum of atomic additions on a GPU.
-    tolerance = 1e-12 if (backend, device) == ('reference', 'cuda') else 0.0
+    # The order in which a GPU adds up the gradient of x is up to chance.
+    tolerance = 1e-12 if device == 'cuda' else 0.0
     assert torch.autograd.gradcheck(function, leaves, nondet_tol=tolerance)
 
 
@@ -129,11 +129,17 @@ def test_empty_batch_and_mixed_types(depthwise, backend, device):
 def test_positions_keep_float32_under_half_precision(backend, device):
     x = torch.rand(1, 1, 4, 64, device=device)
     far = torch.zeros(1, 2, 4, 64, device=device)
-    far[:, 1] = 8.01  # not a bfloat16: its neighbours are 8 and 8.0625
+    far[:, 1] = 8.03  # not a bfloat16: its neighbours are 8 and 8.0625
     weight = torch.ones(1, 1, 1, 1, device=device)
-    exact = contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend)
-    out = contextual_conv2d(x.bfloat16(), weight, offset=far, backend=backend)
-    assert torch.equal(out, exact.bfloat16())
+    low = x.bfloat16()
+    exact, rounded = (
+        contextual_conv2d(low.float(), weight, offset=offset, backend=backend)
+        for offset in (far, far.bfloat16().float())
+    )
+    out = contextual_conv2d(low, weight, offset=far, backend=backend)
+    step = 2**-8  # of a bfloat16 below 1
+    assert (out - exact).abs().max() <= step / 2 + 2**-11
+    assert (rounded - exact).abs().max() > 4 * step
     with torch.autocast(device, torch.bfloat16):
         assert torch.equal(
             contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend), out

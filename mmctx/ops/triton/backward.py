@@ -12,6 +12,7 @@ from .launching import Launch, current_stream
 from .problem import Problem, channels_last
 from .sampling_gradient import kernel_gradient_kernel, sampling_gradient_kernel
 from .settings import (
+    GATHERED_AT_ONCE,
     KERNEL_CHANNELS,
     KERNEL_ROWS,
     ORDERED_AT_ONCE,
@@ -43,14 +44,17 @@ class InputGradient:
         # x's memory, channels last
         self.shape = problem.x[0]
         self.strides = (pixels * channels, 1, self.shape[3] * channels, channels)
-        values = dict(problem.values(), entries=entries, BLOCK=ORDERED_AT_ONCE)
+        values = dict(
+            problem.values(),
+            entries=entries,
+            SLOT=triton.next_power_of_2(taps),
+            BLOCK=ORDERED_AT_ONCE,
+            AT_ONCE=GATHERED_AT_ONCE,
+        )
         chunks = triton.cdiv(problem.out_pixels, SAMPLE_PIXELS)
-        tap_groups, group_taps = problem.split(taps, batch * chunks)
-        listing = dict(
-            values, chunks=chunks, tap_groups=tap_groups, group_taps=group_taps,
-            PIXELS=SAMPLE_PIXELS,
-        )  # fmt: skip
-        programs = batch * chunks * tap_groups
+        # A tap a program, so that few images' lists are written at a time and stay in the cache.
+        listing = dict(values, chunks=chunks, tap_groups=taps, group_taps=1, PIXELS=SAMPLE_PIXELS)
+        programs = batch * chunks * taps
         self.count = Launch(list_kernel, programs, listing)
         self.fill = Launch(list_kernel, programs, listing)
         self.order = None

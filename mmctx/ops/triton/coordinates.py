@@ -127,29 +127,29 @@ def load_corners(x_at, exists, pixel, down, beside, channels, INDEX: tl.constexp
     """Four pixels of a channels-last image, the first given by its index, in x's type.
 
     `x_at` points at the image's first pixel, [1, GROUPS, LANES]; each result is [PIXELS, GROUPS,
-    LANES]. Channels that do not exist hold anything.
+    LANES], zero in channels that do not exist.
     """
     at = x_at + (pixel.to(INDEX) * channels)[:, None, None]
     return (
-        tl.load(at, exists),
-        tl.load(at + beside, exists),
-        tl.load(at + down, exists),
-        tl.load(at + (down + beside), exists),
+        tl.load(at, exists, 0),
+        tl.load(at + beside, exists, 0),
+        tl.load(at + down, exists, 0),
+        tl.load(at + (down + beside), exists, 0),
     )
 
 
 @triton.jit
-def blend(x00, x01, x10, x11, w00, w01, w10, w11):
-    """Bilinear sample of four corners by the pixels' weights, in the type of both.
+def blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND: tl.constexpr):
+    """Bilinear sample of four corners by the pixels' weights, in a type for both.
 
-    In half precision the compiler makes it of instructions that multiply and add two channels at
-    once; what is summed over taps and channels afterwards is float32.
+    In float16 the compiler makes it of instructions that multiply and add two channels at once;
+    bfloat16 has too few bits for the weights. What is summed afterwards is float32.
     """
     return (
-        x00 * w00[:, None, None]
-        + x01 * w01[:, None, None]
-        + x10 * w10[:, None, None]
-        + x11 * w11[:, None, None]
+        x00.to(BLEND) * w00.to(BLEND)[:, None, None]
+        + x01.to(BLEND) * w01.to(BLEND)[:, None, None]
+        + x10.to(BLEND) * w10.to(BLEND)[:, None, None]
+        + x11.to(BLEND) * w11.to(BLEND)[:, None, None]
     )
 
 

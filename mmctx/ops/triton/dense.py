@@ -33,7 +33,7 @@ def columns_kernel(
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
     images, blocks, chunks, tap_groups, group_taps,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    WHOLE: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr, TYPE: tl.constexpr,
+    WHOLE: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr,
     GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a pixel tile of an image, all its channels and a group of taps."""
@@ -60,19 +60,20 @@ def columns_kernel(
         m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
         top_weight *= m
         bottom_weight *= m
-        w00, w01 = (top_weight * left_weight).to(TYPE), (top_weight * right_weight).to(TYPE)
-        w10, w11 = (bottom_weight * left_weight).to(TYPE), (bottom_weight * right_weight).to(TYPE)
+        w00, w01 = top_weight * left_weight, top_weight * right_weight
+        w10, w11 = bottom_weight * left_weight, bottom_weight * right_weight
         first = top * width + left
         for block in range(blocks):
             channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
             x00, x01, x10, x11 = load_corners(x + channel, exists, first, down, beside, channels,
                                               INDEX)  # fmt: skip
-            sample = blend(x00, x01, x10, x11, w00, w01, w10, w11)
-            tl.store(column_at + tap * channels + channel, sample, exists & valid[:, None, None])
+            sample = blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND)
+            to = column_at + tap * channels + channel
+            tl.store(to, sample.to(columns.dtype.element_ty), exists & valid[:, None, None])
             if kernels is not None:
                 kernel_at = kernels + (image * TAPS + tap) * channels + channel
                 kernel = tl.load(kernel_at, exists, 0).to(FLOAT)
-                total += tl.where(exists, sample.to(FLOAT) * kernel, 0)
+                total += sample.to(FLOAT) * kernel
     if kernels is not None:
-        to = shared + (tap_group * images.to(tl.int64) + image) * pixels + pixel
-        tl.store(to, per_pixel(sum_channels(total)), valid)
+        shared_at = shared + (tap_group * images.to(tl.int64) + image) * pixels + pixel
+        tl.store(shared_at, per_pixel(sum_channels(total)), valid)

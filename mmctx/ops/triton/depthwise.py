@@ -17,7 +17,7 @@ def depthwise_kernel(
     bias,  # [C] or None
     height, width, out_height, out_width, channel_groups, images, blocks, chunks, chunk_tiles,
     TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
-    INDEX: tl.constexpr, FLOAT: tl.constexpr, TYPE: tl.constexpr,
+    INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr,
     GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image and walks a chunk of its pixel tiles."""
@@ -42,12 +42,18 @@ def depthwise_kernel(
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
         if bias is not None:
             total += tl.load(bias + channel, exists).to(FLOAT)
+        at = image * TAPS * pixels + pixel
+        first = tl.load(index + at, valid, 0)
+        w00, w01, w10, w11 = load_weights(weights, at, valid, planes, HALF)
         for tap in range(TAPS):
-            at = (image * TAPS + tap) * pixels + pixel
-            first = tl.load(index + at, valid, 0)
-            w00, w01, w10, w11 = load_weights(weights, at, valid, planes, TYPE)
+            # The next tap's samples are under way while this one's corners are waited for.
+            at += pixels
+            more = valid & (tap + 1 < TAPS)
+            next_first = tl.load(index + at, more, 0)
+            next00, next01, next10, next11 = load_weights(weights, at, more, planes, HALF)
             x00, x01, x10, x11 = load_corners(x_at, exists, first, down, beside, channels, INDEX)
-            sample = blend(x00, x01, x10, x11, w00, w01, w10, w11).to(FLOAT)
-            total += sample * tl.load(kernels + tap * channels + channel, exists).to(FLOAT)
+            sample = blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND).to(FLOAT)
+            total += sample * tl.load(kernels + tap * channels + channel, exists, 0).to(FLOAT)
+            first, w00, w01, w10, w11 = next_first, next00, next01, next10, next11
         to = out + (pixel.to(tl.int64) * channels)[:, None, None] + channel
         tl.store(to, total.to(out.dtype.element_ty), exists & valid[:, None, None])

@@ -24,6 +24,8 @@ from .coordinates import (
 def store_entry(lists, at, plane, source, weight, keep):
     """Write entries: the source in the low half of an integer, a float32 weight in the high one.
 
+    A source is output pixel · SLOT + tap, SLOT the power of 2 from the number of taps up.
+
     A float64 weight has an integer of its own, a plane further.
     """
     if weight.dtype.primitive_bitwidth == 32:
@@ -60,7 +62,7 @@ def enter(slots, lists, pixel, weight, source, plane):
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def list_kernel(
     slots,  # [B, H·W] int32: zero to count, else where each pixel's list ends in its image's
-    lists,  # [B, 4·K·P] entries, as of `store_entry`, of source pixel · K + tap; None to count
+    lists,  # [B, 4·K·P] entries, as of `store_entry`, or None to count
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
@@ -68,7 +70,7 @@ def list_kernel(
     mask_image, mask_channel, mask_row, mask_column, images, chunks, tap_groups, group_taps,
     entries,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, FLOAT: tl.constexpr,
-    PIXELS: tl.constexpr,
+    SLOT: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """A program owns a pixel tile of an image and a group of taps."""
     program = tl.program_id(0)
@@ -93,7 +95,7 @@ def list_kernel(
         top_weight = tl.where(valid, top_weight * m, 0)
         bottom_weight = tl.where(valid, bottom_weight * m, 0)
         first = top * width + left
-        source = pixel * TAPS + tap
+        source = pixel * SLOT + tap
         enter(slots, lists, first, top_weight * left_weight, source, plane)
         enter(slots, lists, first + beside, top_weight * right_weight, source, plane)
         enter(slots, lists, first + down, bottom_weight * left_weight, source, plane)
@@ -137,7 +139,8 @@ def gather_kernel(
     counts,  # [B, H·W] int32
     height, width, out_height, out_width, channel_groups, images, blocks, chunks, entries,
     TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
-    FLOAT: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    FLOAT: tl.constexpr, BLEND: tl.constexpr, SLOT: tl.constexpr, AT_ONCE: tl.constexpr,
+    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a tile of x's pixels and a channel block, and adds up their lists."""
     program = tl.program_id(0)
@@ -157,24 +160,27 @@ def gather_kernel(
         kernels += image * TAPS * channels
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
-    for entry in range(tl.max(count, 0)):
-        listed = entry < count
-        source, weight = load_entry(lists, at + entry, plane, listed, FLOAT)
-        weight = weight[:, None, None]
-        out_pixel = source // TAPS
-        keep = exists & listed[:, None, None]
-        if kernels is not None:
-            tap = source - out_pixel * TAPS
-            kernel = tl.load(kernels + (tap * channels)[:, None, None] + channel, keep, 0)
-        if grad_sum is None:
-            grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
-            total += (weight * kernel.to(FLOAT)) * tl.load(grad_at, keep, 0).to(FLOAT)
-        else:
-            grad_at = grad + ((first_pixel * TAPS + source) * channels)[:, None, None] + channel
-            by_sample = tl.load(grad_at, keep, 0).to(FLOAT)
+    for first in range(0, tl.max(count, 0), AT_ONCE):
+        for step in tl.static_range(AT_ONCE):
+            listed = first + step < count
+            source, weight = load_entry(lists, at + (first + step), plane, listed, FLOAT)
+            out_pixel, tap = source // SLOT, source % SLOT
+            keep = exists & listed[:, None, None]
             if kernels is not None:
-                by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0).to(FLOAT)
-                by_sample += by_shared[:, None, None] * kernel.to(FLOAT)
-            total += weight * by_sample
+                kernel_at = kernels + (tap * channels)[:, None, None] + channel
+                kernel = tl.load(kernel_at, keep, 0)
+            if grad_sum is None:
+                grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
+                # Both are of the order of 1, so that half precision does for their product.
+                weighted = kernel.to(BLEND) * weight.to(BLEND)[:, None, None]
+                total += weighted.to(FLOAT) * tl.load(grad_at, keep, 0).to(FLOAT)
+            else:
+                row = (first_pixel + out_pixel) * TAPS + tap
+                by_sample = tl.load(grad + (row * channels)[:, None, None] + channel, keep, 0)
+                by_sample = by_sample.to(FLOAT)
+                if kernels is not None:
+                    by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0).to(FLOAT)
+                    by_sample += by_shared[:, None, None] * kernel.to(FLOAT)
+                total += weight[:, None, None] * by_sample
     to = grad_x + (slot * channels)[:, None, None] + channel
     tl.store(to, total.to(grad_x.dtype.element_ty), exists & valid[:, None, None])

@@ -15,29 +15,33 @@ from .coordinates import (
 
 
 @triton.jit
-def pack(w00, w01, w10, w11, TYPE: tl.constexpr):
-    """Four numbers of a 16-bit type in one integer of 64 bits, the first one lowest."""
-    word = w11.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
-    word = (word << 16) | w10.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
-    word = (word << 16) | w01.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
-    return (word << 16) | w00.to(TYPE).to(tl.uint16, bitcast=True).to(tl.int64)
+def bits(value):
+    """A float16 as the low 16 bits of an integer of 64."""
+    return value.to(tl.float16).to(tl.uint16, bitcast=True).to(tl.int64)
 
 
 @triton.jit
-def unpack(word, TYPE: tl.constexpr):
-    """The four numbers that `pack` put together."""
-    w00 = word.to(tl.uint16).to(TYPE, bitcast=True)
-    w01 = (word >> 16).to(tl.uint16).to(TYPE, bitcast=True)
-    w10 = (word >> 32).to(tl.uint16).to(TYPE, bitcast=True)
-    w11 = (word >> 48).to(tl.uint16).to(TYPE, bitcast=True)
-    return w00, w01, w10, w11
+def store_weights(weights, at, valid, planes, w00, w01, w10, w11, HALF: tl.constexpr):
+    """Write the weights of the four corners of samples: four float16 in one integer, or planes."""
+    if HALF:
+        word = bits(w00) | (bits(w01) << 16) | (bits(w10) << 32) | (bits(w11) << 48)
+        tl.store(weights + at, word, valid)
+    else:
+        tl.store(weights + at, w00, valid)
+        tl.store(weights + at + planes, w01, valid)
+        tl.store(weights + at + 2 * planes, w10, valid)
+        tl.store(weights + at + 3 * planes, w11, valid)
 
 
 @triton.jit
-def load_weights(weights, at, valid, planes, TYPE: tl.constexpr):
-    """Weights of the four corners of samples, from the table that `prepare_kernel` writes."""
-    if TYPE.primitive_bitwidth == 16:
-        w00, w01, w10, w11 = unpack(tl.load(weights + at, valid, 0), TYPE)
+def load_weights(weights, at, valid, planes, HALF: tl.constexpr):
+    """The weights that `store_weights` wrote."""
+    if HALF:
+        word = tl.load(weights + at, valid, 0)
+        w00 = word.to(tl.uint16).to(tl.float16, bitcast=True)
+        w01 = (word >> 16).to(tl.uint16).to(tl.float16, bitcast=True)
+        w10 = (word >> 32).to(tl.uint16).to(tl.float16, bitcast=True)
+        w11 = (word >> 48).to(tl.uint16).to(tl.float16, bitcast=True)
     else:
         w00 = tl.load(weights + at, valid, 0)
         w01 = tl.load(weights + at + planes, valid, 0)
@@ -49,7 +53,7 @@ def load_weights(weights, at, valid, planes, TYPE: tl.constexpr):
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def prepare_kernel(
     index,  # [B, K, P] int32, the first pixel that each sample reads; None to make only kernels
-    weights,  # [B, K, P] int64 for x of 16 bits, else [4, B, K, P]; the mask included
+    weights,  # [B, K, P] int64 of four float16 for x of 16 bits, else [4, B, K, P]; with the mask
     kernels,  # [B or 1, K, C], w + Δw
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
@@ -60,7 +64,7 @@ def prepare_kernel(
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
     images, chunks, tap_groups, group_taps, blocks, sample_programs,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    FLOAT: tl.constexpr, TYPE: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    FLOAT: tl.constexpr, HALF: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The first programs own a pixel tile and some taps, the others a channel block of kernels."""
     program = tl.program_id(0)
@@ -103,10 +107,4 @@ def prepare_kernel(
             tl.store(index + at, top * width + left, valid)
             w00, w01 = top_weight * left_weight, top_weight * right_weight
             w10, w11 = bottom_weight * left_weight, bottom_weight * right_weight
-            if TYPE.primitive_bitwidth == 16:
-                tl.store(weights + at, pack(w00, w01, w10, w11, TYPE), valid)
-            else:
-                tl.store(weights + at, w00, valid)
-                tl.store(weights + at + planes, w01, valid)
-                tl.store(weights + at + 2 * planes, w10, valid)
-                tl.store(weights + at + 3 * planes, w11, valid)
+            store_weights(weights, at, valid, planes, w00, w01, w10, w11, HALF)

@@ -109,8 +109,9 @@ class Problem(NamedTuple):
             ALIGN=min(self.channels & -self.channels, 16),
             OWN_KERNELS=self.weight_delta is not None,
             INDEX=tl.int32 if self.x_pixels * self.channels < 2**31 else tl.int64,
-            TYPE=TYPES[self.type],
             FLOAT=TYPES[self.compute_type],
+            BLEND=tl.float16 if self.type == torch.float16 else TYPES[self.compute_type],
+            HALF=self.type.itemsize == 2,
         )
         values['channel_groups'] = self.channels // values['ALIGN']
         for name in ('stride', 'padding', 'dilation'):

@@ -72,7 +72,7 @@ def sampling_gradient_kernel(
     images, blocks, chunks, chunk_tiles, tap_groups, group_taps,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
     WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr,
-    TYPE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    BLEND: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image, a chunk of pixel tiles and a group of taps.
 
@@ -117,19 +117,18 @@ def sampling_gradient_kernel(
             if grad_kernels is not None or columns is not None:
                 w00, w01 = m * top_weight * left_weight, m * top_weight * right_weight
                 w10, w11 = m * bottom_weight * left_weight, m * bottom_weight * right_weight
-                sample = blend(x00, x01, x10, x11, w00.to(TYPE), w01.to(TYPE), w10.to(TYPE),
-                               w11.to(TYPE))  # fmt: skip
+                sample = blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND)
                 if grad_kernels is not None:
                     total += by_kernel * sample.to(FLOAT)
                 if columns is not None:
                     to = columns + ((image_pixel * TAPS + tap) * channels)[:, None, None] + channel
-                    tl.store(to, sample, keep)
+                    tl.store(to, sample.to(columns.dtype.element_ty), keep)
             if grad_offset is not None or grad_mask is not None:
                 # Each corner's share before its weight: Σ_c ∂L/∂sample · corner, [PIXELS, 1, 1].
-                q00 = per_pixel(sum_channels(tl.where(keep, by_sample * x00.to(FLOAT), 0)))
-                q01 = per_pixel(sum_channels(tl.where(keep, by_sample * x01.to(FLOAT), 0)))
-                q10 = per_pixel(sum_channels(tl.where(keep, by_sample * x10.to(FLOAT), 0)))
-                q11 = per_pixel(sum_channels(tl.where(keep, by_sample * x11.to(FLOAT), 0)))
+                q00 = per_pixel(sum_channels(by_sample * x00.to(FLOAT)))
+                q01 = per_pixel(sum_channels(by_sample * x01.to(FLOAT)))
+                q10 = per_pixel(sum_channels(by_sample * x10.to(FLOAT)))
+                q11 = per_pixel(sum_channels(by_sample * x11.to(FLOAT)))
                 by_top = q00 * left_weight + q01 * right_weight
                 by_bottom = q10 * left_weight + q11 * right_weight
                 tap_at = (image_block * TAPS + tap) * pixels + pixel

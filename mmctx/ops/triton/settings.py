@@ -53,6 +53,8 @@ SAMPLE_PIXELS = 128
 KERNEL_CHANNELS = 32
 KERNEL_ROWS = 32
 ORDERED_AT_ONCE = 64
+# Entries of a list whose loads are under way together.
+GATHERED_AT_ONCE = 4
 # Problems whose launches are kept: images of many sizes, in some ten layers.
 REMEMBERED = 4096
 
