@@ -147,7 +147,10 @@ class ContextualBackbone:
             )
         maps, logits = [], []
         kept, prior = None, self.first_prior(x)
-        classifying = () if self.contextualizing is None else self.contextualizing.classifying
+        classifying, classes = (), None
+        if self.contextualizing is not None:
+            classifying = self.contextualizing.classifying
+            classes = self.contextualizing.class_directions()
         for stage in range(4):
             x = self.enter_stage(x, stage)
             for block in self.blocks_of(stage):
@@ -157,7 +160,9 @@ class ContextualBackbone:
             if 0 <= stage - self.skipped < len(classifying):
                 # Without a loss on the logits nothing flows back from them.
                 seen = x if self.out_type == 'logits' else x.detach()
-                scores, kept, prior = self.contextualizing(seen, stage - self.skipped, kept)
+                scores, kept, prior = self.contextualizing(
+                    seen, stage - self.skipped, kept, classes
+                )
                 logits.append(scores)
                 if prior is not None:
                     prior = self.refine_prior(prior)

@@ -10,6 +10,10 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.ops import contextual_conv2d
+from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_grid, runs_kernels
+
+from .autocasting import autocast_input, without_autocast
+from .vector_step import run_vector_step
 
 BENDS = ('grid', 'kernel')
 # The released code's epsilons, which its checkpoints rely on.
@@ -169,33 +173,57 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
     def predict_grid(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Δp, (B, 2K, H_out, W_out) in pixels, and the mask's logits, (B, K, H_out, W_out).
 
-        None for what is not predicted. Under autocast too the last layer computes in the type of
-        its parameters, float32: from 4 pixels on bfloat16 would step by 0.03. (Where PyTorch lets a
-        GPU's convolutions use TF32, as it does by default, factors are rounded to 11 bits.)
+        None for what is not predicted. Both are of float32 at least whatever the type of x, as of
+        their sums: from 4 pixels on bfloat16 would step by 0.03. (Where PyTorch lets a GPU's
+        convolutions use TF32, as it does by default, factors are rounded to 11 bits.)
         """
         if self.offset_predictor is None:
             return None, None
-        reduce, *rest, last = self.offset_predictor
-        # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
-        of_prior, of_x = reduce.weight.split([prior.shape[1], x.shape[1]], dim=1)
-        hidden = (
-            F.conv2d(x, of_x) + F.linear(prior, of_prior.flatten(1), reduce.bias)[..., None, None]
-        )
-        for layer in rest:
-            hidden = layer(hidden)
-        with torch.autocast(x.device.type, enabled=False):
-            grid = last(hidden.to(last.weight.dtype))
+        x = autocast_input(x)
+        with without_autocast(x):
+            grid = self._predict_grid(x, prior)
         if not self.modulated:
             return grid, None
         taps = grid.shape[1] // 3
         # Not slices: the gradient of a split is one concatenation.
         return grid.split([2 * taps, taps], dim=1)
 
+    def _predict_grid(self, x: Tensor, prior: Tensor) -> Tensor:
+        reduce, norm, _, last = self.offset_predictor
+        geometry = self.stride, self.padding, self.dilation
+        prior = prior.to(reduce.weight.dtype)
+        if isinstance(norm, nn.LayerNorm) and runs_kernels(x) and not torch.compiler.is_compiling():
+            return predict_grid(
+                x, prior, reduce.weight, reduce.bias, norm.weight, norm.bias, last.weight,
+                last.bias, norm.eps, geometry,
+            )  # fmt: skip
+        weight, lengths = reduce.weight.flatten(1), [prior.shape[1], x.shape[1]]
+        of_prior, of_x = weight.split_with_sizes(lengths, dim=1)
+        # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
+        shares = F.linear(prior, of_prior, reduce.bias)  # [B, C']
+        rows = F.linear(x.permute(0, 2, 3, 1), of_x.to(x.dtype))  # [B, H, W, C']
+        if isinstance(norm, nn.LayerNorm):
+            hidden = norm_relu(rows, shares, norm.weight, norm.bias, norm.eps)
+        else:
+            rows += shares[:, None, None].to(rows.dtype)
+            # By the layer itself, as BatchNorm may have been replaced by one that synchronises.
+            hidden = norm(rows.permute(0, 3, 1, 2)).relu_().permute(0, 2, 3, 1)
+        hidden = hidden.permute(0, 3, 1, 2)
+        return conv2d_in_float32(hidden, last.weight, last.bias, *geometry, last.groups)
+
     def predict_delta(self, x: Tensor, prior: Tensor) -> Tensor | None:
-        """Δw: (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw) dense, or None."""
+        """Δw: (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw) dense, or None.
+
+        Computed in the type of the parameters, under autocast too: casting them would take longer.
+        """
         if self.delta_predictor is None:
             return None
-        delta = self.delta_predictor(torch.cat([prior, x.mean((2, 3))], dim=1))
+        last = self.delta_predictor[-1]
+        with without_autocast(x):
+            hidden = run_vector_step(
+                self.delta_predictor, torch.cat([prior, x.mean((2, 3))], dim=1)
+            )
+            delta = F.linear(hidden, last.weight, last.bias)
         depthwise = self.groups == self.in_channels
         channels = (self.in_channels, 1) if depthwise else (1, self.in_channels)
         return delta.view(len(x), *channels, *self.kernel_size)
@@ -207,15 +235,20 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
             RuntimeError: Called without a prior.
         """
         prior = self.given_prior()
-        offset, mask_logits = self.predict_grid(x, prior)
-        return contextual_conv2d(
-            x,
-            self.weight,
-            self.bias,
-            offset=offset,
-            weight_delta=self.predict_delta(x, prior),
-            mask_logits=mask_logits,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-        )
+        # Once for both predictors and the convolution.
+        x = autocast_input(x)
+        if runs_kernels(x):
+            x = x.contiguous(memory_format=torch.channels_last)
+        with without_autocast(x):
+            offset, mask_logits = self.predict_grid(x, prior)
+            return contextual_conv2d(
+                x,
+                self.weight,
+                self.bias,
+                offset=offset,
+                weight_delta=self.predict_delta(x, prior),
+                mask_logits=mask_logits,
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+            )

@@ -11,7 +11,9 @@ from mmengine.model import BaseModule
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
+from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
+from .vector_step import run_vector_step
 
 SELECTIONS = ('reduce', 'rerank')
 MERGED_HIDDEN = 128
@@ -98,46 +100,72 @@ class Contextualizing(BaseModule):
             for channels in prior_channels
         )
 
-    def forward(self, x: Tensor, stage: int, kept: Tensor | None = None) -> StageContext:
+    def forward(
+        self, x: Tensor, stage: int, kept: Tensor | None = None, classes: Tensor | None = None
+    ) -> StageContext:
         """Classify the features of a stage and, but for the last, make the next stage's prior.
 
         Args:
             x (Tensor): Features, (B, C, H, W).
             stage (int): Which of the stages, from 0.
             kept (Tensor, optional): What the stage before kept. Defaults to None, all classes.
+            classes (Tensor, optional): `class_directions()`, which whoever runs several stages
+                computes once. Defaults to None, computed here.
 
         Returns:
             StageContext: Scores, kept classes and prior.
         """
-        logits = self.classify(x, stage)
-        if self.selection == 'reduce' and kept is not None:
-            logits = logits.masked_fill(~kept, -math.inf)
-        if stage == len(self.merging):
-            return StageContext(logits, None, None)
-        top = logits.detach().topk(self.considered[stage], dim=1).indices  # [B, N]
-        kept = torch.zeros_like(logits, dtype=torch.bool).scatter(1, top, 1)
-        return StageContext(logits, kept, self.merge(top, stage))
+        # Half precision cannot tell likely classes apart at the top of the ranking, and casting the
+        # parameters would take longer than it saves.
+        with without_autocast(x):
+            logits = self.classify(x, stage, classes)
+            if self.selection == 'reduce' and kept is not None:
+                logits = torch.where(kept, logits, -math.inf)
+            if stage == len(self.merging):
+                return StageContext(logits, None, None)
+            top = (
+                logits.detach().topk(self.considered[stage], dim=1, sorted=False).indices
+            )  # [B, N]
+            kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
+            return StageContext(logits, kept, self.merge(top, stage))
 
-    def classify(self, x: Tensor, stage: int) -> Tensor:
+    def class_directions(self) -> Tensor:
+        """Class embeddings of length 1/τ, (N₁, d), in float32 at least; the same in every stage."""
+        classes = at_least_float32(self.embeddings.weight)
+        return unit(classes) * self.logit_scale.exp()
+
+    def classify(self, x: Tensor, stage: int, classes: Tensor | None = None) -> Tensor:
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
-        image = self.classifying[stage](x.mean((2, 3)))  # [B, d]
-        # Half precision cannot tell likely classes apart at the top of the ranking.
-        with torch.autocast(x.device.type, enabled=False):
-            image = F.normalize(image.to(torch.promote_types(image.dtype, torch.float32)), dim=1)
-            classes = F.normalize(self.embeddings.weight.to(image.dtype), dim=1)
-            return image @ classes.t() * self.logit_scale.exp()
+        if classes is None:
+            classes = self.class_directions()
+        layers = self.classifying[stage]
+        hidden = run_vector_step(layers, x.mean((2, 3)))
+        image = F.linear(hidden, layers[3].weight, layers[3].bias)  # [B, d]
+        return unit(at_least_float32(image)) @ classes.t()
 
     def merge(self, top: Tensor, stage: int) -> Tensor:
         """Prior (B, P) from the embeddings of the classes kept, (B, N) indices."""
         layers, classes = self.merging[stage], self.embeddings.weight
         if top.numel() < len(classes):
-            mean = layers['each'](classes[top]).mean(1)
+            each = run_vector_step(layers['each'], classes[top.flatten()])  # [B·N, 128]
+            mean = each.view(*top.shape, -1).mean(1)
         else:
             # Each class once rather than once an image: a mean over a set is a product.
-            each = layers['each'](classes)  # [N₁, 128]
+            each = run_vector_step(layers['each'], classes)  # [N₁, 128]
             share = each.new_zeros(len(top), len(classes))
-            mean = share.scatter(1, top, 1 / self.considered[stage]) @ each
+            mean = share.scatter_(1, top, 1 / self.considered[stage]) @ each
+        # Called as a module, so that hooks see the prior.
         return layers['joint'](mean)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or as it is where it is more precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors, (N, d), scaled to length 1; as `F.normalize`."""
+    return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def merging_step(in_features: int, out_features: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from mmctx.ops import BACKENDS, contextual_conv2d
 from mmctx.ops.triton import operator
 
 pytest.importorskip('triton')
+pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # batch, channels, height, width, kernel, stride, padding, dilation
 GEOMETRIES = [
@@ -23,55 +24,6 @@ GEOMETRIES = [
     (1, 16, 1, 1, (3, 3), 1, 1, 1),
 ]
 SEVEN = (1, 24, 5, 4, (7, 7), 1, 3, 1)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def interpreted_without_a_gpu():
-    if DEVICE == 'cuda':
-        yield
-        return
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction, _patch_lang
-    from triton.runtime.jit import JITFunction
-
-    prepared = set()
-
-    def call(function, *args, **kwargs):
-        if function.fn.__module__ not in prepared:
-            prepared.add(function.fn.__module__)
-            _patch_lang(function.fn)
-        return function.rewrite()(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, 'TRITON_INTERPRET', '1')
-        # Functions become interpreted when they are defined, and Triton's own were by now.
-        for module in (tl, tl.standard):
-            for name, function in vars(module).copy().items():
-                if isinstance(function, JITFunction):
-                    patch.setattr(module, name, InterpretedFunction(function.fn))
-        # The interpreter prepares Triton's language anew whenever a kernel calls a helper, four
-        # fifths of the time, where once for each module is enough.
-        patch.setattr(InterpretedFunction, '__call__', call)
-        yield
-
-
-@pytest.fixture
-def poisoned(monkeypatch):
-    """Fill memory that is allocated but not set with NaN, for what the kernels fail to write."""
-
-    def poison(owner, name):
-        allocate = getattr(owner, name)
-
-        def allocate_nan(*args, **kwargs):
-            out = allocate(*args, **kwargs)
-            return out.fill_(float('nan')) if out.is_floating_point() else out
-
-        monkeypatch.setattr(owner, name, allocate_nan)
-
-    poison(torch, 'empty')
-    poison(torch, 'empty_like')
-    poison(torch, 'empty_strided')
-    poison(torch.Tensor, 'new_empty')
 
 
 @contextlib.contextmanager

@@ -1,0 +1,127 @@
+"""The contextual layers through the predictors' kernels against the same layers in PyTorch."""
+
+import pytest
+import torch
+import torch.nn as nn
+
+pytest.importorskip('triton')
+pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
+
+from mmctx.layers import ContextualConv2d, Contextualizing
+
+pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+LAYOUTS = {
+    'depthwise': dict(groups=6, kernel_size=3, padding=1, delta_hidden=2),
+    'depthwise, dense predictor': dict(
+        groups=6, kernel_size=3, padding=1, offset_hidden=3, delta_hidden=3, modulated=True
+    ),
+    'dense': dict(kernel_size=3, padding=1, stride=2, offset_hidden=4, delta_hidden=4, norm='BN'),
+    'depthwise, BN': dict(groups=6, kernel_size=3, padding=1, norm='BN', delta_hidden=4),
+}
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+
+
+def make_conv(layout):
+    conv = ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout])
+    for parameter in conv.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return conv.to(DEVICE)
+
+
+def both_ways(monkeypatch, run):
+    results = []
+    for backend in ('tapwise', 'triton'):
+        monkeypatch.setenv('MMCTX_BACKEND', backend)
+        results.append(run())
+    return results
+
+
+def predictions(conv, x, prior):
+    offset, mask_logits = conv.predict_grid(x, prior)
+    return [t for t in (offset, mask_logits, conv.predict_delta(x, prior)) if t is not None]
+
+
+def gradients(outputs, leaves):
+    cotangents = [torch.arange(out.numel(), device=DEVICE).view(out.shape).cos() for out in outputs]
+    return torch.autograd.grad(outputs, leaves, cotangents)
+
+
+@pytest.mark.parametrize('channels_last', [True, False])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_predicts_the_same(layout, channels_last, monkeypatch):
+    conv = make_conv(layout)
+    x = torch.randn(2, 6, 7, 5, device=DEVICE)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    prior = torch.randn(2, 5, device=DEVICE, requires_grad=True)
+    leaves = [x, prior, *conv.offset_predictor.parameters(), *conv.delta_predictor.parameters()]
+
+    def run():
+        outputs = predictions(conv, x, prior)
+        return [*outputs, *gradients(outputs, leaves)]
+
+    plain, kernels = both_ways(monkeypatch, run)
+    for got, want in zip(kernels, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_half_precision_predicts_float32(layout, monkeypatch):
+    """Under autocast and with parameters of half precision."""
+    conv = make_conv(layout)
+    x, prior = torch.randn(2, 6, 7, 5, device=DEVICE), torch.randn(2, 5, device=DEVICE)
+    expected = predictions(conv, x, prior)
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    with torch.autocast(DEVICE, torch.bfloat16):
+        autocast = predictions(conv, x, prior)
+    halved = predictions(conv.bfloat16(), x.bfloat16(), prior.bfloat16())
+    grids = 2 if conv.modulated else 1
+    for result in (autocast, halved):
+        assert all(grid.dtype == torch.float32 for grid in result[:grids])
+        assert any((grid != grid.bfloat16().float()).any() for grid in result[:grids])
+        for got, want in zip(result, expected, strict=True):
+            error = (got.float() - want).abs().max() / want.abs().max()
+            assert error < 0.05, f'{error:.3f}'
+
+
+@pytest.mark.parametrize('layout', ['depthwise', 'dense'])
+def test_layer_compiles_without_a_graph_break(layout, monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv(layout)
+    x, prior = torch.randn(2, 6, 5, 4, device=DEVICE), torch.randn(2, 5, device=DEVICE)
+
+    def run(x, prior):
+        with conv.given(prior):
+            return conv(x)
+
+    compiled = torch.compile(run, backend='aot_eager', fullgraph=True)
+    leaves = [parameter for parameter in conv.parameters() if parameter.requires_grad]
+    results = []
+    for function in (compiled, run):
+        out = function(x, prior)
+        results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+@pytest.mark.parametrize('batch', [1, 4])
+def test_contextualizes_the_same(norm, batch, monkeypatch):
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8, norm=norm).to(DEVICE).eval()
+    x = torch.randn(batch, 3, 4, 4, device=DEVICE)
+    leaves = [layer.embeddings.weight, layer.logit_scale, *layer.classifying[0].parameters(),
+              *layer.merging.parameters()]  # fmt: skip
+
+    def run():
+        logits, kept, prior = layer(x, 0)
+        return [logits, kept, prior, *gradients([logits, prior], leaves)]
+
+    plain, kernels = both_ways(monkeypatch, run)
+    for got, want in zip(kernels, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

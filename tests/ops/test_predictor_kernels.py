@@ -1,0 +1,141 @@
+"""The predictors' kernels against PyTorch in float64: on a GPU, else in Triton's interpreter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmctx.ops.predicting import conv2d_in_float32, norm_relu, runs_kernels
+
+pytest.importorskip('triton')
+pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'through_kernels')
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+# channels, out channels, groups, height, width, kernel, stride, padding, dilation
+CONVOLUTIONS = {
+    'depthwise 7×7': (98, 98, 98, 5, 4, (7, 7), (1, 1), (3, 3), (1, 1)),
+    'depthwise of odd channels': (147, 147, 147, 3, 6, (3, 3), (1, 1), (1, 1), (1, 1)),
+    'depthwise with strides': (6, 6, 6, 9, 8, (5, 3), (3, 2), (2, 0), (1, 2)),
+    'depthwise, one pixel': (3, 3, 3, 1, 1, (3, 3), (1, 1), (1, 1), (1, 1)),
+    'dense 3×3': (32, 18, 1, 6, 5, (3, 3), (1, 1), (1, 1), (1, 1)),
+    'dense with strides': (130, 27, 1, 9, 8, (3, 3), (2, 2), (1, 1), (1, 1)),
+    'dense with dilation': (4, 27, 1, 7, 6, (3, 3), (1, 2), (2, 1), (2, 3)),
+    'dense 7×7': (12, 147, 1, 4, 5, (7, 7), (1, 1), (3, 3), (1, 1)),
+    'dense of one channel': (1, 2, 1, 4, 3, (3, 3), (1, 1), (1, 1), (1, 1)),
+}
+
+
+@pytest.fixture
+def through_kernels(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+
+
+def with_gradients(function, *tensors, dtype=None):
+    """Output and gradients, of leaves cast to a type, under a cotangent that is always the same."""
+    leaves = [t if t is None else t.detach().to(dtype or t.dtype).requires_grad_() for t in tensors]
+    out = function(*leaves)
+    cotangent = torch.linspace(-1, 2, out.numel(), device=out.device).view(out.shape)
+    grads = torch.autograd.grad(
+        out, [leaf for leaf in leaves if leaf is not None], cotangent.to(out.dtype)
+    )
+    return [out.detach(), *grads]
+
+
+def assert_near(got, expected, dtype):
+    for value, exact in zip(got, expected, strict=True):
+        assert value.shape == exact.shape
+        # Sums of many terms are as precise as their largest ones.
+        scale = exact.abs().max().clamp(min=1e-6)
+        error = (value.double() - exact).abs().max() / scale
+        assert error <= TOLERANCES[dtype], f'{error:.1e} of {tuple(exact.shape)}'
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize(('batch', 'pixels', 'channels'), [
+    (1, 1, 1), (3, 49, 98), (1, 65, 147), (2, 130, 6), (2, 70, 12), (2, 5, 64),
+])  # fmt: skip
+def test_norm_relu_agrees_with_pytorch(batch, pixels, channels, dtype, poisoned):
+    rows = torch.randn(batch, pixels, 1, channels, device=DEVICE).to(dtype)
+    shares = torch.randn(batch, channels, device=DEVICE) * 2
+    scale, shift = torch.randn(2, channels, device=DEVICE)
+
+    def exact(rows, shares, scale, shift):
+        x = rows + shares[:, None, None]
+        return F.relu(F.layer_norm(x, (channels,), scale, shift, 1e-6))
+
+    if channels == 1:
+        shift = shift.abs() + 1  # nothing varies over one channel
+    tensors = rows, shares, scale, shift
+    got = with_gradients(lambda *t: norm_relu(*t, 1e-6), *tensors)
+    expected = with_gradients(exact, *tensors, dtype=torch.float64)
+    assert [t.dtype for t in got[:2]] == [dtype, dtype]
+    assert_near(got, expected, dtype)
+
+
+def test_norm_relu_lets_nan_through():
+    rows = torch.full((1, 2, 1, 3), torch.nan, device=DEVICE)
+    ones = rows.new_ones(3)
+    assert norm_relu(rows, ones[None], ones, ones, 1e-6).isnan().all()
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize(('batch', 'biased'), [(1, True), (3, False)])
+@pytest.mark.parametrize('name', CONVOLUTIONS)
+def test_convolution_agrees_with_pytorch(name, batch, biased, dtype, poisoned):
+    channels, out_channels, groups, *size, kernel, stride, padding, dilation = CONVOLUTIONS[name]
+    x = torch.randn(batch, channels, *size, device=DEVICE).to(dtype)
+    # Representable in the map's type, to which dense kernels are rounded.
+    weight = torch.randn(out_channels, channels // groups, *kernel, device=DEVICE).to(dtype).float()
+    bias = torch.randn(out_channels, device=DEVICE) if biased else None
+    geometry = stride, padding, dilation
+    got = with_gradients(lambda *t: conv2d_in_float32(*t, *geometry, groups), x, weight, bias)
+    expected = with_gradients(
+        lambda *t: F.conv2d(*t, *geometry, groups), x, weight, bias, dtype=torch.float64
+    )
+    assert [t.dtype for t in got[:3]] == [torch.float32, dtype, torch.float32]
+    assert got[0].is_contiguous(memory_format=torch.channels_last)
+    assert_near(got[:1], expected[:1], torch.float32)
+    assert_near(got, expected, dtype)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_empty_batch(groups):
+    x = torch.zeros(0, 4, 5, 6, device=DEVICE)
+    weight, bias = torch.ones(4, 4 // groups, 3, 3, device=DEVICE), torch.ones(4, device=DEVICE)
+    out, *grads = with_gradients(
+        lambda *t: conv2d_in_float32(*t, (1, 1), (1, 1), (1, 1), groups), x, weight, bias
+    )
+    assert out.shape == (0, 4, 5, 6)
+    assert not any(grad.any() for grad in grads)
+    out, *grads = with_gradients(
+        lambda *t: norm_relu(*t, 1e-6), x.permute(0, 2, 3, 1), x[..., 0, 0], bias, bias
+    )
+    assert out.shape == (0, 5, 6, 4)
+    assert not any(grad.any() for grad in grads)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_compiles_without_a_graph_break(groups):
+    def steps(x, shares, scale, shift, weight, bias):
+        hidden = norm_relu(x, shares, scale, shift, 1e-6).permute(0, 3, 1, 2)
+        return conv2d_in_float32(hidden, weight, bias, (1, 1), (1, 1), (1, 1), groups)
+
+    compiled = torch.compile(steps, backend='aot_eager', fullgraph=True)
+    for size in (3, 5):
+        tensors = [
+            torch.randn(shape, device=DEVICE)
+            for shape in [(2, size, 4, 4), (2, 4), (4,), (4,), (4, 4 // groups, 3, 3), (4,)]
+        ]
+        for got, want in zip(with_gradients(compiled, *tensors), with_gradients(steps, *tensors)):
+            torch.testing.assert_close(got, want)
+
+
+def test_no_kernels_where_operations_are_watched():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x = torch.randn(2, 3, 4, 4, device=DEVICE)
+    assert runs_kernels(x)
+    assert not runs_kernels(x.double())
+    with FlopCounterMode(display=False) as counter:
+        conv2d_in_float32(x, x.new_ones(5, 3, 3, 3), None, (1, 1), (1, 1), (1, 1), 1)
+    assert counter.get_total_flops() == 2 * x[:, 0].numel() * 5 * 27
