@@ -7,9 +7,11 @@ representation, which is where the compiler is stricter than the interpreter. `n
 DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code.
 """
 
+import importlib
 import itertools
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -25,11 +27,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-import mmctx  # noqa: F401 - registers the backbones
+import mmctx
+import mmctx.ops.triton
 from mmctx.ops import contextual_conv2d
 
-# Every module with kernels comes in before they seem to be interpreted.
-from mmctx.ops.triton import run as _kernels  # noqa: F401
+# Every kernel is defined before all seem to be interpreted.
+for module in pkgutil.iter_modules(mmctx.ops.triton.__path__, 'mmctx.ops.triton.'):
+    importlib.import_module(module.name)
 
 REPO = Path(__file__).parents[2]
 CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
