@@ -7,12 +7,10 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_model
-from mmctx.apis.study import session
-from mmctx.apis.study.curves import draw_curves
-from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
-from mmctx.apis.study.records import (
+from benchmarks.study import session
+from benchmarks.study.curves import draw_curves
+from benchmarks.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
+from benchmarks.study.records import (
     fingerprint,
     last_step,
     load_records,
@@ -21,10 +19,12 @@ from mmctx.apis.study.records import (
     run_config,
     save_record,
 )
-from mmctx.apis.study.report import differences, part_cells, part_report, spread
-from mmctx.apis.study.results import describe_recipe, rows_of, write_results
-from mmctx.apis.study.session import Finisher, Study, locked, make_jobs, run_study
-from mmctx.apis.study.speed import load_times, save_times
+from benchmarks.study.report import differences, part_cells, part_report, spread
+from benchmarks.study.results import describe_recipe, rows_of, write_results
+from benchmarks.study.session import Finisher, Study, locked, make_jobs, run_study
+from benchmarks.study.speed import load_times, save_times
+from mmctx.apis.errors import UserError
+from mmctx.apis.runner import build_model
 
 ROWS = PARTS['classification'].rows
 
@@ -295,7 +295,7 @@ def test_curves_without_a_validation_that_was_interrupted(tmp_path, monkeypatch)
 
 
 def test_a_run_without_its_last_validation_is_not_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmctx.apis.study.session.complexity', lambda job: {})
+    monkeypatch.setattr('benchmarks.study.session.complexity', lambda job: {})
     (job,) = make_jobs(plan_runs(['classification'], ['a1'], 1), {}, tmp_path)
     write_log(job.folder, '20260101_000000', training(500, 1.0))
     assert Finisher(tmp_path / 'out', {'classification': (12, 3)})(job) is None

@@ -7,16 +7,15 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from benchmarks.text import NOTHING
+from benchmarks.throughput import measure_throughput
+from mmctx.apis.clips import FrameBatch
+from mmctx.apis.complexity import measure_complexity
+from mmctx.apis.config import load_config
+from mmctx.apis.runner import build_model
 from mmctx.compat.config_paths import config_dir
 
-from .clips import FrameBatch
-from .complexity import measure_complexity
-from .config import load_config
-from .paper_tables import Row, Table
-from .runner import build_model
-from .throughput import measure_throughput
-
-NOTHING = '–'
+from .paper import Row, Table
 
 
 class Figures(NamedTuple):
@@ -231,19 +230,3 @@ def legend(table: Table, device: str = '') -> list[str]:
             "relative: to the vanilla network's, if that is printed."
         )
     return [*lines, table.note] if table.note else lines
-
-
-def as_text(cells: list[list[str]]) -> str:
-    """Cells as aligned text, the first two columns to the left."""
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = [
-        '  '.join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
-        for line in cells
-    ]
-    return '\n'.join([lines[0], '-' * len(lines[0]), *lines[1:]])
-
-
-def as_markdown(cells: list[list[str]]) -> str:
-    """Cells as a Markdown table."""
-    rule = ['---' if i < 2 else '---:' for i in range(len(cells[0]))]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in [cells[0], rule, *cells[1:]])

@@ -1,7 +1,8 @@
 """The op benchmark's table."""
 
+from benchmarks.report import ratio, with_spread
+
 from .op_benchmark import OK, PASSES
-from .report import ratio, with_spread
 
 HEADINGS = ['shape', 'formulation', 'B', 'forward ms', '×plain', 'GB/s', 'GFLOP/s',
             'backward ms', '×plain', 'GB/s', 'GFLOP/s', 'both ms', '×plain', 'peak MB']  # fmt: skip

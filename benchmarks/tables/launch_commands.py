@@ -7,8 +7,8 @@ from mmengine.config import Config
 
 from mmctx.compat.config_paths import config_dir
 
-from .paper_tables import Row
-from .tables import config_path
+from .figures import config_path
+from .paper import Row
 
 GPUS_PER_MACHINE = 8
 # Training samples of an epoch; COCO's without the 1,021 images that have no object.

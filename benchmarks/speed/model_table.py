@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from benchmarks.report import ratio, with_spread
+
 from .model_benchmark import LATENCY, OK, THROUGHPUT, TRAINING
-from .report import ratio, with_spread
 
 HEADINGS = ['network', 'mode', 'img/s', '×vanilla', 'latency ms', '×vanilla', 'train step ms',
             '×vanilla', 'peak MB', 'train peak MB', '×vanilla']  # fmt: skip

@@ -10,9 +10,9 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 
+from benchmarks.tables.paper import TABLES
+from benchmarks.throughput import bare_forward
 from mmctx.apis.errors import UserError
-from mmctx.apis.paper_tables import TABLES
-from mmctx.apis.throughput import bare_forward
 from mmctx.layers import ContextualConv2d
 
 SWITCHES = ('amp', 'channels-last', 'compile')

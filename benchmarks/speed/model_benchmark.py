@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 
-from mmctx.apis.timing import Call, Times, peak_memory, time_in_turn
+from benchmarks.timing import Call, Times, peak_memory, time_in_turn
 
 from .model_check import Gate
 from .networks import Mode, Network

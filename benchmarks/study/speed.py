@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from mmctx.apis.benchmark.networks import Network, bend
-from mmctx.apis.benchmark.report import environment
+from benchmarks.report import environment
+from benchmarks.speed.networks import Network, bend
+from benchmarks.timing import Call, pick_device, time_in_turn
 from mmctx.apis.runner import build_model
-from mmctx.apis.timing import Call, pick_device, time_in_turn
 from mmctx.engine.atomic_backend import AtomicBackend
 
 from .training import Job

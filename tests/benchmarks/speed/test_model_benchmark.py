@@ -1,14 +1,14 @@
 """The models' benchmark: counterparts, modes, what is refused, and the tool from end to end."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
 import torch
 
-from mmctx.apis.benchmark.model_check import Gate, reference_backend, relative_error
-from mmctx.apis.benchmark.networks import Network, bend, parse_mode, vanilla_config
+from benchmarks.speed import models
+from benchmarks.speed.model_check import Gate, reference_backend, relative_error
+from benchmarks.speed.networks import Network, bend, parse_mode, vanilla_config
 from mmctx.apis.config import load_config
 from mmctx.apis.errors import UserError
 from mmctx.apis.errors import run_tool as report
@@ -60,17 +60,13 @@ def narrow(configs):
 
 
 @pytest.fixture
-def tool(repo, monkeypatch):
+def tool(monkeypatch):
     """Run the tool in this process; returns its exit status."""
 
     def run(*args):
-        path = repo / 'tools' / 'analysis' / 'benchmark.py'
-        spec = importlib.util.spec_from_file_location('benchmark', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, args)])
         try:
-            report(module.main)
+            report(models.main)
         except SystemExit as stop:
             return stop.code
         return 0

@@ -12,8 +12,9 @@ import torch
 
 import mmctx
 from mmctx.apis.errors import UserError
-from mmctx.apis.tables import as_markdown, as_text
-from mmctx.apis.timing import name_device
+
+from .text import as_markdown, as_text
+from .timing import name_device
 
 PACKAGES = ('torch', 'torchvision', 'triton', 'mmengine', 'mmpretrain', 'mmdet')
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from mmctx.apis.benchmark.report import describe, milliseconds
-from mmctx.apis.tables import NOTHING, as_markdown
+from benchmarks.report import describe, milliseconds
+from benchmarks.text import NOTHING, as_markdown
 
 from .plan import PARTS, Part, Row
 from .speed import KINDS

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmctx.apis.timing import Call, Times, peak_memory, time_in_turn
+from benchmarks.timing import Call, Times, peak_memory, time_in_turn
 
 from .op_cases import PLAIN, OpInputs, OpShape, draw_inputs
 from .op_check import check, exact_results

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmctx.apis.benchmark.report import environment
+from benchmarks.report import environment
+from benchmarks.timing import pick_device
 from mmctx.apis.config import load_config
-from mmctx.apis.timing import pick_device
 from mmctx.compat.config_paths import config_dir
 from mmctx.engine.atomic_backend import AtomicBackend
 

@@ -13,11 +13,11 @@ import torch
 from mmengine.config import Config
 from test_study import training, write_log
 
+from benchmarks.study import processes
+from benchmarks.study.plan import plan_runs
+from benchmarks.study.processes import train_all
+from benchmarks.study.training import Job, is_in_last_validation
 from mmctx.apis.errors import UserError
-from mmctx.apis.study import processes
-from mmctx.apis.study.plan import plan_runs
-from mmctx.apis.study.processes import train_all
-from mmctx.apis.study.training import Job, is_in_last_validation
 
 FOREVER = float('inf')
 STEPS = 4
@@ -335,8 +335,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from mmengine.config import Config
-from mmctx.apis.study import processes, training
-from mmctx.apis.study.plan import plan_runs
+from benchmarks.study import processes, training
+from benchmarks.study.plan import plan_runs
 child, folder = sys.argv[1:]
 training.train_command = lambda job, *_: [sys.executable, '-c', child, str(job.folder)]
 cfg = Config(dict(train_cfg=dict(max_iters=4)))

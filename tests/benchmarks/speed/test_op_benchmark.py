@@ -1,13 +1,13 @@
 """The op's benchmark: its cases, its check, and the tool from end to end."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
 import torch
 
-from mmctx.apis.benchmark.op_cases import (
+from benchmarks.speed import op
+from benchmarks.speed.op_cases import (
     OFFSET_STEP,
     PLAIN,
     OpInputs,
@@ -15,10 +15,10 @@ from mmctx.apis.benchmark.op_cases import (
     draw_inputs,
     formulations,
 )
-from mmctx.apis.benchmark.op_check import check, exact_results, relative_errors, run_once
+from benchmarks.speed.op_check import check, exact_results, relative_errors, run_once
+from benchmarks.timing import Call, time_in_turn, use_device
 from mmctx.apis.errors import UserError
 from mmctx.apis.errors import run_tool as report
-from mmctx.apis.timing import Call, time_in_turn, use_device
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 CPU = torch.device('cpu')
@@ -26,18 +26,14 @@ SHAPES = ('dw7:24x9x7', 'dense3:6x9x8:s2', 'dw3:5x6x7:s2')
 
 
 @pytest.fixture
-def tool(repo, monkeypatch, tmp_path):
+def tool(monkeypatch, tmp_path):
     """Run the tool in this process; returns its exit status."""
 
     def run(*args):
-        path = repo / 'tools' / 'analysis' / 'benchmark_op.py'
-        spec = importlib.util.spec_from_file_location('benchmark_op', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', ['benchmark_op.py', *map(str, args)])
         monkeypatch.chdir(tmp_path)
         try:
-            report(module.main)
+            report(op.main)
         except SystemExit as stop:
             return stop.code
         return 0
@@ -85,7 +81,7 @@ def test_exact_results_do_not_depend_on_the_pieces(text, modulated, monkeypatch)
     inputs = draw_inputs(shape, 2, torch.float64, CPU, modulated)
     whole = run_once(formulations()['reference'], inputs, shape.geometry)
     for samples in (1, 2**22):
-        monkeypatch.setattr('mmctx.apis.benchmark.op_check.SAMPLES_AT_A_TIME', samples)
+        monkeypatch.setattr('benchmarks.speed.op_check.SAMPLES_AT_A_TIME', samples)
         errors = relative_errors(exact_results(shape, inputs), whole)
         assert errors.keys() == {*inputs.tensors, 'output'}
         assert max(errors.values()) < 1e-12

@@ -1,6 +1,5 @@
 """The paper's tables: figures, marks, accuracies from logs, launch commands, and the tool."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,23 +9,23 @@ from decimal import Decimal
 
 import pytest
 
-from mmctx.apis import build_classifier
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import run_tool as report
-from mmctx.apis.paper_tables import TABLES, paper_table
-from mmctx.apis.tables import (
+from benchmarks.tables import reproduce
+from benchmarks.tables.figures import (
     Accuracy,
     Figures,
-    as_markdown,
-    as_text,
     compare,
     config_path,
     find_accuracy,
     legend,
     table_cells,
 )
-from mmctx.apis.throughput import measure_throughput
-from mmctx.apis.timing import name_device, pick_device
+from benchmarks.tables.paper import TABLES, paper_table
+from benchmarks.text import as_markdown, as_text
+from benchmarks.throughput import measure_throughput
+from benchmarks.timing import name_device, pick_device
+from mmctx.apis import build_classifier
+from mmctx.apis.config import load_config
+from mmctx.apis.errors import run_tool as report
 
 PRINTED = {
     (1, 'regnety_16g'): ('84M', '16.0G', '334.7', '82.9'),
@@ -53,13 +52,9 @@ def tool(repo, monkeypatch):
     """Run the tool in this process, in the repository's folder."""
 
     def run(*args):
-        path = repo / 'tools' / 'reproduce_table.py'
-        spec = importlib.util.spec_from_file_location('reproduce_table', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', ['reproduce_table.py', *map(str, args)])
         monkeypatch.chdir(repo)
-        report(module.main)
+        report(reproduce.main)
 
     return run
 
