@@ -1,6 +1,5 @@
 """Memory of a command and all its processes, watched over time."""
 
-import json
 import subprocess
 import time
 from collections import defaultdict
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.logs import read_logs
 from mmctx.apis.errors import UserError
 
 MB = 1e6
@@ -158,8 +158,8 @@ def training_report(work_dir: Path) -> dict:
     Raises:
         UserError: The log is too short.
     """
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    lines = [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
+    logs = read_logs(work_dir)
+    lines = logs[-1] if logs else []
     training = [line for line in lines if 'loss' in line]
     times = [line['time'] for line in training][int(len(training) * WARM_UP) :]
     third = len(times) // 3

@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmctx.apis.errors import UserError
 from mmctx.apis.preflight import preflight
 
-from .training import Job
+from .jobs import Job
 
 
 def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
-    """Decode or render the data that the jobs read, unless that is done.
+    """Decode or render the data that the jobs read, unless that is done, and check it.
 
     Args:
         jobs (list[Job]): Of any parts.

@@ -1,11 +1,12 @@
-"""What the study trains: its rows and their seeds, in two parts and two sizes."""
+"""What the study trains: its rows and their seeds, in two parts and three sizes."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from mmctx.apis.errors import UserError
 
 SIZES = ('cpu', 'cpu_long', 'gpu')
-SIZE_VARIABLE = 'MMCTX_STUDY_SIZE'
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'study'
 
 
 class Row(NamedTuple):
@@ -14,9 +15,9 @@ class Row(NamedTuple):
     Attributes:
         key (str): Short name; those of the paper's Tables 4 and 5 where there is one.
         model (str): What it is.
-        config (str): Config file beneath `configs/study/`, without `.py`.
+        config (str): Config file beneath `configs/study/<size>/`, without `.py`. A size that lacks
+            it lacks the row.
         seeds (int): How many seeds: 0, 1, …
-        cost (float): Rough length of a run relative to other rows, for the first estimates.
         against (str): Key of the row that it is a variant of. Defaults to '', the part's first.
     """
 
@@ -24,7 +25,6 @@ class Row(NamedTuple):
     model: str
     config: str
     seeds: int
-    cost: float
     against: str = ''
 
 
@@ -52,11 +52,17 @@ class Part(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One training of a row; `part` is the part's key."""
+    """One training of a row; `size` is one of `SIZES` and `part` the part's key."""
 
+    size: str
     part: str
     row: Row
     seed: int
+
+    @property
+    def config(self) -> Path:
+        """Config file of the run."""
+        return config_of(self.size, self.row)
 
     @property
     def name(self) -> str:
@@ -68,23 +74,22 @@ PARTS = {
     'classification': Part(
         'Tiny-ImageNet, ResNet50 for small images',
         (
-            Row('a1', 'ResNet50', 'a1_vanilla', 3, 1.0),
-            Row('a2', '+Ctx', 'a2_prior_as_input', 3, 1.1),
-            Row('a3', '+CtxConv', 'a3_no_prior', 3, 1.3),
-            Row('a4', '+Deform (DCNv2)', 'a4_deform', 3, 1.3),
-            Row('a5', '+Ctx +CtxConv', 'a5_contextual', 3, 1.4, 'a2'),
-            Row('b2', 'a5, weight offset only', 'b2_weight_offset', 1, 1.2, 'a5'),
-            Row('b3', 'a5, sampling offset only', 'b3_sampling_offset', 1, 1.2, 'a5'),
-            Row('rerank', 'a5, every stage scores all classes', 'rerank', 3, 1.4, 'a2-rerank'),
-            Row('a2-rerank', 'a2, every stage scores all classes', 'a2_rerank', 3, 1.1, 'a2'),
-            Row('warm-up', 'a5, `rerank` in the first half', 'warm_up', 3, 1.4, 'a5'),
-            Row('kept-more', 'a5, 1.5 times as many classes kept', 'kept_more', 1, 1.4, 'a5'),
+            Row('a1', 'ResNet50', 'a1_vanilla', 3),
+            Row('a2', '+Ctx', 'a2_prior_as_input', 3),
+            Row('a3', '+CtxConv', 'a3_no_prior', 3),
+            Row('a4', '+Deform (DCNv2)', 'a4_deform', 3),
+            Row('a5', '+Ctx +CtxConv', 'a5_contextual', 3, 'a2'),
+            Row('b2', 'a5, weight offset only', 'b2_weight_offset', 1, 'a5'),
+            Row('b3', 'a5, sampling offset only', 'b3_sampling_offset', 1, 'a5'),
+            Row('rerank', 'a5, every stage scores all classes', 'rerank', 3, 'a2-rerank'),
+            Row('a2-rerank', 'a2, every stage scores all classes', 'a2_rerank', 3, 'a2'),
+            Row('warm-up', 'a5, `rerank` in the first half', 'warm_up', 3, 'a5'),
+            Row('kept-more', 'a5, 1.5 times as many classes kept', 'kept_more', 1, 'a5'),
             Row(
                 'context-lr',
                 'rerank, new parameters at 0.3 of the rate',
                 'context_lr',
                 3,
-                1.4,
                 'rerank',
             ),
             Row(
@@ -92,7 +97,6 @@ PARTS = {
                 'rerank, LayerNorm in predictors and classifying',
                 'layer_norm',
                 1,
-                1.4,
                 'rerank',
             ),
         ),
@@ -105,8 +109,8 @@ PARTS = {
     'detection': Part(
         'Rendered shapes, Mask R-CNN',
         (
-            Row('vanilla', 'small ConvNeXt', 'mask_rcnn_vanilla', 3, 2.2),
-            Row('contextual', 'small Contextual ConvNeXt', 'mask_rcnn_contextual', 3, 2.7),
+            Row('vanilla', 'small ConvNeXt', 'mask_rcnn_vanilla', 3),
+            Row('contextual', 'small Contextual ConvNeXt', 'mask_rcnn_contextual', 3),
         ),
         {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'},
         percent=100,
@@ -116,36 +120,52 @@ PARTS = {
 }
 
 
-def plan_runs(parts: list[str], rows: list[str] | None = None, seeds: int = 0) -> list[Run]:
+def config_of(size: str, row: Row) -> Path:
+    """Where the config of a row in a size is, if the size has the row."""
+    return CONFIGS / size / f'{row.config}.py'
+
+
+def plan_runs(
+    size: str, parts: list[str], rows: list[str] | None = None, seeds: int = 0
+) -> list[Run]:
     """The runs of some parts, all rows' first seeds before the second ones.
 
     Args:
+        size (str): One of `SIZES`.
         parts (list[str]): Keys of `PARTS`.
-        rows (list[str], optional): Only these rows. Defaults to all.
+        rows (list[str], optional): Only these rows. Defaults to all that the size has.
         seeds (int): So many seeds for every row. Defaults to 0, each row's own number.
 
     Returns:
         list[Run]: In the order in which they start.
 
     Raises:
-        UserError: If the parts have no such row.
+        UserError: If the parts have no such row in this size.
     """
-    there = [row.key for part in parts for row in PARTS[part].rows]
-    unknown = [key for key in rows or () if key not in there]
-    if unknown:
-        raise UserError(f'no row {", ".join(unknown)}; the rows are {", ".join(there)}')
-    runs = [
-        Run(part, row, seed)
+    there = {
+        row.key: (part, row)
         for part in parts
         for row in PARTS[part].rows
+        if config_of(size, row).is_file()
+    }
+    unknown = [key for key in rows or () if key not in there]
+    if unknown:
+        raise UserError(
+            f'size {size} has no row {", ".join(unknown)}; its rows are {", ".join(there)}'
+        )
+    runs = [
+        Run(size, part, row, seed)
+        for part, row in there.values()
         if not rows or row.key in rows
         for seed in range(seeds or row.seeds)
     ]
     return sorted(runs, key=lambda run: run.seed)
 
 
-def run_of(record: dict) -> Run | None:
-    """The run that a record is of; None where the study no longer has its row."""
+def run_of(record: dict, size: str) -> Run | None:
+    """The run that a record is of; None where the size no longer has its row."""
     rows = PARTS[record['part']].rows if record['part'] in PARTS else ()
     row = next((row for row in rows if row.key == record['row']), None)
-    return row and Run(record['part'], row, record['seed'])
+    if row is None or not config_of(size, row).is_file():
+        return None
+    return Run(size, record['part'], row, record['seed'])

@@ -6,13 +6,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from benchmarks.report import environment
-from benchmarks.timing import pick_device
-from mmctx.apis.config import load_config
-from mmctx.compat.config_paths import config_dir
 from mmctx.engine.atomic_backend import AtomicBackend
 
 from .plan import Run
+from .progress import read_run
 
 FILE = 'runs.jsonl'
 IDENTITY = ('part', 'row', 'seed', 'fingerprint')
@@ -20,16 +17,6 @@ IDENTITY = ('part', 'row', 'seed', 'fingerprint')
 NOT_OF_THE_RECIPE = (
     'work_dir', 'launcher', 'default_hooks', 'visualizer', 'vis_backends', 'data_root', 'cache',
 )  # fmt: skip
-
-
-def config_file(run: Run) -> Path:
-    """The run's config file, in a checkout or in an installed package."""
-    return config_dir().resolve() / 'study' / f'{run.row.config}.py'
-
-
-def run_config(run: Run, options: dict) -> Config:
-    """The run's config, with its seed and further options, for the size in the environment."""
-    return load_config(str(config_file(run)), {**options, 'randomness.seed': run.seed})
 
 
 def fingerprint(cfg: Config) -> str:
@@ -48,51 +35,28 @@ def _without_places(value, root: str):
     return value.removeprefix(root) if isinstance(value, str) else value
 
 
-def read_log(folder: Path) -> tuple[list[dict], list[dict]]:
-    """Training and validation lines of a run, those before and after an interruption joined.
-
-    Args:
-        folder (Path): The run's work dir.
-
-    Returns:
-        tuple[list[dict], list[dict]]: Lines of mmengine's log in the order of their `step`: global
-        iterations in training, iterations or epochs in validation.
-    """
-    kinds: tuple[dict, dict] = ({}, {})
-    for log in sorted(folder.glob('*/vis_data/scalars.json')):
-        # A run that was killed may leave half a line at the end.
-        for line in log.read_text().splitlines():
-            if line.endswith('}'):
-                entry = json.loads(line)
-                kinds['lr' not in entry][entry['step']] = entry
-    training, validations = ([kind[step] for step in sorted(kind)] for kind in kinds)
-    return training, validations
-
-
 def last_step(cfg: Config) -> int:
     """The `step` of the last validation of a complete run."""
     return cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
 
 
 def make_record(
-    run: Run, cfg: Config, digest: str, folder: Path, images: tuple[int, int], cost: dict
-) -> dict | None:
-    """The record of a run, or None where it is not complete.
+    run: Run, digest: str, folder: Path, images: tuple[int, int], cost: dict, where: dict
+) -> dict:
+    """The record of a run that has all its validations.
 
     Args:
         run (Run): The run.
-        cfg (Config): Its config.
-        digest (str): The config's fingerprint.
+        digest (str): The fingerprint of its config.
         folder (Path): Its work dir.
         images (tuple[int, int]): How many images it trains on and is validated on.
         cost (dict): `params` and `flops` of the network.
+        where (dict): Device, versions and date, of `report.environment`.
 
     Returns:
-        dict | None: What `runs.jsonl` keeps.
+        dict: What `runs.jsonl` keeps.
     """
-    training, validations = read_log(folder)
-    if not training or not validations or validations[-1]['step'] != last_step(cfg):
-        return None
+    training, validations = read_run(folder)
     figures = [
         {k: round(v, 4) for k, v in entry.items() if k not in ('data_time', 'time')}
         for entry in validations
@@ -107,7 +71,7 @@ def make_record(
         losses=[[entry['step'], round(entry['loss'], 4)] for entry in training],
         images=images,
         **cost,
-        **environment(pick_device()),
+        **where,
     )
 
 

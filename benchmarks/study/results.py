@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from .curves import draw_curves
+from .jobs import Job
 from .plan import PARTS
 from .report import part_report
 from .speed import load_times
-from .training import Job
 
 DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up', 'a2-rerank', 'context-lr')
 

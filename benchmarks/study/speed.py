@@ -11,7 +11,7 @@ from benchmarks.timing import Call, pick_device, time_in_turn
 from mmctx.apis.runner import build_model
 from mmctx.engine.atomic_backend import AtomicBackend
 
-from .training import Job
+from .jobs import Job
 
 FILE = 'times.json'
 KINDS = ('training', 'inference')

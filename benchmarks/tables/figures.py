@@ -1,12 +1,12 @@
 """The paper's tables beside this project's figures."""
 
-import json
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
 
+from benchmarks.logs import read_logs
 from benchmarks.text import NOTHING
 from benchmarks.throughput import measure_throughput
 from mmctx.apis.clips import FrameBatch
@@ -88,10 +88,8 @@ def read_accuracy(work_dir: Path, names: list[str]) -> dict | None:
     Returns:
         dict | None: Metrics by name, and the epoch as `step`; None without a validation.
     """
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
-        # A run that was killed may leave half a line at the end.
-        lines = [line for line in log.read_text().splitlines() if line.endswith('}')]
-        validations = [entry for entry in map(json.loads, lines) if entry.keys() >= set(names)]
+    for lines in reversed(read_logs(work_dir)):
+        validations = [entry for entry in lines if entry.keys() >= set(names)]
         if validations:
             return validations[-1]
     return None

@@ -1,27 +1,30 @@
 """The study's plan, records, tables and curves, made of records that are written here."""
 
 import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
 from statistics import stdev
 
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from benchmarks.study import session
 from benchmarks.study.curves import draw_curves
-from benchmarks.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
+from benchmarks.study.jobs import claimed, make_jobs, makefile
+from benchmarks.study.plan import PARTS, SIZES, config_of, plan_runs, run_of
+from benchmarks.study.progress import last_validation
 from benchmarks.study.records import (
     fingerprint,
     last_step,
     load_records,
     make_record,
-    read_log,
-    run_config,
     save_record,
 )
 from benchmarks.study.report import differences, part_cells, part_report, spread
 from benchmarks.study.results import describe_recipe, rows_of, write_results
-from benchmarks.study.session import Finisher, Study, locked, make_jobs, run_study
+from benchmarks.study.session import Study
 from benchmarks.study.speed import load_times, save_times
 from mmctx.apis.errors import UserError
 from mmctx.apis.runner import build_model
@@ -56,26 +59,34 @@ def times_of_rows(**milliseconds):
 
 
 def test_plan_starts_with_the_first_seed_of_every_row():
-    runs = plan_runs(list(PARTS))
+    runs = plan_runs('cpu', list(PARTS))
     assert len(runs) == sum(row.seeds for part in PARTS.values() for row in part.rows)
     assert len({(run.part, run.name) for run in runs}) == len(runs)
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
     for part in PARTS.values():
         assert part.rows[0].seeds >= 3
     assert next(row for row in ROWS if row.key == 'a5').seeds >= 3
-    assert [run.name for run in plan_runs(['classification'], ['a5', 'b2'], 2)] == [
+    assert [run.name for run in plan_runs('cpu', ['classification'], ['a5', 'b2'], 2)] == [
         'a5-seed0', 'b2-seed0', 'a5-seed1', 'b2-seed1',
     ]  # fmt: skip
-    with pytest.raises(UserError, match='no row b9; the rows are a1, a2'):
-        plan_runs(['classification'], ['b9'])
+    assert {run.row.key for run in plan_runs('cpu_long', list(PARTS))} == {
+        'a1', 'a3', 'a5', 'rerank', 'a2-rerank', 'context-lr',
+    }  # fmt: skip
+    with pytest.raises(UserError, match='size cpu has no row b9; its rows are a1, a2'):
+        plan_runs('cpu', ['classification'], ['b9'])
+
+
+def config_of_run(run, changes=None):
+    """The config that a run trains."""
+    return make_jobs([run], changes or {}, Path('work'))[0].cfg
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_every_config_is_a_network_of_one_recipe(size, monkeypatch):
-    monkeypatch.setenv(SIZE_VARIABLE, size)
+def test_every_config_is_a_network_of_one_recipe(size):
     recipes, prints = set(), set()
-    for row in ROWS:
-        cfg = run_config(plan_runs(['classification'], [row.key])[0], {})
+    runs = plan_runs(size, ['classification'], seeds=1)
+    for run in runs:
+        cfg, key = config_of_run(run), run.row.key
         wrapper = cfg.optim_wrapper.to_dict()
         wrapper['paramwise_cfg'].pop('context_lr_mult')
         recipes.add(json.dumps([wrapper, cfg.param_scheduler, cfg.train_dataloader, cfg.train_cfg]))
@@ -86,36 +97,73 @@ def test_every_config_is_a_network_of_one_recipe(size, monkeypatch):
         if size == 'cpu':
             layers = getattr(build_model(cfg).backbone, 'contextualizing', None)
             assert (layers and layers.considered) == (considered and tuple(considered))
-        assert (considered is None) == (row.key in ('a1', 'a3', 'a4'))
+        assert (considered is None) == (key in ('a1', 'a3', 'a4'))
         if considered:
             assert cfg.val_evaluator[1].considered == considered
             # Top-5 of fewer classes would mean something else.
             assert cfg.num_classes > considered[0] > considered[1] > considered[2] >= 5
     assert len(recipes) == 1
-    assert len(prints) == len(ROWS)
+    assert len(prints) == len(runs)
+
+
+def changes_from(base, config):
+    """What a config sets other than its base, by dotted key; a removed setting is None."""
+
+    def walk(old, new, prefix=''):
+        for key in old.keys() | new.keys():
+            one, other = old.get(key), new.get(key)
+            if isinstance(one, dict) and isinstance(other, dict):
+                yield from walk(one, other, f'{prefix}{key}.')
+            elif one != other:
+                yield f'{prefix}{key}', other
+
+    return dict(walk(base.to_dict(), config.to_dict()))
+
+
+@pytest.mark.parametrize('size', ['cpu_long', 'gpu'])
+def test_rows_vary_the_network_alike_in_every_size(size):
+    """Row by row, what is changed from a5 is what the same row changes at the size of a CPU."""
+    rows = {run.row.key: run.row for run in plan_runs(size, ['classification'], seeds=1)}
+    # Its classes depend on the size.
+    for key in rows.keys() - {'kept-more', 'a1', 'a3', 'a4', 'a5'}:
+        here, there = (
+            changes_from(*(Config.fromfile(config_of(s, row)) for row in (rows['a5'], rows[key])))
+            for s in (size, 'cpu')
+        )
+        assert here == there and here
+
+
+def test_long_size_differs_from_the_short_one_in_its_schedule_alone():
+    for run in plan_runs('cpu_long', ['classification'], seeds=1):
+        short = run._replace(size='cpu')
+        changed = changes_from(*(Config.fromfile(each.config) for each in (short, run)))
+        assert changed.keys() == {
+            'max_iters', 'val_interval', 'warm_up', 'param_scheduler', 'train_cfg.max_iters',
+            'train_cfg.val_interval', 'default_hooks.checkpoint.interval',
+        }  # fmt: skip
 
 
 def test_fingerprint_is_of_the_recipe_alone(monkeypatch, tmp_path):
-    run, other = plan_runs(['classification'], ['a5'], 2)
-    before = fingerprint(run_config(run, {}))
-    assert fingerprint(run_config(other, {})) != before
-    assert fingerprint(run_config(run, {'train_cfg.max_iters': 7})) != before
-    assert fingerprint(run_config(run, {'default_hooks.logger.interval': 7})) == before
-    assert fingerprint(run_config(run, {'randomness.seed': 5})) == before
+    run, other = plan_runs('cpu', ['classification'], ['a5'], 2)
+    before = fingerprint(config_of_run(run))
+    assert fingerprint(config_of_run(other, {})) != before
+    assert fingerprint(config_of_run(run, {'train_cfg.max_iters': 7})) != before
+    assert fingerprint(config_of_run(run, {'default_hooks.logger.interval': 7})) == before
+    assert fingerprint(config_of_run(run, {'randomness.seed': 5})) == before
     for root in (str(tmp_path), 'data'):
         monkeypatch.setenv('TINY_IMAGENET_ROOT', root)
-        assert fingerprint(run_config(run, {})) == before
+        assert fingerprint(config_of_run(run)) == before
 
 
 @pytest.mark.parametrize('part', list(PARTS))
 def test_fingerprint_is_not_of_the_machine(part, monkeypatch):
-    run = plan_runs([part])[0]
+    run = plan_runs('cpu', [part])[0]
     prints = set()
     for has_gpu in (True, False):
         monkeypatch.setattr('torch.cuda.is_available', lambda has_gpu=has_gpu: has_gpu)
-        prints.add(fingerprint(run_config(run, {})))
+        prints.add(fingerprint(config_of_run(run)))
     monkeypatch.setenv('SHAPES_ROOT', '/elsewhere/')
-    prints.add(fingerprint(run_config(run, {})))
+    prints.add(fingerprint(config_of_run(run)))
     assert len(prints) == 1
 
 
@@ -130,27 +178,26 @@ def training(step, loss):
 
 
 def test_record_of_an_interrupted_run_joins_its_logs(tmp_path):
-    (run,) = plan_runs(['classification'], ['a1'], 1)
-    cfg = run_config(run, {'train_cfg.max_iters': 4, 'train_dataloader.batch_size': 12})
-    cost = dict(params=1, flops=2)
+    (run,) = plan_runs('cpu', ['classification'], ['a1'], 1)
+    assert last_step(config_of_run(run, {'train_cfg.max_iters': 4})) == 4
     metrics = {'accuracy/top1': 12.34567, 'time': 0.1, 'data_time': 0.1}
     write_log(
         tmp_path, '20260101_000000',
         training(1, 9.0), training(2, 8.0), {**metrics, 'step': 2}, training(3, 99.0),
     )  # fmt: skip
-    assert make_record(run, cfg, 'f', tmp_path, (12, 3), cost) is None
+    assert last_validation(tmp_path, 4) is None
     write_log(
         tmp_path, '20260101_000001', training(3, 7.0), training(4, 6.0), {**metrics, 'step': 4}
     )
-    assert last_step(cfg) == 4
-    made = make_record(run, cfg, 'f', tmp_path, (12, 3), cost)
+    assert last_validation(tmp_path, 4)['accuracy/top1'] == 12.34567
+    where = dict(device='a device', versions={'torch': '2'}, date='2026-01-01')
+    made = make_record(run, 'f', tmp_path, (12, 3), dict(params=1, flops=2), where)
     assert made['losses'] == [[1, 9.0], [2, 8.0], [3, 7.0], [4, 6.0]]
     assert [entry['step'] for entry in made['validations']] == [2, 4]
     assert made['fingerprint'] == 'f'
     assert made['metrics'] == {'accuracy/top1': 12.3457, 'step': 4}
-    assert made['images'] == (12, 3) and made['params'] == 1 and made['versions']['torch']
-    assert run_of(made) == run
-    assert len(read_log(tmp_path)[0]) == 4
+    assert made['images'] == (12, 3) and made['params'] == 1 and made['versions'] == {'torch': '2'}
+    assert run_of(made, 'cpu') == run
 
 
 def test_records_replace_those_of_the_same_run(tmp_path):
@@ -163,8 +210,9 @@ def test_records_replace_those_of_the_same_run(tmp_path):
         (r['seed'], r['fingerprint']): r['metrics']['accuracy/top1'] for r in load_records(out)
     }
     assert found == {(1, 'f'): 21.0, (0, 'f'): 22.0, (0, 'g'): 23.0}
-    assert run_of(record('z9', 0, 1.0)) is None
-    assert run_of(record('a1', 0, 1.0, part='none')) is None
+    assert run_of(record('z9', 0, 1.0), 'cpu') is None
+    assert run_of(record('a2', 0, 1.0), 'cpu_long') is None
+    assert run_of(record('a1', 0, 1.0, part='none'), 'cpu') is None
 
 
 def test_table_compares_seed_by_seed():
@@ -212,7 +260,7 @@ def test_times_are_of_todays_rows(tmp_path):
 
 
 def test_caption_is_of_the_first_row(tmp_path):
-    runs = plan_runs(['classification'], ['a1', 'a5', 'kept-more'], 2)
+    runs = plan_runs('cpu', ['classification'], ['a1', 'a5', 'kept-more'], 2)
     jobs = make_jobs(runs[::-1], {}, tmp_path)
     kept = [(record(j.run.row.key, j.run.seed, 20.0, fingerprint=j.fingerprint), j) for j in jobs]
     rows = rows_of(kept)['classification']
@@ -229,43 +277,46 @@ def test_caption_is_of_the_first_row(tmp_path):
     assert text in (tmp_path / 'table.md').read_text() and (tmp_path / 'curves.png').is_file()
 
 
-def test_failed_run_leaves_a_table_of_the_others(tmp_path, monkeypatch, capsys):
-    runs = plan_runs(['classification'], ['a1', 'a5'], 1)
-    jobs = make_jobs(runs, {}, tmp_path)
-    save_record(tmp_path / 'out', record('a1', 0, 20.0, fingerprint=jobs[0].fingerprint))
-    timed = []
-
-    def fail(study, left, total, images):
-        assert [job.run.row.key for job in left] == ['a5'] and images == {'classification': (1, 2)}
-        raise UserError('1 of 2 runs failed')
-
-    def measure(jobs):
-        timed.extend(job.run.row.key for job in jobs)
-        return times_of_rows(a1=100.0)
-
-    monkeypatch.setattr(session, 'prepare_data', lambda jobs: {'classification': (1, 2)})
-    monkeypatch.setattr(session, 'train', fail)
-    monkeypatch.setattr(session, 'time_rows', measure)
-    study = Study(runs, 'cpu', tmp_path / 'work', tmp_path / 'out', [], 2, float('inf'))
-    with pytest.raises(UserError, match='1 of 2 runs failed'):
-        run_study(study)
-    assert timed == ['a1'] and '| a1 |' in capsys.readouterr().out
-
-
 def test_a_recipe_has_folders_of_its_own(tmp_path):
-    runs = plan_runs(['classification'], ['a1'], 1)
+    runs = plan_runs('cpu', ['classification'], ['a1'], 1)
     folders = {
         make_jobs(runs, changes, tmp_path)[0].folder for changes in ({}, {'train_cfg.max_iters': 7})
     }
     assert len(folders) == 2
 
 
-def test_a_folder_is_of_one_study_at_a_time(tmp_path):
-    again = pytest.raises(UserError, match='another study is at work')
-    with locked(tmp_path / 'out'), again, locked(tmp_path / 'out'):
+@pytest.mark.parametrize('size', ['cpu', 'cpu_long'])
+def test_committed_results_give_their_table(size, repo, tmp_path):
+    committed = repo / 'benchmarks' / f'study_{size}'
+    for name in ('runs.jsonl', 'times.json'):
+        shutil.copy(committed / name, tmp_path)
+    Study(size, tmp_path, tmp_path / 'work', {}, []).tabulate()
+    assert (tmp_path / 'table.md').read_text() == (committed / 'table.md').read_text()
+
+
+def test_make_runs_the_commands_of_every_job(tmp_path):
+    work_dir = tmp_path / 'of $HOME and more'
+    jobs = make_jobs(plan_runs('cpu', ['classification'], ['a1', 'a5'], 1), {}, work_dir)
+    (tmp_path / 'trainings.mk').write_text(makefile(jobs, ['a=1 b=$c']))
+    listed = subprocess.run(
+        ['make', '-n', '-f', tmp_path / 'trainings.mk'], capture_output=True, text=True, check=True
+    )
+    train, show, *others = map(shlex.split, listed.stdout.splitlines())
+    (run, _, _, folder), of_step = jobs[0], '500'
+    assert train[3:] == [
+        str(run.config), '--resume', '--work-dir', str(folder), '--cfg-options', 'a=1 b=$c',
+        'randomness.seed=0', f'>>{folder / "log.txt"}', '2>&1',
+    ]  # fmt: skip
+    assert show[-3:] == [str(folder), 'classification', of_step]
+    assert len(others) == 2
+
+
+def test_two_studies_do_not_share_a_work_dir(tmp_path):
+    refused = pytest.raises(UserError, match='another study is at work')
+    with claimed(tmp_path), refused, claimed(tmp_path):
         pass
-    with locked(tmp_path / 'out'):
-        assert not list((tmp_path / 'out').iterdir())
+    with claimed(tmp_path):
+        assert not list(tmp_path.iterdir())
 
 
 def test_spread_of_one_value_is_not_claimed():
@@ -294,16 +345,10 @@ def test_curves_without_a_validation_that_was_interrupted(tmp_path, monkeypatch)
     assert lines == [([10], [20.5])]
 
 
-def test_a_run_without_its_last_validation_is_not_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr('benchmarks.study.session.complexity', lambda job: {})
-    (job,) = make_jobs(plan_runs(['classification'], ['a1'], 1), {}, tmp_path)
-    write_log(job.folder, '20260101_000000', training(500, 1.0))
-    assert Finisher(tmp_path / 'out', {'classification': (12, 3)})(job) is None
-    assert not (tmp_path / 'out').exists()
-
-
-def test_detection_rows_differ_in_the_backbone_alone(repo):
-    paths = [repo / 'configs' / 'study' / f'{row.config}.py' for row in PARTS['detection'].rows]
-    vanilla, contextual = (Config.fromfile(path).to_dict() for path in paths)
+@pytest.mark.parametrize('size', ['cpu', 'gpu'])
+def test_detection_rows_differ_in_the_backbone_alone(size):
+    vanilla, contextual = (
+        Config.fromfile(config_of(size, row)).to_dict() for row in PARTS['detection'].rows
+    )
     assert vanilla['model'].pop('backbone') != contextual['model'].pop('backbone')
     assert vanilla == contextual

@@ -1,5 +1,11 @@
-"""The study's tool from data to table: it stops, goes on, and does nothing twice."""
+"""The study's tool from data to table: it stops, resumes, and does nothing twice."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from zipfile import ZipFile
 
 import cv2
@@ -35,11 +41,11 @@ def test_study(run_tool, tiny_imagenet):
     stopped = study('--minutes', 0.0001)
     assert stopped.returncode == 3, stopped.stderr
     out = tiny_imagenet / 'benchmarks' / 'study_cpu'
-    assert not list(out.iterdir())
+    assert not out.exists()
 
     finished = study()
     assert finished.returncode == 0, finished.stderr
-    assert '[1/1] a5-seed0: top-1 ' in finished.stdout
+    assert re.search(r'^a5-seed0-\w+: top-1 \d+\.\d, top-5 \d+\.\d$', finished.stdout, re.MULTILINE)
     assert {file.name for file in out.iterdir()} == {
         'runs.jsonl', 'times.json', 'table.md', 'curves.png'
     }  # fmt: skip
@@ -59,9 +65,52 @@ def test_study(run_tool, tiny_imagenet):
     assert study('--table').returncode == 0
 
 
+def test_interrupted_study_resumes_its_training(repo, tiny_imagenet):
+    """Ctrl-C reaches the training as SIGTERM, which saves; the same command resumes from there."""
+    longer = [option.replace('_iters=3', '_iters=40') for option in OPTIONS]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'TINY_IMAGENET_ROOT': str(tiny_imagenet)}
+    study = dict(
+        args=[sys.executable, repo / 'tools' / 'study.py', *longer, 'train_cfg.val_interval=40'],
+        cwd=tiny_imagenet, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with subprocess.Popen(**study) as process:
+        while process.poll() is None and 'Iter(train) [ 5/40]' not in log_of(tiny_imagenet):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 75, errors
+    assert 'the same command resumes' in errors and 'Traceback' not in errors
+    assert 'SIGTERM: saved iteration' in log_of(tiny_imagenet)
+
+    finished = subprocess.run(**study)
+    assert finished.returncode == 0, finished.stderr
+    log = log_of(tiny_imagenet)
+    assert log.count('[ 5/40]') == 1 and log.count('[40/40]') == 1
+
+
+def log_of(folder):
+    logs = list(folder.glob('work_dirs/study_cpu/*/*/log.txt'))
+    return logs[0].read_text() if logs else ''
+
+
+def test_failed_training_leaves_a_table_of_the_others(run_tool, tiny_imagenet):
+    # An argument that the vanilla network does not have.
+    options = [*OPTIONS, 'model.backbone.norm=LN']
+    options[options.index('a5')] = 'a1'
+    options.insert(options.index('a1') + 1, 'a5')
+    result = run_tool(
+        'study.py', *options, '--jobs', 1, cwd=tiny_imagenet, TINY_IMAGENET_ROOT=tiny_imagenet
+    )
+    assert result.returncode == 2
+    failure = result.stderr.splitlines()[-1]
+    assert '1 of 2 trainings failed: a1-seed0: error: ' in failure and "'norm'" in failure
+    assert '| a5 | +Ctx +CtxConv |' in result.stdout
+
+
 def test_refusals(run_tool, tmp_path):
     for options, message in (
-        (('--rows', 'a9'), 'no row a9; the rows are a1,'),
+        (('--rows', 'a9'), 'size cpu has no row a9; its rows are a1,'),
+        (('--size', 'cpu_long', '--rows', 'b2'), 'size cpu_long has no row b2'),
         (('--jobs', 0), '--jobs must be more than 0, not 0'),
         (('--seeds', -1), '--seeds must not be -1'),
     ):

@@ -1,7 +1,7 @@
 """Mask R-CNN with a small Contextual ConvNeXt on rendered shapes, from scratch."""
-_base_ = '../mask_rcnn_ctx_convnext_shapes.py'
+_base_ = '../../mask_rcnn_ctx_convnext_shapes.py'
 
-max_epochs = {'cpu': 2, 'cpu_long': 8, 'gpu': 6}['{{$MMCTX_STUDY_SIZE:cpu}}']
+max_epochs = 2
 loader = dict(num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader = loader
 val_dataloader = loader
