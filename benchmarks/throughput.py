@@ -23,7 +23,7 @@ def bare_forward(
         shape (tuple[int, int]): Height and width of the images, in pixels.
         batch_size (int): Images at a time.
         device (torch.device): Where the images are made.
-        memory_format (torch.memory_format): Of the images. Defaults to contiguous.
+        memory_format (torch.memory_format): Memory format of the images. Defaults to contiguous.
 
     Returns:
         Callable: Takes nothing.
@@ -48,7 +48,7 @@ def measure_throughput(
             and in evaluation mode.
         shape (tuple[int, int]): Height and width of the images, in pixels.
         batch_size (int): Images at a time.
-        seconds (float): How long to go on; at least three batches are timed.
+        seconds (float): Seconds to measure for; at least three batches are timed.
 
     Returns:
         float: Images per second of the median batch.

@@ -27,7 +27,7 @@ def use_device(name: str | None = None, threads: int | None = None) -> torch.dev
 
     Args:
         name (str, optional): Such as `cpu` or `cuda:1`. Defaults to None: `pick_device`'s.
-        threads (int, optional): Of the CPU. Defaults to None, PyTorch's choice.
+        threads (int, optional): Threads of the CPU. Defaults to None, PyTorch's choice.
 
     Returns:
         torch.device: The device.
@@ -127,8 +127,8 @@ def time_in_turn(
     Args:
         calls (dict): By any name; each is run once before, untimed.
         device (torch.device): Where they run. CUDA is synchronized around each run.
-        seconds (float): How long each call goes on.
-        min_runs (int): Timed runs of each at least. Defaults to 3.
+        seconds (float): Seconds to time each call for.
+        min_runs (int): Fewest timed runs of each call. Defaults to 3.
         queued (bool): On CUDA, take the device's own time of a run that is queued as a whole
             before it starts, instead of the time that the host waits. Defaults to False.
 
@@ -178,8 +178,8 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int | N
     """Call a function and see how far memory rises above what is allocated before.
 
     Args:
-        function (Callable): Takes nothing.
-        device (torch.device): Whose memory.
+        function (Callable): The function, called without arguments.
+        device (torch.device): Device whose memory is measured.
 
     Returns:
         int | None: Bytes on CUDA; None on a CPU, where PyTorch does not count.

@@ -25,8 +25,8 @@ class Sample(NamedTuple):
     """A look at a tree of processes.
 
     Attributes:
-        seconds (float): Since the command was started.
-        memory (float): Of all processes together, MB; pages that several share count once.
+        seconds (float): Seconds since the command was started.
+        memory (float): Memory of all processes together in MB; shared pages count once.
         processes (int): Their number.
     """
 
@@ -86,9 +86,9 @@ def watch(
     Args:
         command (list[str]): The command.
         seconds (float): How long it runs.
-        interval (float): Between looks, in seconds.
+        interval (float): Seconds between two looks.
         see (Callable): Called with each sample.
-        **options: Of `subprocess.Popen`.
+        **options: Options of `subprocess.Popen`.
 
     Returns:
         tuple[list[Sample], int | None]: What was seen, and the status with which the command has
@@ -149,7 +149,7 @@ def training_report(work_dir: Path) -> dict:
     """What a training run has done, from the log that mmengine writes.
 
     Args:
-        work_dir (Path): Of the run; its last log counts.
+        work_dir (Path): Folder of the run; its last log counts.
 
     Returns:
         dict: `iterations` and `validations`; `iterations_per_second` over the `first_third` and

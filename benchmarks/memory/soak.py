@@ -1,7 +1,7 @@
 """Train the demo for a long time on the CPU and see whether its memory stays flat.
 
 Loader workers, validation and checkpoints are included. Exit status 1: memory has grown too far, or
-there were less than two validations; 2: it could not be measured.
+there were fewer than two validations; 2: it could not be measured.
 """
 
 import argparse
@@ -23,18 +23,32 @@ ENDLESS = 100_000
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--minutes', type=float, default=30, help='(30)')
-    parser.add_argument('--limit', type=float, default=50, metavar='MB', help='of growth (50)')
-    parser.add_argument('--interval', type=float, default=5, help='between looks, seconds (5)')
-    parser.add_argument('--data', type=Path, default=Path('data/shapes'), help='(data/shapes)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/soak'))
+    parser.add_argument('--minutes', type=float, default=30, help='minutes to train for (30)')
+    parser.add_argument(
+        '--limit', type=float, default=50, metavar='MB', help='most that memory may grow (50)'
+    )
+    parser.add_argument(
+        '--interval', type=float, default=5, help='seconds between two samples of the memory (5)'
+    )
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path('data/shapes'),
+        help='folder of the rendered images (data/shapes)',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/soak'),
+        help='folder of the runs (work_dirs/soak)',
+    )
     parser.add_argument(
         '--images',
         type=int,
         nargs=2,
         default=(800, 100),
         metavar=('TRAIN', 'VAL'),
-        help='in an epoch, which ends with a validation and a checkpoint (800 100)',
+        help='images of an epoch, which ends with a validation and a checkpoint (800 100)',
     )
     args = parser.parse_args()
     if args.minutes <= 0 or args.interval <= 0 or min(args.images) < 8:
@@ -102,4 +116,4 @@ def main():
     if report['growth_mb'] > args.limit:
         sys.exit('memory has grown beyond the limit')
     if report['validations'] < 2:
-        sys.exit('there were less than two validations: run longer or with fewer --images')
+        sys.exit('there were fewer than two validations: run longer or with fewer --images')

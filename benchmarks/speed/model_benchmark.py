@@ -22,11 +22,11 @@ class Entry:
     """A network in a mode, and what is known of it.
 
     Args:
-        name (str): The config's.
-        network (Network): The network.
+        name (str): Name of the config.
+        network (Network): The network in its mode.
 
     Attributes:
-        row (dict): For the table and the JSON file.
+        row (dict): What the table and the JSON file show.
         calls (dict[str, Call]): What to time, by quantity.
     """
 
@@ -120,13 +120,13 @@ def benchmark_networks(
     Args:
         networks (dict): Models and their configs by name; where there are two, the second is the
             vanilla one that ratios are to.
-        modes (list[Mode]): Of `parse_mode`.
+        modes (list[Mode]): Modes as `parse_mode` reads them.
         shape (tuple[int, int]): Height and width of the images, in pixels.
-        batch_size (int): For throughput and training.
+        batch_size (int): Images at a time, for throughput and training.
         device (torch.device): Where to run.
-        seconds (float): How long each quantity of each network and mode is timed.
+        seconds (float): Seconds to time each quantity of each network and mode for.
         train (bool): Time training steps as well. Defaults to True.
-        progress (Callable): Takes a line for whoever waits. Defaults to `print`.
+        progress (Callable): Function that shows a line of progress. Defaults to `print`.
 
     Returns:
         list[dict]: A row for each network and mode.

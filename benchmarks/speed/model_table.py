@@ -68,9 +68,9 @@ def draw_ratios(rows: list[dict], path: Path, where: str) -> bool:
     """Draw the ratios to the vanilla networks as bars.
 
     Args:
-        rows (list[dict]): Of `benchmark_networks`.
+        rows (list[dict]): Rows that `benchmark_networks` returned.
         path (Path): Picture to write.
-        where (str): Line below it.
+        where (str): Line below the picture.
 
     Returns:
         bool: Whether there was a ratio to draw; else nothing is written.

@@ -31,7 +31,7 @@ BATCH_SIZES = {
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', nargs='+', type=Path, help='of a classifier or a detector')
+    parser.add_argument('config', nargs='+', type=Path, help='config of a classifier or a detector')
     parser.add_argument(
         '--modes',
         nargs='+',
@@ -44,28 +44,39 @@ def parse_args():
         '--baseline',
         type=Path,
         metavar='CONFIG',
-        help="that ratios are to; by default the one that the paper's tables print beside a config",
+        help="config that ratios are to; by default the one that the paper's tables pair with it",
     )
     parser.add_argument('--no-baseline', action='store_true', help='time the configs alone')
-    parser.add_argument('--batch-size', type=int, help='4 on a CPU, 128 on a GPU; detectors 1, 4')
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        help='images at a time (4 on a CPU, 128 on a GPU; of detectors 1 and 4)',
+    )
     parser.add_argument(
         '--shape',
         nargs=2,
         type=int,
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the images, in pixels; by default 800 1280 for detectors, 224 224 for classifiers',
+        help='size of the images in pixels (800 1280 of detectors, 224 224 of classifiers)',
     )
     parser.add_argument('--no-train', action='store_true', help='time no training steps')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (the GPU where there is one)')
-    parser.add_argument('--threads', type=int, help='of the CPU')
+    parser.add_argument('--threads', type=int, help='threads of the CPU')
     parser.add_argument(
-        '--seconds', type=float, default=2.0, help='to time each figure for, 3 runs at least (2)'
+        '--seconds',
+        type=float,
+        default=2.0,
+        help='seconds to time each figure for, 3 runs at least (2)',
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the ratios, such as r.png')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='of the configs'
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='changes of the configs',
     )
     return parser.parse_args()
 
@@ -81,11 +92,11 @@ def check(args):
 
 
 def load(path, options):
-    """A config, and its network with convolutions that bend."""
+    """A config, and its network with random offsets."""
     cfg = load_config(str(path), {'pretrained': None, **options})
     if cfg.default_scope not in SHAPES:
         raise UserError(f'{path} is of {cfg.default_scope}; this tool serves {list(SHAPES)}')
-    return networks.bend(build_model(cfg)), cfg
+    return networks.randomize_predictors(build_model(cfg)), cfg
 
 
 def networks_of(path, args):

@@ -40,7 +40,7 @@ def vanilla_config(path: str) -> str | None:
     """The vanilla counterpart of one of mmctx's configs, as the paper's tables pair them.
 
     Args:
-        path (str): Of the config; its place beneath `configs/` counts.
+        path (str): Path of the config; its place beneath `configs/` counts.
 
     Returns:
         str | None: Name beneath `configs/`, without `.py`; None where the tables have none.
@@ -57,10 +57,10 @@ def vanilla_config(path: str) -> str | None:
     return None
 
 
-def bend(model: nn.Module) -> nn.Module:
-    """Make a fresh network's convolutions and residual branches matter, in place.
+def randomize_predictors(model: nn.Module) -> nn.Module:
+    """Redraw what predicts the offsets of a fresh network, in place, and set layer scales to 1.
 
-    What a recipe starts at zero, or a layer scale at 1e-6, would hide a wrong result.
+    Offsets that start at zero, and a layer scale of 1e-6, would hide a wrong result.
     """
     with torch.no_grad():
         for module in model.modules():
@@ -82,8 +82,8 @@ class Network:
 
     Args:
         model (nn.Module): An mmpretrain classifier or an mmdet detector; it is copied.
-        cfg (Config): Its config, for the optimizer.
-        mode (Mode): Some of `SWITCHES`.
+        cfg (Config): Its config, which has the optimizer.
+        mode (Mode): Switches out of `SWITCHES`.
         shape (tuple[int, int]): Height and width of the images, in pixels.
         device (torch.device): Where it runs.
     """

@@ -32,14 +32,21 @@ def parse_args():
         "224×224, and a map of COCO's",
     )
     parser.add_argument('--backends', nargs='+', help='back ends and `released` (all)')
-    parser.add_argument('--batch-size', type=int, help='4 on a CPU, 128 on a GPU')
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='(float32)')
+    parser.add_argument(
+        '--batch-size', type=int, help='images at a time (4 on a CPU, 128 on a GPU)'
+    )
+    parser.add_argument(
+        '--dtype', choices=DTYPES, default='float32', help='type of all tensors (float32)'
+    )
     parser.add_argument('--modulated', action='store_true', help='with a mask, as DCNv2')
     parser.add_argument('--channels-last', action='store_true', help='memory format of x')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (the GPU where there is one)')
-    parser.add_argument('--threads', type=int, help='of the CPU')
+    parser.add_argument('--threads', type=int, help='threads of the CPU')
     parser.add_argument(
-        '--seconds', type=float, default=1.0, help='to time each pass for, 3 runs at least (1)'
+        '--seconds',
+        type=float,
+        default=1.0,
+        help='seconds to time each pass for, 3 runs at least (1)',
     )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table')

@@ -23,9 +23,9 @@ def measure_ceilings(dtype: torch.dtype, device: torch.device, seconds: float) -
     """What this device reaches in its best run, on random data.
 
     Args:
-        dtype (torch.dtype): Of the matrix product.
+        dtype (torch.dtype): Type of the matrix product.
         device (torch.device): The device.
-        seconds (float): How long to time each.
+        seconds (float): Seconds to time each for.
 
     Returns:
         dict[str, float]: `copy_bytes_per_s`, bytes read and written by a copy; and
@@ -64,12 +64,12 @@ def benchmark_shape(
 
     Args:
         shape (OpShape): The convolution.
-        functions (dict): Of `formulations`, the plain convolution among them.
+        functions (dict): What `formulations` returns, with the plain convolution.
         batch (int): Images, unless the shape fixes them.
-        dtype (torch.dtype): Of all tensors.
+        dtype (torch.dtype): Type of all tensors.
         device (torch.device): Where to run.
         seconds (float): How long each formulation's forward and backward go on.
-        ceilings (dict[str, float]): Of `measure_ceilings`.
+        ceilings (dict[str, float]): What `measure_ceilings` returned.
         modulated (bool): With a mask. Defaults to False.
         channels_last (bool): Memory format of x. Defaults to False.
 

@@ -33,10 +33,10 @@ class OpShape:
     Attributes:
         depthwise (bool): Depthwise, or else dense.
         kernel (int): Height and width of the kernel.
-        channels (int): Of the input and the output.
-        height, width (int): Of the input, in pixels.
-        stride (int): In pixels. Defaults to 1.
-        batch (int, optional): Images, where the shape fixes them. Defaults to None.
+        channels (int): Channels of the input, and as many of the output.
+        height, width (int): Size of the input, in pixels.
+        stride (int): Stride in pixels. Defaults to 1.
+        batch (int, optional): Number of images, if the shape fixes it. Defaults to None.
     """
 
     depthwise: bool
@@ -96,7 +96,7 @@ class OpShape:
         sample's gradient over x, 8 to take it to the four weights, and 4 dense for Δw.
 
         Args:
-            batch (int): Images.
+            batch (int): Number of images.
             contextual (bool): Whether it bends, or is the plain convolution. Defaults to True.
         """
         values = batch * self.channels * self.kernel**2 * prod(self.out_size)
@@ -139,8 +139,8 @@ def draw_inputs(
 
     Args:
         shape (OpShape): The convolution.
-        batch (int): Images.
-        dtype (torch.dtype): Of every tensor.
+        batch (int): Number of images.
+        dtype (torch.dtype): Type of every tensor.
         device (torch.device): Where they are made.
         modulated (bool): Give a mask as well. Defaults to False.
         channels_last (bool): Memory format of x and of the cotangent. Defaults to False.

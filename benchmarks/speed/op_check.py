@@ -84,7 +84,7 @@ def check(
         function (Callable): Takes the tensors and the geometry by name.
         shape (OpShape): The convolution.
         inputs (OpInputs): The inputs that `exact` is of.
-        exact (dict[str, Tensor]): Of `exact_results`.
+        exact (dict[str, Tensor]): What `exact_results` gave for these inputs.
 
     Returns:
         tuple[dict[str, float], str]: Relative errors by name, and what is wrong; '' if nothing.

@@ -17,9 +17,9 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
     """Draw the first metric of each part over the training, and recalls after the stages.
 
     Args:
-        records (list[dict]): Of one size.
-        out (Path): The `.png` file.
-        rows (tuple[str, ...]): Rows of the classification to draw; of other parts, all.
+        records (list[dict]): Records of one size.
+        out (Path): The `.png` file to write.
+        rows (tuple[str, ...]): Rows of the classification to draw; other parts are drawn whole.
     """
     import matplotlib
 

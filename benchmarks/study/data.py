@@ -15,7 +15,7 @@ def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
     """Decode or render the data that the jobs read, unless that is done, and check it.
 
     Args:
-        jobs (list[Job]): Of any parts.
+        jobs (list[Job]): Jobs of any parts.
 
     Returns:
         dict[str, tuple[int, int]]: How many training and validation images each part has.

@@ -40,9 +40,13 @@ def parse_args():
         default='cpu',
         help='an hour on 2 cores, for a few rows four times as long, or a GPU (cpu)',
     )
-    parser.add_argument('--part', choices=list(PARTS), help='only this one')
-    parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these, e.g. a1 a5')
-    parser.add_argument('--seeds', type=int, default=0, help='for every row, instead of its own')
+    parser.add_argument('--part', choices=list(PARTS), help='train only this part')
+    parser.add_argument(
+        '--rows', nargs='+', metavar='ROW', help='train only these rows, e.g. a1 a5'
+    )
+    parser.add_argument(
+        '--seeds', type=int, default=0, help='number of seeds for every row, instead of its own'
+    )
     parser.add_argument('--jobs', type=int, help='trainings at a time (2, on a GPU 3)')
     parser.add_argument(
         '--minutes',
@@ -63,7 +67,11 @@ def parse_args():
         metavar='KEY=VALUE',
         help='change settings of all configs, as with tools/train.py; name another --out',
     )
-    parser.add_argument('--table', action='store_true', help='train nothing')
+    parser.add_argument(
+        '--table',
+        action='store_true',
+        help='print the table of the results so far and train nothing',
+    )
     parser.set_defaults(given_options=[])
     args = parser.parse_args()
     args.work_dir = (args.work_dir or Path('work_dirs', f'study_{args.size}')).absolute()

@@ -32,7 +32,7 @@ class Part(NamedTuple):
     """Rows that are compared with each other.
 
     Attributes:
-        title (str): Of the table.
+        title (str): Title of the table.
         rows (tuple[Row, ...]): The first is the vanilla network.
         metrics (dict[str, str]): Metrics in mmengine's log by heading; the first is compared.
         percent (int): Factor from the logged metrics to percent. Defaults to 1.
@@ -134,7 +134,7 @@ def plan_runs(
         size (str): One of `SIZES`.
         parts (list[str]): Keys of `PARTS`.
         rows (list[str], optional): Only these rows. Defaults to all that the size has.
-        seeds (int): So many seeds for every row. Defaults to 0, each row's own number.
+        seeds (int): Number of seeds for every row. Defaults to 0, each row's own number.
 
     Returns:
         list[Run]: In the order in which they start.

@@ -63,8 +63,8 @@ def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
 
     Args:
         part (Part): The part.
-        records (list[dict]): Its records, of one size.
-        times (dict): As of `speed.time_rows`, or empty.
+        records (list[dict]): Records of the part, all of one size.
+        times (dict): What `speed.time_rows` returned, or empty.
 
     Returns:
         list[list[str]]: A line for each row that has records.
@@ -123,8 +123,8 @@ def part_report(key: str, records: list[dict], times: dict, recipe: str) -> str:
 
     Args:
         key (str): Key of the part.
-        records (list[dict]): Its records, of one size, at least one.
-        times (dict): As of `speed.time_rows`, or empty.
+        records (list[dict]): At least one record of the part, all of one size.
+        times (dict): What `speed.time_rows` returned, or empty.
         recipe (str): Data, iterations and batch, in words.
 
     Returns:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import environment
-from benchmarks.speed.networks import Network, bend
+from benchmarks.speed.networks import Network, randomize_predictors
 from benchmarks.timing import Call, pick_device, time_in_turn
 from mmctx.apis.runner import build_model
 from mmctx.engine.atomic_backend import AtomicBackend
@@ -57,7 +57,7 @@ def _step(job: Job, kind: str, device: torch.device) -> Call:
     turned = device.type == 'cuda' and job.run.part == 'classification'
     mode = ('amp',) * mixed + ('channels-last',) * turned
     shape = image_side(job), image_side(job)
-    network = Network(bend(build_model(job.cfg)), job.cfg, mode, shape, device)
+    network = Network(randomize_predictors(build_model(job.cfg)), job.cfg, mode, shape, device)
     batch = job.cfg.train_dataloader.batch_size
     if kind == 'inference':
         step = network.inference(batch)
@@ -72,10 +72,10 @@ def load_times(out: Path, part: str, fingerprints: dict[str, str]) -> dict:
     Args:
         out (Path): Folder of the results.
         part (str): Key of the part.
-        fingerprints (dict[str, str]): Of the recipes, by row.
+        fingerprints (dict[str, str]): Fingerprint of each row's recipe.
 
     Returns:
-        dict: As of `time_rows`, or empty.
+        dict: What `time_rows` returned, or empty.
     """
     file = out / FILE
     found = json.loads(file.read_text()).get(part, {}) if file.is_file() else {}

@@ -25,7 +25,7 @@ class Figures(NamedTuple):
         params (int): Parameters.
         flops (int): Multiply-adds of one image or clip.
         speed (float | None): Images or clips per second; None where not measured.
-        accuracy (Accuracy | None): Of a run; None without one.
+        accuracy (Accuracy | None): Accuracy of a run; None without one.
     """
 
     params: int
@@ -124,12 +124,12 @@ def measure_row(
         table (Table): The row's table.
         row (Row): The row.
         work_dirs (Path): Folder of the work dirs, each named like its config.
-        batch_size (int): Images or clips, for the throughput; none is measured if 0. Defaults to
-            0.
-        seconds (float): For the throughput. Defaults to 0.
+        batch_size (int): Images or clips at a time when the throughput is measured; 0 measures
+            none. Defaults to 0.
+        seconds (float): Seconds to measure the throughput for. Defaults to 0.
 
     Returns:
-        Figures: Of this project.
+        Figures: What this project has in the row.
     """
     model = build_model(load_config(str(config_path(row)), {'pretrained': None}))
     params, flops = measure_complexity(model, table.shape)
@@ -145,8 +145,8 @@ def table_cells(table: Table, figures: dict[str, Figures]) -> list[list[str]]:
     """All cells of a table, the headings first.
 
     Args:
-        table (Table): The paper's.
-        figures (dict[str, Figures]): This project's, by the rows' keys.
+        table (Table): The paper's table.
+        figures (dict[str, Figures]): This project's figures, by the keys of the rows.
 
     Returns:
         list[list[str]]: The paper's columns, each with this project's to its right.

@@ -121,7 +121,7 @@ def read_row(model: dict, metrics: dict[str, dict[str, str]]) -> Row:
 
     Args:
         model (dict): The entry, with a `Paper Row`.
-        metrics (dict): As of its table.
+        metrics (dict[str, dict[str, str]]): The `metrics` of its table.
     """
     printed, found = model['Paper Row'], {}
     for result in model['Results']:

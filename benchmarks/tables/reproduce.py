@@ -28,11 +28,11 @@ def parse_args():
     parser.add_argument(
         'number', type=int, metavar='N', help=f'one of {", ".join(map(str, TABLES))}'
     )
-    parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these, e.g. a1 a5')
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='only these rows, e.g. a1 a5')
     parser.add_argument(
         '--train', action='store_true', help='print the commands that train the rows, no table'
     )
-    parser.add_argument('--partition', default='PARTITION', help="slurm's, for --train")
+    parser.add_argument('--partition', default='PARTITION', help="slurm's partition, for --train")
     parser.add_argument(
         '--work-dirs', type=Path, default=Path('work_dirs'), help='folder of the runs (work_dirs)'
     )
@@ -47,10 +47,12 @@ def parse_args():
     parser.add_argument(
         '--batch-size',
         type=int,
-        help='images or clips, for img/s; by default 4 on a CPU, 64 on a GPU, for Tables 2 and 3 '
-        '1 and 4',
+        help='images or clips at a time, for img/s; by default 4 on a CPU and 64 on a GPU, for '
+        'Tables 2 and 3 1 and 4',
     )
-    parser.add_argument('--seconds', type=float, default=2.0, help='to time each row for (2)')
+    parser.add_argument(
+        '--seconds', type=float, default=2.0, help='seconds to time each row for (2)'
+    )
     return parser.parse_args()
 
 

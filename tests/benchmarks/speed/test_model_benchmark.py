@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.speed import models
 from benchmarks.speed.model_check import Gate, reference_backend, relative_error
-from benchmarks.speed.networks import Network, bend, parse_mode, vanilla_config
+from benchmarks.speed.networks import Network, parse_mode, randomize_predictors, vanilla_config
 from mmctx.apis.config import load_config
 from mmctx.apis.errors import UserError
 from mmctx.apis.errors import run_tool as report
@@ -56,7 +56,7 @@ def configs(repo, tmp_path):
 def narrow(configs):
     """The narrow network, and its config."""
     cfg = load_config(str(configs / 'ctx.py'), {'pretrained': None})
-    return bend(build_model(cfg)), cfg
+    return randomize_predictors(build_model(cfg)), cfg
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_relative_error():
     assert not broken < inf
 
 
-def test_bent_networks_depend_on_every_predictor(narrow):
+def test_checked_networks_depend_on_every_predictor(narrow):
     model, cfg = narrow
     network = Network(model, cfg, (), (64, 64), CPU)
     images = torch.rand(1, 3, 64, 64)
@@ -172,7 +172,7 @@ def test_reference_backend_is_put_back(monkeypatch):
 def test_detector_takes_a_training_step(repo, tmp_path):
     (tmp_path / 'narrow.py').write_text(NARROW_DETECTOR.format(repo=repo))
     cfg = load_config(str(tmp_path / 'narrow.py'), {'pretrained': None})
-    network = Network(bend(build_model(cfg)), cfg, (), (64, 96), CPU)
+    network = Network(randomize_predictors(build_model(cfg)), cfg, (), (64, 96), CPU)
     assert len(network.features(torch.rand(1, 3, 64, 96))) == 5
     network.inference(1)()
     step, wrapper = network.training_step(2)
@@ -182,7 +182,7 @@ def test_detector_takes_a_training_step(repo, tmp_path):
     assert not torch.equal(network.model.backbone.stages[1][0].depthwise_conv.weight, before)
 
 
-def test_tool(tool, configs, capsys):
+def test_tool_writes_ratios_to_the_vanilla_network(tool, configs, capsys):
     targets = {name: configs / f'models.{name}' for name in ('json', 'md', 'png')}
     status = tool(
         configs / 'ctx.py', '--baseline', configs / 'vanilla.py', '--device', 'cpu', '--seconds', 0,

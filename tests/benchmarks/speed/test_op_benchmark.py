@@ -51,7 +51,7 @@ def test_shapes_are_read():
             OpShape.parse(text)
 
 
-def test_counts():
+def test_bytes_and_flops_are_those_of_the_definition():
     """Of KERNELS' table: 49·B·C·HW taps of 10 FLOP, 2·B·(2·C·HW + 147·HW + 49·C) bytes."""
     shape, batch = OpShape.parse('dw7:192x28x28'), 2
     inputs = draw_inputs(shape, batch, torch.float16, CPU, modulated=True)
@@ -142,7 +142,7 @@ def test_a_device_that_is_not_there():
             use_device(name)
 
 
-def test_tool(tool, tmp_path, capsys):
+def test_tool_writes_ratios_to_the_plain_convolution(tool, tmp_path, capsys):
     args = ('--shapes', 'dw3:4x6x5', 'dense3:4x6x6:s2:b1', '--batch-size', 2, '--seconds', 0)
     assert tool(*args, '--json', 'op.json', '--markdown', 'op.md', '--device', 'cpu') == 0
     results = json.loads((tmp_path / 'op.json').read_text())

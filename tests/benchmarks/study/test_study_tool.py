@@ -32,7 +32,7 @@ def tiny_imagenet(tmp_path):
     return tmp_path
 
 
-def test_study(run_tool, tiny_imagenet):
+def test_study_stops_resumes_and_does_nothing_twice(run_tool, tiny_imagenet):
     def study(*options, of=OPTIONS):
         return run_tool(
             'study.py', *options, *of, cwd=tiny_imagenet, TINY_IMAGENET_ROOT=tiny_imagenet
