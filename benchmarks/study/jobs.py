@@ -107,14 +107,15 @@ def train(
     Raises:
         UserError: If a training failed, when the others have ended; if there is no make.
     """
-    for job in jobs:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        where = environment(pick_device())
-        (job.folder / ENVIRONMENT).write_text(json.dumps(where))
+    work_dir.mkdir(parents=True, exist_ok=True)
     file = work_dir / MAKEFILE
-    file.write_text(makefile(jobs, options))
     command = ['make', '--keep-going', f'--jobs={processes}', f'--file={file}']
     with claimed(work_dir) as lock:
+        where = json.dumps(environment(pick_device()))
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            (job.folder / ENVIRONMENT).write_text(where)
+        file.write_text(makefile(jobs, options))
         try:
             # A Ctrl-C must not reach the trainings, which it would end before they have saved.
             make = subprocess.Popen(

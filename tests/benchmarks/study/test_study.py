@@ -1,8 +1,10 @@
 """The study's plan, records, tables and curves, made of records that are written here."""
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from statistics import stdev
@@ -317,6 +319,24 @@ def test_two_studies_do_not_share_a_work_dir(tmp_path):
         pass
     with claimed(tmp_path):
         assert not list(tmp_path.iterdir())
+
+
+def test_a_training_that_outlives_its_study_keeps_the_work_dir(tmp_path):
+    rules = tmp_path / 'trainings.mk'
+    rules.write_text('all:\n\t@echo $$$$; exec sleep 60\n')
+    with claimed(tmp_path) as lock:
+        make = subprocess.Popen(
+            ['make', '-f', rules], stdout=subprocess.PIPE, text=True, pass_fds=[lock]
+        )
+        training = int(make.stdout.readline())
+    make.kill()
+    make.wait()
+    with pytest.raises(UserError, match='another study is at work'), claimed(tmp_path):
+        pass
+    os.kill(training, signal.SIGKILL)
+    make.stdout.read()
+    with claimed(tmp_path):
+        pass
 
 
 def test_spread_of_one_value_is_not_claimed():
