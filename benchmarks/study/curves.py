@@ -58,8 +58,7 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
             for stage, (name_, style) in enumerate(zip(names, ('-', '--', ':')), 1):
                 label = row.key if stage == 1 else None
                 _line(axis, runs, name_, 1, label, colour, style)
-        epochs = own[0]['validations'][-1]['step'] < own[0]['losses'][-1][0]
-        axis.set_xlabel('epoch' if epochs else 'iteration')
+        axis.set_xlabel(part.step)
         axis.set_ylabel('true class still considered, %' if recalls else f'{heading}, %')
         title = 'Recall after stage 1 (—), 2 (– –), 3 (···)' if recalls else part.title
         axis.set_title(title, fontsize=10, loc='left')

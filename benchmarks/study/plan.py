@@ -37,6 +37,7 @@ class Part(NamedTuple):
         metrics (dict[str, str]): Metrics in mmengine's log by heading; the first is compared.
         percent (int): Factor from the logged metrics to percent. Defaults to 1.
         note (str): What a reader should know. Defaults to ''.
+        step (str): What the validations are numbered by. Defaults to 'iteration'.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Part(NamedTuple):
     metrics: dict[str, str]
     percent: int = 1
     note: str = ''
+    step: str = 'iteration'
 
     def base_of(self, row: Row) -> Row:
         """The row that a row is a variant of."""
@@ -116,6 +118,7 @@ PARTS = {
         percent=100,
         note='Both from scratch, so the classes that the contextual network considers mean '
         'nothing: this shows what its convolutions do, not what pretrained embeddings add.',
+        step='epoch',
     ),
 }
 

@@ -353,6 +353,11 @@ def test_curves(tmp_path):
     assert all(width > 400 and height > 400 for width, height in sizes)
 
 
+def test_curves_of_a_run_shorter_than_the_interval_of_its_log(tmp_path):
+    draw_curves([record('a1', 0, 20.0, losses=[])], tmp_path / 'curves.png', ('a1',))
+    assert (tmp_path / 'curves.png').stat().st_size > 10_000
+
+
 def test_curves_without_a_validation_that_was_interrupted(tmp_path, monkeypatch):
     records = [record('a1', seed, 20.0 + seed) for seed in range(2)]
     del records[1]['validations'][0]
