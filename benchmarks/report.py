@@ -16,7 +16,10 @@ from mmctx.apis.errors import UserError
 from .text import as_markdown, as_text
 from .timing import name_device
 
-PACKAGES = ('torch', 'torchvision', 'triton', 'mmengine', 'mmpretrain', 'mmdet')
+PACKAGES = (
+    'torch', 'torchvision', 'triton', 'numpy', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain',
+    'mmdet', 'mmaction2', 'transformers',
+)  # fmt: skip
 
 
 def environment(device: torch.device) -> dict:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 TOOLS = (
+    'check_gpu.py',
     'study.py',
     'reproduce_table.py',
     'analysis/benchmark.py',

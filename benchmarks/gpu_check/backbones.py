@@ -9,9 +9,9 @@ import torch.nn as nn
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmctx.apis.benchmark.model_check import TOLERANCES, reference_backend, relative_error
-from mmctx.apis.benchmark.networks import bend
-from mmctx.apis.timing import comparable_convolutions
+from benchmarks.speed.model_check import TOLERANCES, reference_backend, relative_error
+from benchmarks.speed.networks import randomize_predictors
+from benchmarks.timing import comparable_convolutions
 from mmctx.compat.config_paths import config_dir
 from mmctx.layers.contextual_conv import PriorInputConv2d
 from mmctx.registry import MODELS
@@ -75,7 +75,7 @@ def cases(group: str, place: Place) -> dict[str, ConfigDict]:
 def build(backbone: ConfigDict) -> nn.Module:
     """A backbone whose predictors matter; they start at zero, where a fault could not be seen."""
     init_default_scope('mmpretrain')
-    model = bend(MODELS.build(deepcopy(backbone)))
+    model = randomize_predictors(MODELS.build(deepcopy(backbone)))
     for module in model.modules():
         if isinstance(module, PriorInputConv2d):
             nn.init.normal_(module.prior_weight, std=float(module.weight.detach().std()))

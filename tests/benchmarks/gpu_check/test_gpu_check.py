@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from mmctx.apis.gpu_check import processes
-from mmctx.apis.gpu_check.sizes import Place
-from mmctx.apis.gpu_check.steps import NAMES, Step
-from mmctx.apis.gpu_check.training import judge
+from benchmarks.gpu_check import processes
+from benchmarks.gpu_check.sizes import Place
+from benchmarks.gpu_check.steps import NAMES, Step
+from benchmarks.gpu_check.training import judge
 
 
 def test_every_step_passes_on_a_cpu(run_tool, tmp_path):

@@ -4,13 +4,12 @@ import json
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
-
-from mmctx.compat.config_paths import config_dir
 
 from .sizes import Place
 
-ROOT = config_dir().resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 GPU_TEST_PROCESSES = 8
 
 
@@ -74,7 +73,7 @@ def command(step: Step, place: Place) -> list[str]:
         processes = min(GPU_TEST_PROCESSES, os.cpu_count())
         return [*pytest, '-n', str(processes), str(ROOT / 'tests' / 'ops')]
     arguments = [step.name, place.device, str(place.out)]
-    return [sys.executable, '-m', 'mmctx.apis.gpu_check', *arguments]
+    return [sys.executable, '-m', 'benchmarks.gpu_check', *arguments]
 
 
 def run_step(name: str, place: Place) -> None:

@@ -7,10 +7,10 @@ import torch._dynamo as dynamo
 from mmengine.config import Config
 from torch._dynamo.utils import counters
 
-from mmctx.apis.benchmark.model_check import TOLERANCES, relative_error
-from mmctx.apis.benchmark.networks import bend
+from benchmarks.speed.model_check import TOLERANCES, relative_error
+from benchmarks.speed.networks import randomize_predictors
+from benchmarks.timing import comparable_convolutions
 from mmctx.apis.classifier import build_classifier
-from mmctx.apis.timing import comparable_convolutions
 from mmctx.compat.config_paths import config_dir
 
 from .backbones import GRADIENT_TOLERANCES
@@ -39,7 +39,7 @@ def check(place: Place) -> dict:
     if place.small:
         backbone.update(narrow(backbone))
     torch.manual_seed(0)
-    model = bend(build_classifier(backbone)).to(place.device).eval()
+    model = randomize_predictors(build_classifier(backbone)).to(place.device).eval()
     dynamo.reset()
     counters.clear()
     backend = 'eager' if place.small else 'inductor'
