@@ -35,7 +35,7 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python tools/demo.py
+	@$(MAKE) --no-print-directory -f tools/demo.mk PYTHON=$(BIN)/python
 
 # One thread for each of the test processes, as two would fight for the cores.
 test: $(STAMP)

@@ -18,21 +18,23 @@ DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6']
 
 
 class BuildPyWithConfigs(build_py):
-    """Put `configs/` and `tools/` where mmengine and mim look for them, `mmctx/.mim/`."""
+    """Put configs, tools and the index of models where mmengine and mim look, `mmctx/.mim/`."""
 
     def run(self):
         super().run()
         editable = getattr(self, 'editable_mode', False)
         package = ROOT if editable else Path(self.build_lib)
-        for name in ('configs', 'tools'):
+        for name in ('configs', 'tools', 'model-index.yml'):
             target = package / 'mmctx' / '.mim' / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_symlink():
-                target.unlink()
-            elif target.exists():
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
+            else:
+                target.unlink(missing_ok=True)
             if editable:
                 target.symlink_to(os.path.relpath(ROOT / name, target.parent))
+            elif (ROOT / name).is_file():
+                shutil.copy(ROOT / name, target)
             else:
                 ignored = shutil.ignore_patterns('__pycache__', '*.pyc')
                 shutil.copytree(ROOT / name, target, ignore=ignored)

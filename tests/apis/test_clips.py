@@ -4,9 +4,9 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
+from benchmarks.throughput import measure_throughput
 from mmctx.apis import build_classifier, measure_complexity
 from mmctx.apis.clips import FrameBatch, clip_length
-from mmctx.apis.throughput import measure_throughput
 
 SMALL = dict(
     num_classes=20, considered=(10, 6, 3), embed_dims=16, stem_channels=16, base_channels=16

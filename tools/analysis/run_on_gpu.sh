@@ -17,7 +17,7 @@ if [[ -n ${WHEELS:-} ]]; then
 fi
 device=$("$python" -c '
 import re, torch
-from mmctx.apis.timing import name_device, pick_device
+from benchmarks.timing import name_device, pick_device
 print(re.sub("[^a-z0-9]+", "-", name_device(pick_device()).lower()).strip("-"))') || exit 1
 folder=${OUT:-benchmarks}/$device-$(date -u +%Y-%m-%d)
 mkdir -p "$folder"

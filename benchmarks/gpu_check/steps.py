@@ -1,0 +1,91 @@
+"""The steps of the check, the longest first."""
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+from .sizes import Place
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU_TEST_PROCESSES = 8
+
+
+class Step(NamedTuple):
+    """A step.
+
+    Attributes:
+        name (str): For `--steps`, logs and the summary.
+        seconds (int): It is ended after this time, which is some times what it takes on an H100.
+        about (str): What it shows, for the reader.
+    """
+
+    name: str
+    seconds: int
+    about: str
+
+
+DATA = Step('data', 60, 'images, clips and shapes, where no real data is named')
+STEPS = (
+    Step('op', 300, "the op's tests on the device"),
+    Step('compile', 300, 'torch.compile of a classifier: one graph for all image sizes'),
+    Step('backbones-convnext', 240, 'Contextual ConvNeXt in mixed precision'),
+    Step('backbones-resnet', 240, 'Contextual ResNet50 and TSM in mixed precision'),
+    Step('backbones-ablations', 240, 'the rows of Tables 4-6 in mixed precision'),
+    Step('train-mask-rcnn', 240, 'Mask R-CNN learns and resumes'),
+    Step('train-tsm', 240, 'TSM learns and resumes'),
+    Step('train-classifier', 240, 'an ImageNet classifier learns and resumes'),
+    Step('train-distributed', 180, 'tools/dist_train.sh CONFIG 1'),
+)
+# Module and function of a step, or of a kind of steps, which takes what follows the hyphen.
+FUNCTIONS = {
+    'data': ('data', 'render'),
+    'compile': ('compiling', 'check'),
+    'backbones': ('backbones', 'check'),
+    'train': ('training', 'train'),
+    'train-distributed': ('training', 'train_distributed'),
+}
+NAMES = tuple(step.name for step in STEPS)
+
+
+def needs_data(step: Step) -> bool:
+    """Whether a step learns the data that `DATA` renders."""
+    return step.name.startswith('train-')
+
+
+def command(step: Step, place: Place) -> list[str]:
+    """What runs a step in a process of its own.
+
+    Args:
+        step (Step): The step.
+        place (Place): Where it runs.
+
+    Returns:
+        list[str]: The command.
+    """
+    if step.name == 'op':
+        pytest = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
+        if place.small:
+            # The default suite has all of them.
+            return [*pytest, str(ROOT / 'tests' / 'ops'), '-k', 'without_context']
+        processes = min(GPU_TEST_PROCESSES, os.cpu_count())
+        return [*pytest, '-n', str(processes), str(ROOT / 'tests' / 'ops')]
+    arguments = [step.name, place.device, str(place.out)]
+    return [sys.executable, '-m', 'benchmarks.gpu_check', *arguments]
+
+
+def run_step(name: str, place: Place) -> None:
+    """Run a step, but for the op's tests, in this process, and write what it found.
+
+    Args:
+        name (str): Of the step.
+        place (Place): Where it runs; `<name>.json` is written into its folder.
+    """
+    kind, _, part = name.partition('-')
+    module, function = FUNCTIONS.get(name) or FUNCTIONS[kind]
+    # Each step imports what it needs alone, as a framework takes seconds.
+    call = getattr(import_module(f'.{module}', __package__), function)
+    found = call(place) if name in FUNCTIONS else call(part, place)
+    (place.out / f'{name}.json').write_text(json.dumps(found))

@@ -1,0 +1,1 @@
+"""Whether the memory of a long training stays flat."""

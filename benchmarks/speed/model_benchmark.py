@@ -1,0 +1,184 @@
+"""Speed and memory of a configured network beside its vanilla counterpart, in several modes."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+
+from benchmarks.timing import Call, Times, peak_memory, time_in_turn
+
+from .model_check import Gate
+from .networks import Mode, Network
+
+OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
+MIN_STEPS = 5
+MOST_SKIPPED_STEPS = 16
+# Names of the timed quantities.
+THROUGHPUT, LATENCY, TRAINING = 'batch', 'single image', 'training step'
+
+
+class Entry:
+    """A network in a mode, and what is known of it.
+
+    Args:
+        name (str): Name of the config.
+        network (Network): The network in its mode.
+
+    Attributes:
+        row (dict): What the table and the JSON file show.
+        calls (dict[str, Call]): What to time, by quantity.
+    """
+
+    def __init__(self, name: str, network: Network):
+        self.network = network
+        self.calls: dict[str, Call] = {}
+        mode = '+'.join(network.mode) or 'eager'
+        self.row = dict(config=name, mode=mode, status=OK, note='', errors={}, peak_bytes={})
+
+    def attempt(self, function: Callable[[], object]) -> bool:
+        """Call a function; where it cannot run here, keep why and return False.
+
+        Whatever `torch.compile` raises counts; else want of memory, and a batch too small for
+        batch normalization.
+        """
+        expected = Exception if 'compile' in self.network.mode else torch.OutOfMemoryError
+        try:
+            function()
+        except expected as error:
+            first_line = str(error).strip().partition('\n')[0]
+            self.row['note'] = f'{type(error).__name__}: {first_line}'
+            return False
+        return True
+
+    def check(self, gate: Gate) -> None:
+        """Set status, note and errors."""
+
+        def check():
+            self.row['errors'], self.row['note'] = gate.check(self.network)
+
+        if not self.attempt(check):
+            self.row['status'] = NOT_RUN
+        elif self.row['note']:
+            self.row['status'] = FAILED
+
+    def prepare_inference(self, batch_size: int) -> None:
+        """Run the timed calls once, and see what memory they take."""
+        held = _bytes(self.network.model.state_dict().values())
+        for quantity, size in ((THROUGHPUT, batch_size), (LATENCY, 1)):
+            run = self.network.inference(size)
+
+            def measure(run=run, quantity=quantity):
+                peak = peak_memory(run, self.network.device)
+                self.row['peak_bytes'][quantity] = None if peak is None else held + peak
+
+            if self.attempt(measure):
+                self.calls[quantity] = Call(lambda _, run=run: run())
+
+    def prepare_training(self, batch_size: int) -> None:
+        """Run a training step, and see what memory the second takes, the optimizer's included."""
+        model = self.network.model
+        if batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+            self.row['note'] = 'no training step: its BatchNorm1d needs a batch of two at least'
+            return
+        made: list[Callable] = []
+
+        def measure():
+            step, wrapper = self.network.training_step(batch_size)
+            # A loss scale too high at first skips steps, and the optimizer has no state yet.
+            for _ in range(MOST_SKIPPED_STEPS):
+                step()
+                if wrapper.optimizer.state:
+                    break
+            held = _bytes(model.state_dict().values())
+            for state in wrapper.optimizer.state.values():
+                held += _bytes(v for v in state.values() if isinstance(v, torch.Tensor))
+            peak = peak_memory(step, self.network.device)
+            self.row['peak_bytes'][TRAINING] = None if peak is None else held + peak
+            made.append(step)
+
+        if self.attempt(measure):
+            self.calls[TRAINING] = Call(lambda _: made[0]())
+
+
+def _bytes(tensors) -> int:
+    return sum(t.nbytes for t in tensors)
+
+
+def benchmark_networks(
+    networks: dict[str, tuple[nn.Module, Config]],
+    modes: list[Mode],
+    shape: tuple[int, int],
+    batch_size: int,
+    device: torch.device,
+    seconds: float,
+    train: bool = True,
+    progress: Callable[[str], None] = print,
+) -> list[dict]:
+    """Check networks in modes, then time in turn those whose results are right.
+
+    Args:
+        networks (dict): Models and their configs by name; where there are two, the second is the
+            vanilla one that ratios are to.
+        modes (list[Mode]): Modes as `parse_mode` reads them.
+        shape (tuple[int, int]): Height and width of the images, in pixels.
+        batch_size (int): Images at a time, for throughput and training.
+        device (torch.device): Where to run.
+        seconds (float): Seconds to time each quantity of each network and mode for.
+        train (bool): Time training steps as well. Defaults to True.
+        progress (Callable): Function that shows a line of progress. Defaults to `print`.
+
+    Returns:
+        list[dict]: A row for each network and mode.
+    """
+    entries = []
+    for name, (model, cfg) in networks.items():
+        gate = Gate(Network(model, cfg, (), shape, device))
+        for mode in modes:
+            entry = Entry(name, Network(model, cfg, mode, shape, device))
+            progress(f'{name}, {entry.row["mode"]}: checking')
+            entry.check(gate)
+            entries.append(entry)
+    right = [entry for entry in entries if entry.row['status'] == OK]
+    for entry in right:
+        entry.prepare_inference(batch_size)
+    progress(f'timing {len(right)} of {len(entries)}')
+    for quantity, runs in ((THROUGHPUT, 1), (LATENCY, MIN_STEPS)):
+        _time(right, quantity, device, seconds, runs)
+    if train:
+        for entry in right:
+            progress(f'{entry.row["config"]}, {entry.row["mode"]}: first training steps')
+            entry.prepare_training(batch_size)
+        progress('timing training steps')
+        _time(right, TRAINING, device, seconds)
+    return _with_ratios([entry.row for entry in entries], list(networks), batch_size)
+
+
+def _time(entries: list[Entry], quantity: str, device, seconds: float, min_runs: int = 3) -> None:
+    calls = {i: e.calls[quantity] for i, e in enumerate(entries) if quantity in e.calls}
+    times: dict[int, Times] = time_in_turn(calls, device, seconds, max(min_runs, 3))
+    for index, spent in times.items():
+        entries[index].row[quantity] = spent.in_seconds()
+
+
+def _with_ratios(rows: list[dict], names: list[str], batch_size: int) -> list[dict]:
+    """Add images per second and, to the vanilla network in the same mode, ratios of time."""
+    vanilla = {row['mode']: row for row in rows if [row['config']] == names[1:]}
+    for row in rows:
+        if THROUGHPUT in row:
+            row['images_per_second'] = batch_size / row[THROUGHPUT]['median_s']
+        other = vanilla.get(row['mode'])
+        if other is None or row is other:
+            continue
+        row['vanilla'] = names[1]
+        row['ratios'] = {
+            quantity: row[quantity]['median_s'] / other[quantity]['median_s']
+            for quantity in (THROUGHPUT, LATENCY, TRAINING)
+            if quantity in row and quantity in other
+        }
+        row['memory_ratios'] = {
+            quantity: peak / other['peak_bytes'][quantity]
+            for quantity, peak in row['peak_bytes'].items()
+            if peak and other['peak_bytes'].get(quantity)
+        }
+    return rows

@@ -1,0 +1,100 @@
+"""Time the contextual convolution: its back ends, the released code's formulation, a plain conv.
+
+A formulation whose output or gradients differ from the float64 reference gets no speed, and the
+exit status is then 1.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from benchmarks.timing import comparable_convolutions, use_device
+from mmctx.apis.errors import UserError
+
+from . import op_benchmark, op_cases, op_table
+
+DTYPES = ('float32', 'float16', 'bfloat16')
+BATCH_SIZES = {'cpu': 4, 'cuda': 128}
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--shapes',
+        nargs='+',
+        metavar='SHAPE',
+        help='dw7:192x28x28 is a depthwise 7×7 kernel on C×H×W, dense3:128x56x56:s2 a dense 3×3 '
+        'one with stride 2; :b2 fixes the batch; by default those of ConvNeXt-T and ResNet50 at '
+        "224×224, and a map of COCO's",
+    )
+    parser.add_argument('--backends', nargs='+', help='back ends and `released` (all)')
+    parser.add_argument(
+        '--batch-size', type=int, help='images at a time (4 on a CPU, 128 on a GPU)'
+    )
+    parser.add_argument(
+        '--dtype', choices=DTYPES, default='float32', help='type of all tensors (float32)'
+    )
+    parser.add_argument('--modulated', action='store_true', help='with a mask, as DCNv2')
+    parser.add_argument('--channels-last', action='store_true', help='memory format of x')
+    parser.add_argument('--device', help='cpu, cuda or cuda:N (the GPU where there is one)')
+    parser.add_argument('--threads', type=int, help='threads of the CPU')
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=1.0,
+        help='seconds to time each pass for, 3 runs at least (1)',
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
+    parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table')
+    return parser.parse_args()
+
+
+def check(args):
+    """Refuse what would only fail after the measuring."""
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f'--batch-size must be at least 1, not {args.batch_size}')
+    if not 0 <= args.seconds < float('inf'):
+        raise UserError(f'--seconds must not be {args.seconds}')
+
+
+def main():
+    args = parse_args()
+    check(args)
+    report.check_targets(json=args.json, markdown=args.markdown)
+    shapes = [op_cases.OpShape.parse(text) for text in args.shapes or op_cases.DEFAULT_SHAPES]
+    functions = op_cases.formulations(args.backends)
+    device, dtype = use_device(args.device, args.threads), getattr(torch, args.dtype)
+    batch = args.batch_size or BATCH_SIZES[device.type]
+    rows = []
+    with comparable_convolutions():
+        ceilings = op_benchmark.measure_ceilings(dtype, device, args.seconds)
+        for index, shape in enumerate(shapes, 1):
+            start = time.perf_counter()
+            rows += op_benchmark.benchmark_shape(
+                shape, functions, batch, dtype, device, args.seconds, ceilings,
+                args.modulated, args.channels_last,
+            )  # fmt: skip
+            spent = time.perf_counter() - start
+            print(f'[{index}/{len(shapes)}] {shape}: {spent:.0f} s', file=sys.stderr, flush=True)
+    where = report.environment(device)
+    kind = ' '.join(
+        [args.dtype, *['modulated'] * args.modulated, *['channels last'] * args.channels_last]
+    )
+    results = dict(
+        **where, dtype=args.dtype, modulated=args.modulated, channels_last=args.channels_last,
+        seconds=args.seconds, ceilings=ceilings, rows=rows,
+    )  # fmt: skip
+    report.write_report(
+        f'The contextual convolution, {kind}',
+        op_table.op_cells(rows),
+        op_table.op_notes(rows, ceilings, report.describe(where)),
+        results,
+        args.json,
+        args.markdown,
+    )
+    if any(row['status'] == op_benchmark.FAILED for row in rows):
+        sys.exit(1)

@@ -1,0 +1,216 @@
+"""The contextual convolution's benchmark cases: shapes, inputs, formulations, bytes and FLOPs."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import deform_conv2d
+
+from mmctx.apis.errors import UserError
+from mmctx.ops import BACKENDS, contextual_conv2d
+
+PATTERN = re.compile(r'(dw|dense)(\d+):(\d+)x(\d+)x(\d+)(?::s(\d+))?(?::b(\d+))?')
+# The contextual convolutions of ConvNeXt-T and ResNet50 at 224², and a map of COCO's.
+DEFAULT_SHAPES = (
+    'dw7:192x28x28', 'dw7:384x14x14', 'dw7:768x7x7',
+    'dense3:128x28x28', 'dense3:128x56x56:s2', 'dense3:256x14x14', 'dense3:512x7x7',
+    'dw7:192x100x168:b1', 'dw7:192x100x168:b2',
+)  # fmt: skip
+PLAIN, RELEASED = 'plain conv', 'released'
+# In pixels. Odd multiples of a sixteenth are exact in every type and never meet a whole pixel,
+# where the gradient jumps and rounding decides on which side.
+OFFSET_SPREAD, OFFSET_LIMIT, OFFSET_STEP = 2, 7.5, 1 / 16
+
+
+@dataclass(frozen=True)
+class OpShape:
+    """A convolution to benchmark; as many channels come out as go in.
+
+    Attributes:
+        depthwise (bool): Depthwise, or else dense.
+        kernel (int): Height and width of the kernel.
+        channels (int): Channels of the input, and as many of the output.
+        height, width (int): Size of the input, in pixels.
+        stride (int): Stride in pixels. Defaults to 1.
+        batch (int, optional): Number of images, if the shape fixes it. Defaults to None.
+    """
+
+    depthwise: bool
+    kernel: int
+    channels: int
+    height: int
+    width: int
+    stride: int = 1
+    batch: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> 'OpShape':
+        """Read `dw7:192x28x28` or `dense3:128x56x56:s2:b4`.
+
+        Raises:
+            UserError: It is not of that form, a size is 0, or the kernel is even.
+        """
+        match = PATTERN.fullmatch(text)
+        sizes = [int(group) for group in match.groups()[1:] if group] if match else [0]
+        if min(sizes) < 1 or sizes[0] % 2 == 0:
+            raise UserError(
+                f'{text!r} is no shape: write dw7:CHANNELSxHEIGHTxWIDTH or dense3:..., an odd '
+                'kernel, and perhaps :s2 for the stride and :b4 for the batch'
+            )
+        kind, kernel, *size, stride, batch = match.groups()
+        return cls(
+            kind == 'dw',
+            int(kernel),
+            *map(int, size),
+            int(stride or 1),
+            int(batch) if batch else None,
+        )
+
+    def __str__(self) -> str:
+        kind = 'depthwise' if self.depthwise else 'dense'
+        stride = f', stride {self.stride}' if self.stride > 1 else ''
+        size = f'{self.channels}×{self.height}×{self.width}'
+        return f'{kind} {self.kernel}×{self.kernel}, {size}{stride}'
+
+    @property
+    def geometry(self) -> dict:
+        """Arguments of the convolution that are no tensors; "same" padding."""
+        return dict(stride=self.stride, padding=self.kernel // 2)
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the output, in pixels."""
+        return tuple((n - 1) // self.stride + 1 for n in (self.height, self.width))
+
+    def flops(self, batch: int, contextual: bool = True) -> tuple[int, int]:
+        """Operations of forward and of backward; a multiply-add counts as two.
+
+        For each tap, input channel and output pixel, with O = 1 depthwise or the output channels:
+        forward, 2·O for the product with the kernel; backward, 2·O each for the kernel's and the
+        sample's gradient. Contextual in addition: forward, 8 to blend four corners, so 10
+        depthwise, and 2 dense for the row of Δw; backward, 8 to blend again, 8 to spread the
+        sample's gradient over x, 8 to take it to the four weights, and 4 dense for Δw.
+
+        Args:
+            batch (int): Number of images.
+            contextual (bool): Whether it bends, or is the plain convolution. Defaults to True.
+        """
+        values = batch * self.channels * self.kernel**2 * prod(self.out_size)
+        kernels = 1 if self.depthwise else self.channels
+        forward, backward = 2 * kernels, 4 * kernels
+        if contextual:
+            shared = 0 if self.depthwise else 2
+            forward, backward = forward + 8 + shared, backward + 24 + 2 * shared
+        return values * forward, values * backward
+
+
+@dataclass
+class OpInputs:
+    """Random arguments of the convolution, and a cotangent of its output."""
+
+    tensors: dict[str, Tensor]
+    cotangent: Tensor
+
+    def plain(self) -> 'OpInputs':
+        """What the plain convolution takes of them."""
+        kept = {name: self.tensors[name] for name in ('x', 'weight', 'bias')}
+        return OpInputs(kept, self.cotangent)
+
+    def bytes(self) -> tuple[int, int]:
+        """Bytes that forward and backward must move: every tensor read or written just once."""
+        given = sum(t.nbytes for t in self.tensors.values())
+        # Backward reads all inputs and the cotangent, and writes a gradient of each input.
+        return given + self.cotangent.nbytes, 2 * given + self.cotangent.nbytes
+
+
+def draw_inputs(
+    shape: OpShape,
+    batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    modulated: bool = False,
+    channels_last: bool = False,
+) -> OpInputs:
+    """Random inputs of a case, all of one type; offsets spread by two pixels.
+
+    Args:
+        shape (OpShape): The convolution.
+        batch (int): Number of images.
+        dtype (torch.dtype): Type of every tensor.
+        device (torch.device): Where they are made.
+        modulated (bool): Give a mask as well. Defaults to False.
+        channels_last (bool): Memory format of x and of the cotangent. Defaults to False.
+
+    Returns:
+        OpInputs: Named as the arguments of `contextual_conv2d`.
+    """
+    taps, channels, size = shape.kernel**2, shape.channels, shape.out_size
+    kernel = (shape.kernel, shape.kernel)
+
+    def normal(*dims, scale=1.0):
+        return (torch.randn(dims, device=device) * scale).to(dtype)
+
+    inputs = 1 if shape.depthwise else channels
+    scale = (taps * inputs) ** -0.5  # keeps the output near 1
+    offset = torch.randn(batch, 2 * taps, *size, device=device) * OFFSET_SPREAD
+    offset = offset.clamp(-OFFSET_LIMIT, OFFSET_LIMIT).div(2 * OFFSET_STEP).floor()
+    delta = (channels, 1) if shape.depthwise else (1, channels)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    tensors = dict(
+        x=normal(batch, channels, shape.height, shape.width).to(memory_format=layout),
+        weight=normal(channels, inputs, *kernel, scale=scale),
+        bias=normal(channels),
+        offset=((2 * offset + 1) * OFFSET_STEP).to(dtype),
+        weight_delta=normal(batch, *delta, *kernel, scale=scale),
+    )
+    if modulated:
+        tensors['mask'] = torch.rand(batch, taps, *size, device=device).to(dtype)
+    return OpInputs(tensors, normal(batch, channels, *size).to(memory_format=layout))
+
+
+def plain_convolution(x, weight, bias, *, stride, padding) -> Tensor:
+    """The vanilla convolution of the same shape: the floor."""
+    groups = 1 if weight.shape[1] == x.shape[1] else x.shape[1]
+    return F.conv2d(x, weight, bias, stride, padding, groups=groups)
+
+
+def released_formulation(
+    x, weight, bias, *, offset, weight_delta, stride, padding, mask=None, **_
+) -> Tensor:
+    """The authors' code: torchvision's operator over one image of B·C channels.
+
+    Every image brings its own kernels, so each is a weight group (depthwise each of its channels)
+    and an offset group. It computes in float32, as torchvision's operator does under autocast.
+    """
+    kernels = (weight + weight_delta).flatten(0, 1)  # [B·C_out, C_in / groups, kh, kw]
+    as_one = [None if t is None else t.float().flatten(0, 1)[None] for t in (x, offset, mask)]
+    out = deform_conv2d(
+        *as_one[:2], kernels.float(), stride=stride, padding=padding, mask=as_one[2]
+    )
+    return (out.unflatten(1, (len(x), -1))[0] + bias[:, None, None]).to(x.dtype)
+
+
+def formulations(names: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
+    """Ways to compute a case, by name; the plain convolution, which all are set beside, first.
+
+    Args:
+        names (list[str], optional): Some of the back ends and `released`. Defaults to all.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+
+    def through(backend):
+        return lambda **arguments: contextual_conv2d(**arguments, backend=backend)
+
+    known = {name: through(name) for name in BACKENDS}
+    known[RELEASED] = released_formulation
+    unknown = set(names or ()) - set(known)
+    if unknown:
+        raise UserError(f'--backends: no {", ".join(sorted(unknown))}; there are {list(known)}')
+    chosen = {name: known[name] for name in names or known}
+    return {PLAIN: plain_convolution, **chosen}

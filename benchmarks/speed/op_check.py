@@ -1,0 +1,103 @@
+"""Whether a formulation of the contextual convolution computes what it should, gradients too."""
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from mmctx.ops import contextual_conv2d
+
+from .op_cases import OpInputs, OpShape
+
+# Of ‖got - exact‖ / ‖exact‖. Seen on a CPU: up to 4e-7, 1e-3 (PyTorch's own convolution) and 3e-3.
+# TF32 products, off by 3e-4, do not pass for float32.
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 8e-3}
+SAMPLES_AT_A_TIME = 2**22
+
+
+def run_once(function: Callable[..., Tensor], inputs: OpInputs, options: dict) -> dict[str, Tensor]:
+    """Output, under the name `output`, and gradient of every input, under its name."""
+    leaves = {name: t.detach().requires_grad_() for name, t in inputs.tensors.items()}
+    out = function(**leaves, **options)
+    gradients = torch.autograd.grad(out, list(leaves.values()), inputs.cotangent)
+    return {'output': out.detach(), **dict(zip(leaves, gradients))}
+
+
+def exact_results(shape: OpShape, inputs: OpInputs) -> dict[str, Tensor]:
+    """What `run_once` should give: the reference in float64, in pieces that fit in memory.
+
+    A piece is an image and some of its input channels, as depthwise outputs of channels stand side
+    by side and dense ones add up.
+
+    Args:
+        shape (OpShape): The convolution.
+        inputs (OpInputs): Its inputs, with or without context.
+
+    Returns:
+        dict[str, Tensor]: In float64.
+    """
+    tensors = {name: t.detach().double() for name, t in inputs.tensors.items()}
+    cotangent = inputs.cotangent.double()
+    results = {name: torch.zeros_like(t) for name, t in tensors.items()}
+    results['output'] = torch.zeros_like(cotangent)
+    step = max(SAMPLES_AT_A_TIME // (shape.kernel**2 * prod(shape.out_size)), 1)
+    for image in range(len(cotangent)):
+        for first in range(0, shape.channels, step):
+            index = _piece(shape, slice(image, image + 1), slice(first, first + step))
+            leaves = {n: t[index[n]].requires_grad_() for n, t in tensors.items() if n in index}
+            with torch.enable_grad():
+                out = contextual_conv2d(**leaves, **shape.geometry, backend='reference')
+            results['output'][index['output']] += out.detach()
+            gradients = torch.autograd.grad(out, list(leaves.values()), cotangent[index['output']])
+            for name, gradient in zip(leaves, gradients):
+                results[name][index[name]] += gradient
+    return results
+
+
+def _piece(shape: OpShape, image: slice, channels: slice) -> dict[str, tuple[slice, ...]]:
+    """Where a piece's tensors lie; the first dense one of an image has the bias."""
+    everything = slice(None)
+    index = dict(x=(image, channels), offset=(image,), mask=(image,))
+    if shape.depthwise:
+        each = dict(weight=(channels,), bias=(channels,))
+        return index | each | dict(weight_delta=(image, channels), output=(image, channels))
+    index |= dict(weight=(everything, channels), output=(image,))
+    index |= dict(weight_delta=(image, everything, channels))
+    return index if channels.start else index | dict(bias=(everything,))
+
+
+def relative_errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """‖got - exact‖ / ‖exact‖ of the output and of every gradient; not a number for a NaN."""
+    return {name: float((got[name].double() - t).norm() / t.norm()) for name, t in exact.items()}
+
+
+def check(
+    function: Callable[..., Tensor],
+    shape: OpShape,
+    inputs: OpInputs,
+    exact: dict[str, Tensor],
+) -> tuple[dict[str, float], str]:
+    """Hold a formulation to the exact results.
+
+    Args:
+        function (Callable): Takes the tensors and the geometry by name.
+        shape (OpShape): The convolution.
+        inputs (OpInputs): The inputs that `exact` is of.
+        exact (dict[str, Tensor]): What `exact_results` gave for these inputs.
+
+    Returns:
+        tuple[dict[str, float], str]: Relative errors by name, and what is wrong; '' if nothing.
+    """
+    # Memory that the formulation leaves unwritten should not hold the last one's right answer.
+    stale = [torch.full_like(t, float('nan'), dtype=inputs.cotangent.dtype) for t in exact.values()]
+    del stale
+    got = run_once(function, inputs, shape.geometry)
+    for name, tensor in got.items():
+        if tensor.shape != exact[name].shape:
+            return {}, f'{name} is of shape {tuple(tensor.shape)}, not {tuple(exact[name].shape)}'
+    errors = relative_errors(got, exact)
+    tolerance = TOLERANCES[inputs.cotangent.dtype]
+    # A NaN is not below anything.
+    wrong = [f'{name} {error:.1e}' for name, error in errors.items() if not error <= tolerance]
+    return errors, f'relative error over {tolerance:.0e}: {", ".join(wrong)}' if wrong else ''

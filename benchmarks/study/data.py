@@ -1,0 +1,56 @@
+"""The data that the study trains on: there before a training starts, and counted."""
+
+import json
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmctx.apis.errors import UserError
+from mmctx.apis.preflight import preflight
+
+from .jobs import Job
+
+
+def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
+    """Decode or render the data that the jobs read, unless that is done, and check it.
+
+    Args:
+        jobs (list[Job]): Jobs of any parts.
+
+    Returns:
+        dict[str, tuple[int, int]]: How many training and validation images each part has.
+
+    Raises:
+        UserError: If data is missing.
+    """
+    prepare = {'classification': _decode, 'detection': _render}
+    by_part = {job.run.part: job.cfg for job in jobs}
+    return {part: prepare[part](cfg) for part, cfg in by_part.items()}
+
+
+def _decode(cfg: Config) -> tuple[int, int]:
+    from mmctx.datasets.packed import pack_tiny_imagenet
+
+    preflight(cfg, 'train')
+    loaders = cfg.train_dataloader, cfg.val_dataloader
+    settings = [{k: v for k, v in loader.dataset.items() if k != 'type'} for loader in loaders]
+    try:
+        training, validation = (len(pack_tiny_imagenet(**of_split).labels) for of_split in settings)
+    except ValueError as error:
+        raise UserError(error) from error
+    return training, validation
+
+
+def _render(cfg: Config) -> tuple[int, int]:
+    from mmctx.datasets.shapes import render_dataset
+
+    try:
+        render_dataset(cfg.data_root)
+    except FileExistsError as error:
+        raise UserError(error) from error
+    preflight(cfg, 'train')
+    training, validation = (
+        len(json.loads(Path(cfg.data_root, loader.dataset.ann_file).read_text())['images'])
+        for loader in (cfg.train_dataloader, cfg.val_dataloader)
+    )
+    return training, validation

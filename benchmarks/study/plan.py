@@ -1,0 +1,174 @@
+"""What the study trains: its rows and their seeds, in two parts and three sizes."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mmctx.apis.errors import UserError
+
+SIZES = ('cpu', 'cpu_long', 'gpu')
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'study'
+
+
+class Row(NamedTuple):
+    """A network or a way to train it, run once for each seed.
+
+    Attributes:
+        key (str): Short name; those of the paper's Tables 4 and 5 where there is one.
+        model (str): What it is.
+        config (str): Config file beneath `configs/study/<size>/`, without `.py`. A size that lacks
+            it lacks the row.
+        seeds (int): How many seeds: 0, 1, …
+        against (str): Key of the row that it is a variant of. Defaults to '', the part's first.
+    """
+
+    key: str
+    model: str
+    config: str
+    seeds: int
+    against: str = ''
+
+
+class Part(NamedTuple):
+    """Rows that are compared with each other.
+
+    Attributes:
+        title (str): Title of the table.
+        rows (tuple[Row, ...]): The first is the vanilla network.
+        metrics (dict[str, str]): Metrics in mmengine's log by heading; the first is compared.
+        percent (int): Factor from the logged metrics to percent. Defaults to 1.
+        note (str): What a reader should know. Defaults to ''.
+        step (str): What the validations are numbered by. Defaults to 'iteration'.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    metrics: dict[str, str]
+    percent: int = 1
+    note: str = ''
+    step: str = 'iteration'
+
+    def base_of(self, row: Row) -> Row:
+        """The row that a row is a variant of."""
+        against = row.against or self.rows[0].key
+        return next(other for other in self.rows if other.key == against)
+
+
+class Run(NamedTuple):
+    """One training of a row; `size` is one of `SIZES` and `part` the part's key."""
+
+    size: str
+    part: str
+    row: Row
+    seed: int
+
+    @property
+    def config(self) -> Path:
+        """Config file of the run."""
+        return config_of(self.size, self.row)
+
+    @property
+    def name(self) -> str:
+        """Name of the run, unique in its part."""
+        return f'{self.row.key}-seed{self.seed}'
+
+
+PARTS = {
+    'classification': Part(
+        'Tiny-ImageNet, ResNet50 for small images',
+        (
+            Row('a1', 'ResNet50', 'a1_vanilla', 3),
+            Row('a2', '+Ctx', 'a2_prior_as_input', 3),
+            Row('a3', '+CtxConv', 'a3_no_prior', 3),
+            Row('a4', '+Deform (DCNv2)', 'a4_deform', 3),
+            Row('a5', '+Ctx +CtxConv', 'a5_contextual', 3, 'a2'),
+            Row('b2', 'a5, weight offset only', 'b2_weight_offset', 1, 'a5'),
+            Row('b3', 'a5, sampling offset only', 'b3_sampling_offset', 1, 'a5'),
+            Row('rerank', 'a5, every stage scores all classes', 'rerank', 3, 'a2-rerank'),
+            Row('a2-rerank', 'a2, every stage scores all classes', 'a2_rerank', 3, 'a2'),
+            Row('warm-up', 'a5, `rerank` in the first half', 'warm_up', 3, 'a5'),
+            Row('kept-more', 'a5, 1.5 times as many classes kept', 'kept_more', 1, 'a5'),
+            Row(
+                'context-lr',
+                'rerank, new parameters at 0.3 of the rate',
+                'context_lr',
+                3,
+                'rerank',
+            ),
+            Row(
+                'LN',
+                'rerank, LayerNorm in predictors and classifying',
+                'layer_norm',
+                1,
+                'rerank',
+            ),
+        ),
+        {'top-1': 'accuracy/top1', 'top-5': 'accuracy/top5'},
+        note='a1–a5, b2, b3: rows of Tables 4 and 5; the rows below vary them. a4 has the offsets '
+        'and masks of DCNv2, made by the predictor of a3. +Ctx is not the prior alone: class '
+        'embeddings take the place of the linear classifier, and every stage has a loss. Where the '
+        'stages drop classes, top-5 cannot exceed the last recall.',
+    ),
+    'detection': Part(
+        'Rendered shapes, Mask R-CNN',
+        (
+            Row('vanilla', 'small ConvNeXt', 'mask_rcnn_vanilla', 3),
+            Row('contextual', 'small Contextual ConvNeXt', 'mask_rcnn_contextual', 3),
+        ),
+        {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'},
+        percent=100,
+        note='Both from scratch, so the classes that the contextual network considers mean '
+        'nothing: this shows what its convolutions do, not what pretrained embeddings add.',
+        step='epoch',
+    ),
+}
+
+
+def config_of(size: str, row: Row) -> Path:
+    """Where the config of a row in a size is, if the size has the row."""
+    return CONFIGS / size / f'{row.config}.py'
+
+
+def plan_runs(
+    size: str, parts: list[str], rows: list[str] | None = None, seeds: int = 0
+) -> list[Run]:
+    """The runs of some parts, all rows' first seeds before the second ones.
+
+    Args:
+        size (str): One of `SIZES`.
+        parts (list[str]): Keys of `PARTS`.
+        rows (list[str], optional): Only these rows. Defaults to all that the size has.
+        seeds (int): Number of seeds for every row. Defaults to 0, each row's own number.
+
+    Returns:
+        list[Run]: In the order in which they start.
+
+    Raises:
+        UserError: If the parts have no such row in this size.
+    """
+    there = {
+        row.key: (part, row)
+        for part in parts
+        for row in PARTS[part].rows
+        if config_of(size, row).is_file()
+    }
+    unknown = [key for key in rows or () if key not in there]
+    if unknown:
+        raise UserError(
+            f'size {size} has no row {", ".join(unknown)}; its rows are {", ".join(there)}'
+        )
+    runs = [
+        Run(size, part, row, seed)
+        for part, row in there.values()
+        if not rows or row.key in rows
+        for seed in range(seeds or row.seeds)
+    ]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def run_of(record: dict, size: str) -> Run | None:
+    """The run that a record is of; None where the size no longer has its row."""
+    rows = PARTS[record['part']].rows if record['part'] in PARTS else ()
+    row = next((row for row in rows if row.key == record['row']), None)
+    if row is None or not config_of(size, row).is_file():
+        return None
+    return Run(size, record['part'], row, record['seed'])

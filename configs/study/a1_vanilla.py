@@ -1,2 +1,0 @@
-"""Vanilla ResNet50, small."""
-_base_ = './_base_/tiny_imagenet.py'

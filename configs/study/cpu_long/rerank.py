@@ -1,0 +1,4 @@
+"""Every stage scores all classes; only the prior narrows."""
+_base_ = './a5_contextual.py'
+
+model = dict(backbone=dict(selection='rerank'))

@@ -1,0 +1,4 @@
+"""Sampling offset only."""
+_base_ = './a5_contextual.py'
+
+model = dict(backbone=dict(bends=('grid', )))

@@ -1,0 +1,102 @@
+"""`tools/check_gpu.py`: all of it on a CPU, small, and how it takes what goes wrong."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+from benchmarks.gpu_check import processes
+from benchmarks.gpu_check.sizes import Place
+from benchmarks.gpu_check.steps import NAMES, Step
+from benchmarks.gpu_check.training import judge
+
+
+def test_every_step_passes_on_a_cpu(run_tool, tmp_path):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmaction')
+    result = run_tool(
+        'check_gpu.py', '--device', 'cpu', '--out', 'check', '--jobs', 1, cwd=tmp_path, seconds=900
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((tmp_path / 'check' / 'summary.json').read_text())
+    assert summary['passed'] and summary['versions']['torch'] == torch.__version__.split('+')[0]
+    assert {name for name, step in summary['steps'].items() if step['passed']} == {'data', *NAMES}
+    assert summary['steps']['compile']['detail'].startswith('graphs 1, ')
+    assert 'backbones 12' in summary['steps']['backbones-ablations']['detail']
+    for name in ('mask-rcnn', 'tsm', 'classifier'):
+        assert summary['steps'][f'train-{name}']['detail'].startswith('iterations 20, ')
+    assert summary['steps']['train-distributed']['detail'].endswith('backend gloo')
+    for name in NAMES:
+        assert f'{name}: passed' in result.stdout
+        assert (tmp_path / 'check' / f'{name}.log').is_file()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu_it_refuses_in_one_line(run_tool, tmp_path):
+    result = run_tool('check_gpu.py', cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        'error: PyTorch sees no GPU here; --device cpu tries the check itself, small'
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_left_alone(run_tool, tmp_path):
+    (tmp_path / 'thesis.tex').touch()
+    result = run_tool('check_gpu.py', '--device', 'cpu', '--out', '.', cwd=tmp_path)
+    assert result.returncode == 2
+    assert 'holds something else' in result.stderr
+    assert (tmp_path / 'thesis.tex').exists()
+
+
+def test_a_failing_or_slow_step_does_not_stop_the_others(monkeypatch, tmp_path):
+    codes = {
+        'fails': 'print("why"); raise SystemExit(3)',
+        'hangs': 'import subprocess; subprocess.run(["sleep", "100"])',
+        'works': 'print("done")',
+    }
+    monkeypatch.setattr(
+        processes, 'command', lambda step, place: [sys.executable, '-c', codes[step.name]]
+    )
+    steps = [Step(name, 2, '') for name in codes]
+    steps[1] = steps[1]._replace(seconds=1)
+    outcomes = {o.step.name: o for o in processes.Processes(Place('cpu', tmp_path), 1).run(steps)}
+    assert {name: o.passed for name, o in outcomes.items()} == {
+        'fails': False, 'hangs': False, 'works': True,
+    }  # fmt: skip
+    assert outcomes['fails'].detail.startswith('status 3, ')
+    assert outcomes['fails'].detail.endswith('why')
+    assert outcomes['hangs'].detail.startswith('ended after 1 s')
+    assert outcomes['hangs'].seconds < 50
+    assert outcomes['works'].detail == 'done'
+
+
+def test_a_failed_step_fails_the_check(run_tool, tmp_path):
+    result = run_tool(
+        'check_gpu.py', '--device', 'cpu', '--out', 'check', '--steps', 'op', cwd=tmp_path,
+        PYTEST_ADDOPTS='--no-such-option',
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert 'op: FAILED' in result.stdout and '--no-such-option' in result.stdout
+    assert not json.loads((tmp_path / 'check' / 'summary.json').read_text())['passed']
+
+
+FALLING = {step: 10.0 - step for step in range(1, 21)}
+
+
+@pytest.mark.parametrize(
+    ('losses', 'wrong'),
+    [
+        (FALLING, ''),
+        ({step: -loss for step, loss in FALLING.items()}, 'does not fall'),
+        (dict.fromkeys(range(1, 21), 1.0), 'does not fall'),
+        ({**FALLING, 7: math.nan}, 'not finite'),
+        ({k: v for k, v in FALLING.items() if k != 11}, 'expected 1 to 20'),
+        ({k: v for k, v in FALLING.items() if k < 20}, 'expected 1 to 20'),
+    ],
+)
+def test_losses_are_judged(losses, wrong):
+    found = judge(losses, 20)
+    assert wrong in found and bool(found) == bool(wrong)

@@ -1,0 +1,43 @@
+# Render a small data set, train a contextual Mask R-CNN on it, test it and draw what it finds.
+#
+#   make -f tools/demo.mk [PYTHON=python] [DATA=data/shapes] [WORK_DIR=work_dirs/demo]
+#                         [OPTIONS='--cfg-options ...']
+#
+# What is done is not done again; an interrupted training resumes from its last checkpoint, one of
+# an older config starts over.
+
+TOOLS := $(dir $(lastword $(MAKEFILE_LIST)))
+CONFIGS := $(TOOLS:tools/=configs/)
+CONFIG := $(CONFIGS)mask_rcnn_ctx_convnext_shapes.py
+PYTHON ?= python
+DATA ?= data/shapes
+WORK_DIR ?= work_dirs/demo
+# The config reads it.
+export SHAPES_ROOT := $(DATA)
+# Threads that spin for long slow training many times down where others use the same cores; threads
+# that do not spin at all double its time where nobody does.
+export GOMP_SPINCOUNT ?= 20000
+
+.PHONY: demo
+.DELETE_ON_ERROR:
+
+demo: $(WORK_DIR)/pictures/contact_sheet.png
+	@echo 'Pictures: $<; to train again, remove $(WORK_DIR)/'
+
+$(DATA)/shapes.json:
+	$(PYTHON) $(TOOLS)dataset_converters/render_shapes.py $(DATA)
+
+$(WORK_DIR)/started: $(DATA)/shapes.json $(CONFIG) $(CONFIGS)_base_/shapes_instance.py
+	@if [ -e $@ ]; then rm -r $(WORK_DIR); fi
+	@mkdir -p $(WORK_DIR) && touch $@
+
+$(WORK_DIR)/trained: $(WORK_DIR)/started
+	$(PYTHON) $(TOOLS)train.py $(CONFIG) --work-dir $(WORK_DIR) --resume $(OPTIONS)
+	@touch $@
+
+$(WORK_DIR)/predictions.pkl: $(WORK_DIR)/trained
+	$(PYTHON) $(TOOLS)test.py $(CONFIG) "$$(cat $(WORK_DIR)/last_checkpoint)" \
+		--work-dir $(WORK_DIR)/test --out $@ $(OPTIONS)
+
+$(WORK_DIR)/pictures/contact_sheet.png: $(WORK_DIR)/predictions.pkl
+	$(PYTHON) $(TOOLS)analysis/draw_predictions.py $(CONFIG) $< $(@D) $(OPTIONS)
