@@ -104,6 +104,7 @@ class Problem(NamedTuple):
             images=self.batch,
             TAPS=self.taps,
             KERNEL_WIDTH=self.weight[0][3],
+            DEPTHWISE=self.depthwise,
             LOGITS=self.mask_is_logits,
             # Largest power of 2 that divides C: what lets the compiler load 16 bytes at a time.
             ALIGN=min(self.channels & -self.channels, 16),
@@ -163,7 +164,7 @@ def problem_of(
     return Problem(
         x.device,
         (x.shape, x.dtype),
-        (weight.shape, weight.dtype),
+        outline(weight, with_strides=True),
         outline(bias),
         outline(offset, with_strides=True),
         outline(weight_delta),
