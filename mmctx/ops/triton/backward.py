@@ -152,7 +152,7 @@ class SamplingGradient:
                 shape, dtype = problem.weight_delta
                 by_delta = grads['weight_delta'] = empty(shape, dtype=dtype)
             if needed['weight'] and problem.depthwise:
-                shape, dtype, _ = problem.weight
+                shape, dtype = problem.weight
                 by_weight = grads['weight'] = empty(shape, dtype=dtype)
             self.sum(stream, by_delta, by_weight, by_kernels)
         if self.by_columns:
@@ -191,7 +191,7 @@ class Backward:
             return grads
         kernels = None
         if self.prepare is not None:
-            kernels, *_ = self.prepare(stream, x, weight, None, delta, None)
+            (kernels,) = self.prepare(stream, x, weight, None, delta, None)
         grad_sum = None
         if not problem.depthwise:
             grad = rows @ dense_matrix(weight, x.dtype)  # [B·P, K·C_in]

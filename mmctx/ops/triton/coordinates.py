@@ -10,7 +10,7 @@ SIZES = [
     'dilation_y', 'dilation_x', 'offset_image', 'offset_channel', 'offset_row', 'offset_column',
     'mask_image', 'mask_channel', 'mask_row', 'mask_column', 'channel_groups',
     'blocks', 'chunks', 'chunk_tiles', 'tap_groups', 'group_taps', 'sample_programs', 'images',
-    'entries', 'kernel_programs', 'weight_out', 'weight_in', 'weight_tap', 'extra',
+    'entries',
 ]  # fmt: skip
 # What a caller hands over may start anywhere in memory; all else is allocated here, or checked.
 CALLERS = ['offset', 'mask', 'weight', 'delta', 'bias']

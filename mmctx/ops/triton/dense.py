@@ -22,7 +22,8 @@ from .coordinates import (
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def columns_kernel(
-    columns,  # [B, P, K·C + extra], P output pixels; of the extra ones, one for each tap group
+    columns,  # [B, P, K, C], P output pixels
+    shared,  # [tap groups, B, P], Δw · columns by the group's taps, or None
     x,  # [B, H·W, C]
     kernels,  # [B, K, C], Δw, or None
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
@@ -30,16 +31,12 @@ def columns_kernel(
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    images, blocks, chunks, tap_groups, group_taps, extra,
+    images, blocks, chunks, tap_groups, group_taps,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
     WHOLE: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr,
     GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """A program owns a pixel tile of an image, all its channels and a group of taps.
-
-    Δw is the same for all output channels, so its share of the output is one number a pixel, the
-    sum over tap groups of what the extra columns hold; ones in the matrix add it up.
-    """
+    """A program owns a pixel tile of an image, all its channels and a group of taps."""
     program = tl.program_id(0)
     tap_group = program % tap_groups
     tile = program // tap_groups % chunks
@@ -51,8 +48,7 @@ def columns_kernel(
     mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
     x += image * height * width * channels
     down, beside = pixel_steps(height, width, channels, INDEX)
-    row_at = columns + (image * pixels + pixel) * (TAPS * channels + extra)
-    column_at = row_at[:, None, None]
+    column_at = columns + ((image * pixels + pixel) * TAPS * channels)[:, None, None]
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
@@ -79,9 +75,5 @@ def columns_kernel(
                 kernel = tl.load(kernel_at, exists, 0).to(FLOAT)
                 total += sample.to(FLOAT) * kernel
     if kernels is not None:
-        shared = per_pixel(sum_channels(total))
-        at = row_at + TAPS * channels
-        tl.store(at + tap_group, shared.to(columns.dtype.element_ty), valid)
-        # The columns without a group are zero.
-        for spare in range(tap_groups + tap_group, extra, tap_groups):
-            tl.store(at + spare, tl.zeros_like(shared).to(columns.dtype.element_ty), valid)
+        shared_at = shared + (tap_group * images.to(tl.int64) + image) * pixels + pixel
+        tl.store(shared_at, per_pixel(sum_channels(total)), valid)

@@ -20,25 +20,15 @@ class Preparation:
     Args:
         problem (Problem): The convolution.
         samples (bool): Whether to make the table of samples as well.
-        extra (int, optional): Columns of ones to put behind the matrix of a dense kernel. Defaults
-            to None, no matrix.
     """
 
-    def __init__(self, problem: Problem, samples: bool, extra: int | None = None):
+    def __init__(self, problem: Problem, samples: bool):
         taps, pixels = problem.taps, problem.out_pixels
         images = 1 if problem.weight_delta is None else problem.batch
         self.kernels = (images, taps, problem.channels), problem.type
-        # Strides of w that the kernel follows: those of rows and columns of a tap are one.
-        out, channel, row, column = problem.weight[2]
-        self.copies_weight = problem.depthwise or row != problem.weight[0][3] * column
-        if self.copies_weight:
-            out, channel, column = problem.weight[0][1] * taps, taps, 1
-        self.matrix = None
-        sample_programs = matrix_programs = 0
+        self.static = problem.depthwise
+        sample_programs = 0
         blocks = triton.cdiv(problem.channels, KERNEL_CHANNELS)
-        if extra is not None:
-            self.matrix = problem.out_channels, taps * problem.channels + extra
-            matrix_programs = problem.out_channels * (taps + 1) * blocks
         chunks = triton.cdiv(pixels, SAMPLE_PIXELS)
         tap_groups, group_taps = problem.split(taps, problem.batch * chunks)
         self.table = ()
@@ -53,33 +43,23 @@ class Preparation:
             group_taps=group_taps,
             blocks=blocks,
             sample_programs=sample_programs,
-            kernel_programs=images * blocks,
-            extra=extra or 0,
-            weight_out=out,
-            weight_in=channel,
-            weight_tap=column,
             PIXELS=SAMPLE_PIXELS,
             CHANNELS=KERNEL_CHANNELS,
         )
-        programs = sample_programs + images * blocks + matrix_programs
-        self.launch = Launch(prepare_kernel, programs, values)
+        self.launch = Launch(prepare_kernel, sample_programs + images * blocks, values)
 
     def __call__(self, stream: int, x, weight, offset, delta, mask) -> tuple[Tensor, ...]:
-        """Kernels, and the matrix or index and weights of the samples where these are made."""
+        """Kernels, and index and weights of the samples where they are made."""
         (shape, dtype), device = self.kernels, x.device
         kernels = torch.empty(shape, dtype=dtype, device=device)
+        weight = weight.contiguous() if self.static else None
         delta = None if delta is None else delta.contiguous()
-        if self.copies_weight:
-            weight = weight.contiguous()
-        if self.table:
-            index, weights = (torch.empty(s, dtype=t, device=device) for s, t in self.table)
-            self.launch(stream, index, weights, kernels, None, offset, mask, weight, delta)
-            return kernels, index, weights
-        matrix = None
-        if self.matrix is not None:
-            matrix = torch.empty(self.matrix, dtype=dtype, device=device)
-        self.launch(stream, None, None, kernels, matrix, None, None, weight, delta)
-        return kernels, matrix
+        if not self.table:
+            self.launch(stream, None, None, kernels, None, None, weight, delta)
+            return (kernels,)
+        index, weights = (torch.empty(s, dtype=t, device=device) for s, t in self.table)
+        self.launch(stream, index, weights, kernels, offset, mask, weight, delta)
+        return kernels, index, weights
 
 
 def weight_table(problem: Problem, *shape: int) -> tuple[tuple[int, ...], torch.dtype]:
@@ -125,36 +105,37 @@ class DenseForward:
     def __init__(self, problem: Problem, tile: Tile):
         batch, pixels, taps = problem.batch, problem.out_pixels, problem.taps
         self.out_size = problem.out_size
-        tiles = triton.cdiv(pixels, tile.pixels)
-        tap_groups, group_taps = problem.split(taps, batch * tiles)
-        # A column for each tap group's share of Δw, and rows that stay 16 bytes aligned.
-        extra = 0 if problem.weight_delta is None else triton.cdiv(tap_groups, 8) * 8
-        self.columns = (batch * pixels, taps * problem.channels + extra)
+        self.columns = (batch * pixels, taps * problem.channels)
         self.prepare = None
         if problem.weight_delta is not None:
-            self.prepare = Preparation(problem, samples=False, extra=extra)
+            self.prepare = Preparation(problem, samples=False)
+        self.tap_groups, group_taps = problem.split(taps, batch * triton.cdiv(pixels, tile.pixels))
+        self.shared = (self.tap_groups, batch * pixels), problem.compute_type
+        tiles = triton.cdiv(pixels, tile.pixels)
         values = dict(
             problem.values(),
             **problem.tiled(tile),
             blocks=triton.cdiv(problem.channels, tile.channels),
             chunks=tiles,
-            tap_groups=tap_groups,
+            tap_groups=self.tap_groups,
             group_taps=group_taps,
-            extra=extra,
         )
-        programs = batch * tap_groups * tiles
+        programs = batch * self.tap_groups * tiles
         self.launch = Launch(columns_kernel, programs, values, tile.warps, tile.registers)
 
     def __call__(self, x, weight, bias, offset, delta, mask) -> Tensor:
         """Output, (B, C_out, H_out, W_out), channels last in memory."""
         stream = current_stream(x.device)
-        if self.prepare is None:
-            kernels, matrix = None, dense_matrix(weight, x.dtype)
-        else:
-            kernels, matrix = self.prepare(stream, x, weight, None, delta, None)
+        kernels = shared = None
+        if self.prepare is not None:
+            (kernels,) = self.prepare(stream, x, weight, None, delta, None)
+            shape, dtype = self.shared
+            shared = torch.empty(shape, dtype=dtype, device=x.device)
         columns = torch.empty(self.columns, dtype=x.dtype, device=x.device)
-        self.launch(stream, columns, x, kernels, offset, mask)
-        out = torch.mm(columns, matrix.t())  # [B·P, C_out]
+        self.launch(stream, columns, shared, x, kernels, offset, mask)
+        out = torch.mm(columns, dense_matrix(weight, x.dtype).t())  # [B·P, C_out]
+        if shared is not None:
+            out += (shared[0] if self.tap_groups == 1 else shared.sum(0))[:, None]
         if bias is not None:
             out += bias
         return out.view(len(x), *self.out_size, -1).permute(0, 3, 1, 2)

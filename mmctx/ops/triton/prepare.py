@@ -1,4 +1,4 @@
-"""What the kernels read besides x: samples once an image, kernels and matrices channels last."""
+"""What the depthwise kernels read besides x: samples once an image, kernels channels last."""
 
 import triton
 import triton.language as tl
@@ -54,50 +54,31 @@ def load_weights(weights, at, valid, planes, HALF: tl.constexpr):
 def prepare_kernel(
     index,  # [B, K, P] int32, the first pixel that each sample reads; None to make only kernels
     weights,  # [B, K, P] int64 of four float16 for x of 16 bits, else [4, B, K, P]; with the mask
-    kernels,  # [B or 1, K, C]: depthwise w + Δw, dense Δw
-    matrix,  # [C_out, K·C + extra], w of a dense kernel and ones behind it, or None
+    kernels,  # [B or 1, K, C], w + Δw
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
-    weight,  # w, [C, K] depthwise, [C_out, C, K] of any strides dense
+    weight,  # w, [C, K] depthwise, None dense
     delta,  # Δw, [B, C, K], or None
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    images, chunks, tap_groups, group_taps, blocks, sample_programs, kernel_programs,
-    weight_out, weight_in, weight_tap, extra,
+    images, chunks, tap_groups, group_taps, blocks, sample_programs,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    DEPTHWISE: tl.constexpr, FLOAT: tl.constexpr, HALF: tl.constexpr, PIXELS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    FLOAT: tl.constexpr, HALF: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The first programs own a pixel tile and some taps, the next ones a channel block of kernels,
-    the last ones a channel block of the rows of a tap in the matrix.
-    """
+    """The first programs own a pixel tile and some taps, the others a channel block of kernels."""
     program = tl.program_id(0)
-    channels = channel_groups * ALIGN
-    if program >= sample_programs + kernel_programs:
-        if matrix is not None:
-            own = program - sample_programs - kernel_programs
-            lane = own % blocks * CHANNELS + tl.arange(0, CHANNELS)
-            own_tap = own // blocks % (TAPS + 1)
-            out_channel = own // blocks // (TAPS + 1)
-            # Behind the last tap stand the ones.
-            is_kernel = own_tap < TAPS
-            width_here = tl.where(is_kernel, channels, extra)
-            weight_at = out_channel * weight_out + lane * weight_in + own_tap * weight_tap
-            of_kernel = tl.load(weight + weight_at, (lane < channels) & is_kernel, 0).to(FLOAT)
-            matrix_at = out_channel * (TAPS * channels + extra) + own_tap * channels + lane
-            of_matrix = tl.where(is_kernel, of_kernel, 1)
-            tl.store(matrix + matrix_at, of_matrix.to(matrix.dtype.element_ty), lane < width_here)
-    elif program >= sample_programs:
+    if program >= sample_programs:
         program -= sample_programs
         image = (program // blocks).to(tl.int64)
+        channels = channel_groups * ALIGN
         channel = program % blocks * CHANNELS + tl.arange(0, CHANNELS)[:, None]
         for tap in range(0, TAPS, 64):
             taps = tap + tl.arange(0, 64)[None, :]
             exists = (channel < channels) & (taps < TAPS)
             at = channel * TAPS + taps
             value = tl.zeros([CHANNELS, 64], FLOAT)
-            if DEPTHWISE:
+            if weight is not None:
                 value += tl.load(weight + at, exists, 0).to(FLOAT)
             if delta is not None:
                 delta_at = delta + image * channels * TAPS

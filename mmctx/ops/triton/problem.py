@@ -104,7 +104,6 @@ class Problem(NamedTuple):
             images=self.batch,
             TAPS=self.taps,
             KERNEL_WIDTH=self.weight[0][3],
-            DEPTHWISE=self.depthwise,
             LOGITS=self.mask_is_logits,
             # Largest power of 2 that divides C: what lets the compiler load 16 bytes at a time.
             ALIGN=min(self.channels & -self.channels, 16),
@@ -164,7 +163,7 @@ def problem_of(
     return Problem(
         x.device,
         (x.shape, x.dtype),
-        outline(weight, with_strides=True),
+        (weight.shape, weight.dtype),
         outline(bias),
         outline(offset, with_strides=True),
         outline(weight_delta),

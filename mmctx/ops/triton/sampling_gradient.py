@@ -97,22 +97,13 @@ def sampling_gradient_kernel(
         kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS, TAPS,
                             FLOAT)  # fmt: skip
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
-        next_pixel, row, column, next_valid = tile_pixels(first_tile, out_height, out_width, PIXELS)
-        offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
-        next_y, next_x = tap_position(row, column, next_valid, offset, offset_index, tap,
-                                      offset_channel, stride_y, stride_x, padding_y, padding_x,
-                                      dilation_y, dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
         for tile in range(first_tile, last_tile):
-            pixel, valid, y_at, x_at = next_pixel, next_valid, next_y, next_x
-            mask_index = map_index(image, pixel // out_width, pixel % out_width, mask_image,
-                                   mask_row, mask_column)  # fmt: skip
-            # The next tile's positions are under way while this one's corners are waited for.
-            next_pixel, row, column, next_valid = tile_pixels(tile + 1, out_height, out_width,
-                                                              PIXELS)  # fmt: skip
+            pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
             offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
-            next_y, next_x = tap_position(row, column, next_valid, offset, offset_index, tap,
-                                          offset_channel, stride_y, stride_x, padding_y, padding_x,
-                                          dilation_y, dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
+            mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
+            y_at, x_at = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
+                                      stride_y, stride_x, padding_y, padding_x, dilation_y,
+                                      dilation_x, KERNEL_WIDTH, FLOAT)  # fmt: skip
             top, top_weight, bottom_weight, shift_y = axis_pair(y_at, height)
             left, left_weight, right_weight, shift_x = axis_pair(x_at, width)
             m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)

@@ -38,12 +38,12 @@ class Tile:
 HALF = {
     'depthwise': Tile(32, 1, 64, registers=64),
     'columns': Tile(32, 1, 64),
-    'sampling_gradient': Tile(16, 2, 32, warps=2, registers=144),
-    'gather': Tile(8, 1, 64, warps=1),
+    'sampling_gradient': Tile(16, 2, 32, warps=2, registers=128),
+    'gather': Tile(16, 1, 64),
 }
 # Where channels are a multiple of 128.
 HALF_WIDE = {
-    'sampling_gradient': Tile(8, 2, 64, warps=2, registers=144),
+    'sampling_gradient': Tile(8, 2, 64, warps=2, registers=128),
     'gather': Tile(4, 2, 64, warps=1),
 }
 FULL = {
