@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
 from mmctx.apis.paper_tables import TABLES, paper_table
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 # Of classifiers, and of recognizers and detectors, by kind of device.
 BATCH_SIZES = {'cpu': (4, 1), 'cuda': (64, 4)}

@@ -12,8 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
 from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 NOT_DONE = 3
 PROCESSES = {'cpu': 2, 'cpu_long': 2, 'gpu': 3}

@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from mmctx.apis.cli import CfgOptions
-from mmctx.apis.errors import run_tool
+from mmctx.cli.options import CfgOptions
+from mmctx.cli.tool import run_tool
 
 
 def parse_args():
@@ -35,8 +35,8 @@ def main():
     args = parse_args()
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmctx.apis.config import load_config, set_testing
-    from mmctx.apis.runner import build_runner, run
+    from mmctx.cli.config import load_config, set_testing
+    from mmctx.cli.running import build_runner, run
     from mmctx.compat.launch import leave_launcher
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .errors import UserError
+from mmctx.errors import UserError
 
 
 class Row(NamedTuple):

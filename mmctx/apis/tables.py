@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from mmctx.cli.config import load_config
+from mmctx.cli.running import build_model
 from mmctx.compat.config_paths import config_dir
 
 from .clips import FrameBatch
 from .complexity import measure_complexity
-from .config import load_config
 from .paper_tables import Row, Table
-from .runner import build_model
 from .throughput import measure_throughput
 
 NOTHING = '–'

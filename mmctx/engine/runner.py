@@ -6,13 +6,14 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
+from mmctx.checkpoints.latest import latest_checkpoint, nothing_whole
+
 from .data import end_workers, instrument, numbered
-from .exact_resume_hook import ExactResumeHook
-from .interruption_hook import InterruptionHook
-from .latest import latest_checkpoint, nothing_whole
+from .hooks.checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
+from .hooks.exact_resume_hook import ExactResumeHook
+from .hooks.interruption_hook import InterruptionHook
+from .hooks.nonfinite_loss_hook import NonFiniteLossHook
 from .loops import resumable_loop
-from .nonfinite_loss_hook import NonFiniteLossHook
 
 MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 

@@ -16,9 +16,9 @@ from mmctx.apis.benchmark.op_cases import (
     formulations,
 )
 from mmctx.apis.benchmark.op_check import check, exact_results, relative_errors, run_once
-from mmctx.apis.errors import UserError
-from mmctx.apis.errors import run_tool as report
 from mmctx.apis.timing import Call, time_in_turn, use_device
+from mmctx.cli.tool import run_tool as report
+from mmctx.errors import UserError
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 CPU = torch.device('cpu')

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from mmctx.apis.errors import UserError
 from mmctx.apis.soak import Sample, memory_report, training_report, tree_memory, watch
+from mmctx.errors import UserError
 
 HOLD = 'import os, time; x = bytearray(os.urandom({mb} * 1000000)); {then}; time.sleep(60)'
 

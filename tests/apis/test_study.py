@@ -7,8 +7,6 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_model
 from mmctx.apis.study import session
 from mmctx.apis.study.curves import draw_curves
 from mmctx.apis.study.plan import PARTS, SIZE_VARIABLE, SIZES, plan_runs, run_of
@@ -25,6 +23,8 @@ from mmctx.apis.study.report import differences, part_cells, part_report, spread
 from mmctx.apis.study.results import describe_recipe, rows_of, write_results
 from mmctx.apis.study.session import Finisher, Study, locked, make_jobs, run_study
 from mmctx.apis.study.speed import load_times, save_times
+from mmctx.cli.running import build_model
+from mmctx.errors import UserError
 
 ROWS = PARTS['classification'].rows
 

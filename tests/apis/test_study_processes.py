@@ -13,11 +13,11 @@ import torch
 from mmengine.config import Config
 from test_study import training, write_log
 
-from mmctx.apis.errors import UserError
 from mmctx.apis.study import processes
 from mmctx.apis.study.plan import plan_runs
 from mmctx.apis.study.processes import train_all
 from mmctx.apis.study.training import Job, is_in_last_validation
+from mmctx.errors import UserError
 
 FOREVER = float('inf')
 STEPS = 4

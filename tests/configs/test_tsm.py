@@ -4,10 +4,10 @@ import pytest
 import torch
 import torchvision
 
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import UserError
-from mmctx.apis.preflight import pretrained_weights
-from mmctx.apis.runner import build_model
+from mmctx.cli.config import load_config
+from mmctx.errors import UserError
+from mmctx.cli.preflight import pretrained_weights
+from mmctx.cli.running import build_model
 
 # ResNet50 and 101 without their classifiers, the contextual one without that of stage 4, and the
 # classifier of 400 classes.
@@ -106,7 +106,7 @@ def test_vanilla_rows_start_from_torchvision(name, address, load):
 
 @pytest.mark.parametrize('name', ['tsm_resnet50_k400', 'tsm_ctx_resnet50_k400'])
 def test_weights_named_on_the_command_line(name, load, tmp_path):
-    from mmctx.apis.checkpoints import check_fit
+    from mmctx.checkpoints.fitting import check_fit
 
     path = str(tmp_path / 'resnet50.pth')
     state = torchvision.models.resnet50().state_dict()
@@ -123,7 +123,7 @@ def test_weights_named_on_the_command_line(name, load, tmp_path):
 
 
 def test_vanilla_row_refuses_names_that_it_would_pass_over(load, tmp_path):
-    from mmctx.apis.checkpoints import check_fit
+    from mmctx.checkpoints.fitting import check_fit
 
     path = str(tmp_path / 'classifier.pth')
     torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}}, path)

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from mmctx.apis.failures import BROKEN_FILE
+from mmctx.cli.failures import BROKEN_FILE
 from mmctx.datasets.video import VideoDataset
 from mmctx.datasets.video_file import VideoError
 from mmctx.datasets.video_list import read_video_list, write_video_list

@@ -8,10 +8,10 @@ import pytest
 import torch
 from toy_run import EnginePoints
 
-from mmctx.apis.errors import UserError
-from mmctx.apis.failures import LastBatch, explain
-from mmctx.apis.runner import run
+from mmctx.cli.failures import LastBatch, explain
+from mmctx.cli.running import run
 from mmctx.engine.data import SampleError
+from mmctx.errors import UserError
 
 
 def batches(runner):

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from mmctx.apis.config import load_config, set_testing, set_training
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_runner, run
+from mmctx.cli.config import load_config, set_testing, set_training
+from mmctx.cli.running import build_runner, run
+from mmctx.errors import UserError
 
 NARROW = """
 _base_ = '{repo}/configs/mask_rcnn_ctx_convnext_t_coco.py'

@@ -16,9 +16,9 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
 from mmctx.apis import build_classifier
-from mmctx.apis.errors import run_tool as report
-from mmctx.converters import convert_released, read_state
+from mmctx.cli.tool import run_tool as report
 from mmctx.registry import MODELS
+from mmctx.weights import convert_released, read_state
 
 CASE = Path(__file__).parents[1] / 'data' / 'released_ctx_convnext.npz'
 KEPT = ('--considered', '8', '5', '3')

@@ -11,8 +11,6 @@ from decimal import Decimal
 import pytest
 
 from mmctx.apis import build_classifier
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import run_tool as report
 from mmctx.apis.paper_tables import TABLES, paper_table
 from mmctx.apis.tables import (
     Accuracy,
@@ -27,6 +25,8 @@ from mmctx.apis.tables import (
 )
 from mmctx.apis.throughput import measure_throughput
 from mmctx.apis.timing import name_device, pick_device
+from mmctx.cli.config import load_config
+from mmctx.cli.tool import run_tool as report
 
 PRINTED = {
     (1, 'regnety_16g'): ('84M', '16.0G', '334.7', '82.9'),

@@ -8,8 +8,9 @@ import contextlib
 import sys
 from pathlib import Path
 
-from mmctx.apis.cli import CfgOptions
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.options import CfgOptions
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 SMALLEST = 32
 SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
@@ -74,8 +75,8 @@ def check(args):
 def load(path, options):
     """A config, and its network with convolutions that bend."""
     from mmctx.apis.benchmark.networks import bend
-    from mmctx.apis.config import load_config
-    from mmctx.apis.runner import build_model
+    from mmctx.cli.config import load_config
+    from mmctx.cli.running import build_model
 
     cfg = load_config(str(path), {'pretrained': None, **options})
     if cfg.default_scope not in SHAPES:

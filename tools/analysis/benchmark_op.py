@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 BATCH_SIZES = {'cpu': 4, 'cuda': 128}

@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
 from mmctx.apis.soak import memory_report, training_report, watch
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'mask_rcnn_ctx_convnext_shapes.py'

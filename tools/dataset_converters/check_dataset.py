@@ -15,7 +15,8 @@ import os
 import sys
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 INTERRUPTED = 130
 CLASSES = {'imagenet': 1000, 'tiny_imagenet': 200, 'kinetics': 400}
@@ -46,10 +47,10 @@ def parse_args():
 
 def plan(args):
     if args.kind == 'coco':
-        from mmctx.apis.dataset_check.coco import plan_coco
+        from mmctx.datasets.checks.coco.full import plan_coco
 
         return plan_coco(args.root, args.splits)
-    from mmctx.apis.dataset_check import imagenet, kinetics
+    from mmctx.datasets.checks import imagenet, kinetics
 
     make = {
         'imagenet': imagenet.plan_imagenet,
@@ -68,7 +69,7 @@ def main():
         report = open(args.report or os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
     except OSError as error:
         raise UserError(f'cannot write {args.report}: {error.strerror}') from error
-    from mmctx.apis.dataset_check.plan import problems_of
+    from mmctx.datasets.checks.plan import problems_of
 
     count = 0
     with report:

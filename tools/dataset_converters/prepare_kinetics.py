@@ -11,7 +11,8 @@ import argparse
 import os
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 
 def parse_args():
@@ -50,7 +51,7 @@ def main():
     out = args.out or args.root
     if not out.is_dir():
         raise UserError(f'folder {out} does not exist')
-    from mmctx.apis.kinetics_lists import find_splits, number_classes, prepare, read_classes
+    from mmctx.datasets.kinetics_lists import find_splits, number_classes, prepare, read_classes
 
     splits = find_splits(args.root, args.csv)
     numbers = number_classes(splits, read_classes(args.classes) if args.classes else None)

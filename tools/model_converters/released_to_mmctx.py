@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 
 def parse_args():
@@ -28,7 +29,7 @@ def parse_args():
 
 
 def convert(src, dst, ema=None, considered=None):
-    from mmctx.converters import backbone_config, convert_released, read_state, write_checkpoint
+    from mmctx.weights import backbone_config, convert_released, read_state, write_checkpoint
 
     found = read_state(src, ema)
     state = convert_released(found.state)

@@ -8,7 +8,8 @@ Names of mmpretrain, facebookresearch, timm and torchvision are taken. A context
 import argparse
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 NEW = ('contextualizing', 'offset_predictor', 'delta_predictor')
 
@@ -30,7 +31,7 @@ def parse_args():
 
 
 def convert(src, dst, ema=None):
-    from mmctx.converters import backbone_config, convert_vanilla, read_state, write_checkpoint
+    from mmctx.weights import backbone_config, convert_vanilla, read_state, write_checkpoint
 
     found = read_state(src, ema)
     state, title = convert_vanilla(found.state)

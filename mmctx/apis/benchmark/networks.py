@@ -10,9 +10,9 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 
-from mmctx.apis.errors import UserError
 from mmctx.apis.paper_tables import TABLES
 from mmctx.apis.throughput import bare_forward
+from mmctx.errors import UserError
 from mmctx.layers import ContextualConv2d
 
 SWITCHES = ('amp', 'channels-last', 'compile')

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 import mmctx
-from mmctx.apis.errors import UserError
 from mmctx.apis.tables import as_markdown, as_text
 from mmctx.apis.timing import name_device
+from mmctx.errors import UserError
 
 PACKAGES = ('torch', 'torchvision', 'triton', 'mmengine', 'mmpretrain', 'mmdet')
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 SIZES = ('cpu', 'cpu_long', 'gpu')
 SIZE_VARIABLE = 'MMCTX_STUDY_SIZE'

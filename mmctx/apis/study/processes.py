@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mmctx.apis.errors import EXIT_STATUS, UserError
-from mmctx.engine.interruption_hook import EXIT_STATUS as INTERRUPTED_STATUS
+from mmctx.cli.tool import EXIT_STATUS
+from mmctx.engine.hooks.interruption_hook import EXIT_STATUS as INTERRUPTED_STATUS
+from mmctx.errors import UserError
 
 from .training import LOG, Job, is_in_last_validation, last_line, progress, start
 

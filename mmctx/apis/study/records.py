@@ -7,10 +7,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmctx.apis.benchmark.report import environment
-from mmctx.apis.config import load_config
 from mmctx.apis.timing import pick_device
+from mmctx.checkpoints.atomic_backend import AtomicBackend
+from mmctx.cli.config import load_config
 from mmctx.compat.config_paths import config_dir
-from mmctx.engine.atomic_backend import AtomicBackend
 
 from .plan import Run
 

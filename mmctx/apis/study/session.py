@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import torch
 
-from mmctx.apis.cli import CfgOptions
 from mmctx.apis.complexity import measure_complexity
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_model
+from mmctx.cli.options import CfgOptions
+from mmctx.cli.running import build_model
+from mmctx.errors import UserError
 
 from .data import prepare_data
 from .plan import PARTS, Run, run_of

@@ -7,9 +7,9 @@ import torch
 
 from mmctx.apis.benchmark.networks import Network, bend
 from mmctx.apis.benchmark.report import environment
-from mmctx.apis.runner import build_model
 from mmctx.apis.timing import Call, pick_device, time_in_turn
-from mmctx.engine.atomic_backend import AtomicBackend
+from mmctx.checkpoints.atomic_backend import AtomicBackend
+from mmctx.cli.running import build_model
 
 from .training import Job
 

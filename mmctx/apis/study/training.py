@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from mmctx.checkpoints.latest import latest_checkpoint
 from mmctx.compat.config_paths import config_dir
-from mmctx.engine.latest import latest_checkpoint
 
 from .plan import SIZE_VARIABLE, Run
 from .records import config_file, last_step, read_log

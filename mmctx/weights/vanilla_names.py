@@ -1,0 +1,39 @@
+"""Parameter names of vanilla checkpoints, so that they load with no conversion."""
+
+import re
+from functools import partial
+
+import torch.nn as nn
+
+from .vanilla import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, find_layout
+
+
+def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """Rename a checkpoint's keys, in place, to those of a contextual backbone.
+
+    A hook that runs before the state of the backbone is loaded. It takes the layouts of vanilla
+    networks, with or without `backbone.` before their names or `model` around them, and drops
+    classifying layers that the backbone has no use for.
+
+    Args:
+        layouts (Sequence[Layout]): Whose names to look for.
+        module (nn.Module): The backbone.
+        state_dict (dict): The state about to be loaded.
+        prefix (str): What the backbone's keys begin with in the model being loaded.
+    """
+    if isinstance(state_dict.get('model'), dict):
+        state_dict.update(state_dict.pop('model'))
+    layout, source = find_layout(state_dict, layouts, (prefix, 'backbone.', ''))
+    own = {key[len(source) :]: key for key in list(state_dict) if key.startswith(source)}
+    classifying = len(module.contextualizing.classifying)
+    for name, key in own.items():
+        stage = re.match(r'contextualizing\.classifying\.(\d+)\.', name)
+        if stage and int(stage[1]) >= classifying:
+            del state_dict[key]
+        elif layout is not None:
+            renamed = layout.rename(name)
+            state_dict[prefix + renamed] = layout.reshape(renamed, state_dict.pop(key))
+
+
+adopt_vanilla_convnext = partial(_adopt, CONVNEXT_LAYOUTS)
+adopt_vanilla_resnet = partial(_adopt, RESNET_LAYOUTS)
