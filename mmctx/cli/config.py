@@ -58,7 +58,11 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
         raise UserError(f'config file {path} does not exist')
     try:
         cfg = Config.fromfile(path)
+    except UserError:
+        raise
     except Exception as error:
+        if raised_in_mmctx(error):
+            raise
         # A config is a program, so anything can go wrong in it.
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
@@ -76,6 +80,14 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     set_loaders(cfg)
     return cfg
+
+
+def raised_in_mmctx(error):
+    """Whether an error comes from a module of this package, which a config may import."""
+    traceback = error.__traceback__
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_globals.get('__name__', '').startswith('mmctx.')
 
 
 def apply_pretrained(cfg, options):

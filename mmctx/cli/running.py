@@ -1,20 +1,22 @@
 """From a config to a run that can be interrupted, checked beforehand."""
 
+import re
 from contextlib import contextmanager
 from importlib import import_module
-from pickle import UnpicklingError
 
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 
 from mmctx import compat
 from mmctx.checkpoints.fitting import check_fit
-from mmctx.cli.tool import local_rank
 from mmctx.compat import launch
 from mmctx.engine import Interrupted, ResumableRunner
-from mmctx.errors import UserError
+from mmctx.errors import UserError, recognise
 
 from .failures import LastBatch, explain
 from .preflight import preflight
+from .tool import local_rank
+
+UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def build_runner(cfg, mode):
@@ -33,7 +35,7 @@ def build_runner(cfg, mode):
     compat.install_runtime()
     # The first process of each machine checks for all of them.
     weights = preflight(cfg, mode) if local_rank() == 0 else []
-    with bad_arguments_reported():
+    with refusals_recognised(cfg):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
@@ -61,27 +63,48 @@ def build_model(cfg):
     compat.install_runtime()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
-    with bad_arguments_reported():
+    with refusals_recognised(cfg):
         return MODELS.build(cfg.model)
 
 
 @contextmanager
-def bad_arguments_reported():
-    """Turn what `is_bad_argument` knows, raised while modules are built, into a UserError."""
+def refusals_recognised(cfg):
+    """Turn other packages' refusals of a config, raised while modules are built, into UserErrors.
+
+    Args:
+        cfg (Config): The config that the modules are built from.
+    """
     try:
         yield
-    except (ValueError, KeyError, TypeError, FileExistsError, UnpicklingError) as error:
-        if not is_bad_argument(error):
+    except UserError:
+        raise
+    except Exception as error:
+        refusal = recognise(error) or unknown_argument(error, cfg)
+        if refusal is None:
             raise
-        raise UserError(error.args[0] if len(error.args) == 1 else error) from error
+        raise refusal from error
 
 
-def is_bad_argument(error):
-    """Whether building a module failed on what the config says, not on a fault of the code."""
-    text = str(error)
-    if isinstance(error, KeyError):
-        return 'registry' in text
-    return not isinstance(error, TypeError) or 'unexpected keyword argument' in text
+def unknown_argument(error, cfg):
+    """The refusal of an argument that no module takes.
+
+    Args:
+        error (Exception): What was raised while modules were built.
+        cfg (Config): The config that they are built from.
+
+    Returns:
+        UserError | None: None for another error, and for an argument that the config does not name
+        and that a fault of the code must have added.
+    """
+    found = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
+    return UserError(error) if found and names_key(cfg.to_dict(), found[1]) else None
+
+
+def names_key(config, key):
+    """Whether a key stands anywhere in a config of dicts and lists."""
+    if isinstance(config, dict):
+        return key in config or any(names_key(value, key) for value in config.values())
+    return isinstance(config, (list, tuple)) and any(names_key(item, key) for item in config)
 
 
 def run(runner, mode):
@@ -95,7 +118,7 @@ def run(runner, mode):
         nn.Module | dict: The trained model, or the metrics.
 
     Raises:
-        UserError: If mmctx itself raised a ValueError, an image or a video cannot be read, a
+        UserError: If mmctx refuses a batch or a setting, an image or a video cannot be read, a
             process of the run was lost, or the disk is full.
         SystemExit: If a signal asked for the end; the state is saved, and the status is 75.
     """
@@ -104,8 +127,8 @@ def run(runner, mode):
     except Interrupted as interrupted:
         launch.leave_launcher(interrupted.code)
         raise
-    except (ValueError, AssertionError, RuntimeError, OSError) as error:
-        reason = explain(error, runner)
-        if reason is None:
+    except Exception as error:
+        refusal = explain(error, runner)
+        if refusal is None or refusal is error:
             raise
-        raise reason from error
+        raise refusal from error

@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 
-from mmctx.errors import UserError
+from mmctx.errors import recognise
 
 EXIT_STATUS = 2
 LAUNCHER_LOCAL_RANKS = ('LOCAL_RANK', 'SLURM_LOCALID', 'OMPI_COMM_WORLD_LOCAL_RANK')
@@ -20,8 +20,9 @@ def local_rank():
 def run_tool(main):
     """Run a command line tool; a :class:`UserError` ends it with one line on stderr and status 2.
 
-    Every other exception keeps its traceback. Of the processes on one machine only the first
-    reports an error that they all share.
+    So does an error of another package that `recognise` knows. Every other exception is a fault: it
+    keeps its traceback, and the status is 1. Of the processes on one machine only the first reports
+    an error that they all share.
 
     Args:
         main (callable): The tool, called without arguments.
@@ -30,9 +31,12 @@ def run_tool(main):
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     try:
         main()
-    except UserError as error:
-        if local_rank() == 0 or error.one_rank:
-            print('error:', ' '.join(str(error).split()), file=sys.stderr, flush=True)
+    except Exception as error:
+        refusal = recognise(error)
+        if refusal is None:
+            raise
+        if local_rank() == 0 or refusal.one_rank:
+            print('error:', ' '.join(str(refusal).split()), file=sys.stderr, flush=True)
         else:
             # A launcher ends all processes when the first exits, so leave the reporter time.
             time.sleep(SECONDS_FOR_THE_FIRST_RANK)

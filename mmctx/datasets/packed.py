@@ -16,6 +16,7 @@ from mmpretrain.structures import DataSample
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
 from .tiny_imagenet import TinyImageNet
@@ -40,7 +41,7 @@ class PackedTinyImageNet(Dataset):
             None, all.
 
     Raises:
-        ValueError: As `pack_tiny_imagenet` does.
+        UserError: As `pack_tiny_imagenet` does.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ def pack_tiny_imagenet(
         Packed: The file, whose name tells it from those of other images, and what it shows.
 
     Raises:
-        ValueError: There are not as many classes, an image cannot be read or is smaller, or as
+        UserError: There are not as many classes, an image cannot be read or is smaller, or as
             `TinyImageNet` does.
     """
     images = TinyImageNet(data_root, split, lazy_init=True)
@@ -111,7 +112,7 @@ def pack_tiny_imagenet(
     names = images.CLASSES
     num_classes = len(names) if num_classes is None else num_classes
     if not 1 <= num_classes <= len(names):
-        raise ValueError(f'{data_root} has {len(names)} classes, not {num_classes}')
+        raise UserError(f'{data_root} has {len(names)} classes, not {num_classes}')
     chosen = [i * len(names) // num_classes for i in range(num_classes)]
     new_labels = {label: i for i, label in enumerate(chosen)}
     paths, labels = [], []
@@ -170,7 +171,7 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
         file (Path): The `.npy` file; it is there only when it is complete.
 
     Raises:
-        ValueError: An image cannot be read or is smaller.
+        UserError: An image cannot be read or is smaller.
     """
     import cv2
 
@@ -179,7 +180,7 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
     for i, path in enumerate(track(paths, f'decoding {file.stem}')):
         image = cv2.imdecode(np.frombuffer(fileio.get(path), np.uint8), cv2.IMREAD_COLOR)
         if image is None or min(image.shape[:2]) < image_size:
-            raise ValueError(f'{path} is not a readable image of {image_size} pixels')
+            raise UserError(f'{path} is not a readable image of {image_size} pixels')
         if image.shape[:2] != (image_size, image_size):
             image = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
         packed[i] = image.transpose(2, 0, 1)

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 from mmpretrain.datasets import BaseDataset
 
+from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
 from .imagenet import NamesMistakes
@@ -24,7 +25,7 @@ class _TinyImageNet(BaseDataset):
 
     def __init__(self, data_root: str, split: str, **kwargs):
         if split not in SPLITS:
-            raise ValueError(f'split should be one of {SPLITS}, got {split!r}')
+            raise UserError(f'split should be one of {SPLITS}, got {split!r}')
         self.split = split
         super().__init__(ann_file='', data_root=data_root, **kwargs)
 
@@ -38,13 +39,13 @@ class _TinyImageNet(BaseDataset):
         wnids = sorted(names)
         empty = [wnid for wnid in wnids if not images.get(wnid)]
         if empty:
-            raise ValueError(
+            raise UserError(
                 f'{len(empty)} of the {len(wnids)} classes have no images in {self.split} of '
                 f'{root}: {", ".join(empty[:3])}'
             )
         unknown = sorted(images.keys() - names)
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'{self.split} of {root} has classes that are not among its {len(wnids)}: '
                 f'{", ".join(unknown[:3])}'
             )
@@ -73,7 +74,7 @@ class TinyImageNet(NamesMistakes, _TinyImageNet):
         **kwargs: Of mmpretrain's `BaseDataset`.
 
     Raises:
-        ValueError: The split is not there, a class is unknown or has no images, or labels are out
+        UserError: The split is not there, a class is unknown or has no images, or labels are out
             of the range of a given `metainfo`.
     """
 
@@ -93,11 +94,11 @@ def images_by_class(root: Path, split: str) -> dict[str, list[str]]:
         for an empty folder.
 
     Raises:
-        ValueError: There is neither a folder nor an archive of the split.
+        UserError: There is neither a folder nor an archive of the split.
     """
     folder, archives = root / split, sorted(root.glob(f'{split}*.zip'))
     if not folder.is_dir() and not archives:
-        raise ValueError(f'there is neither {folder} nor {root}/{split}*.zip')
+        raise UserError(f'there is neither {folder} nor {root}/{split}*.zip')
     annotations = folder / f'{split}_annotations.txt'
     stated = dict(_table(annotations)) if annotations.is_file() else {}
     images: dict[str, list[str]] = defaultdict(list)

@@ -12,12 +12,14 @@ import numpy as np
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
 
+from mmctx.errors import UserError
+
 REFUSAL = ' is not a readable video: '
 # Seconds by which a stream may fall short of the duration that its container states.
 MAY_END_EARLY = 1.0
 
 
-class VideoError(ValueError):
+class VideoError(UserError):
     """A video that cannot be read to the wanted frame; the message names it and says why."""
 
 

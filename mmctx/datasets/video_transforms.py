@@ -4,6 +4,7 @@ import numpy as np
 from mmaction.datasets.transforms import SampleFrames
 from mmcv.transforms import BaseTransform
 
+from mmctx.errors import UserError
 from mmctx.registry import TRANSFORMS
 
 from .video_file import Video
@@ -85,7 +86,7 @@ class SampleShiftedClips(SampleFrames):
 
     def __init__(self, num_clips: int, shifts: int = 10, clip_len: int = 1):
         if clip_len != 1 or shifts < 1:
-            raise ValueError(f'clip_len must be 1 and shifts at least 1, got {clip_len}, {shifts}')
+            raise UserError(f'clip_len must be 1 and shifts at least 1, got {clip_len}, {shifts}')
         super().__init__(clip_len=clip_len, num_clips=num_clips, test_mode=True)
         self.shifts = shifts
 

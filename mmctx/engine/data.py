@@ -13,6 +13,8 @@ from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, DataLoader, get_worker_info
 
+from mmctx.errors import UserError, recognise
+
 from .randomness import derive_seed, seed_generators
 
 WORKER_DIED = re.compile(
@@ -25,7 +27,14 @@ PATHS = ('img_path', 'filename', 'video_path', 'frame_dir')
 
 
 class SampleError(RuntimeError):
-    """Reading a sample failed; the message names it, the cause is chained."""
+    """Reading a sample failed by a fault; the message names the sample, the cause is chained."""
+
+
+class UnreadableSample(UserError):
+    """A sample's file is broken, as the message says; one process alone meets it."""
+
+    def __init__(self, message: str):
+        super().__init__(message, one_rank=True)
 
 
 class NumberedBatch(NamedTuple):
@@ -129,6 +138,9 @@ class Fetch:
         try:
             return self.dataset[index]
         except Exception as error:
+            refusal = recognise(error)
+            if refusal is not None:
+                raise UnreadableSample(str(refusal)) from error
             raise SampleError(
                 f'{self.name(index)} cannot be read: {type(error).__name__}: {error}'
             ) from error
@@ -143,11 +155,11 @@ class Fetch:
             path = None
         return f'sample {index}' + (f' ({path})' if path else '')
 
-    def last_words(self, message: str) -> str | None:
-        """What the workers were reading that died.
+    def describe_dead_workers(self, message: str) -> str | None:
+        """Say which samples the workers that died were reading.
 
         Args:
-            message (str): Of the exception that PyTorch raised.
+            message (str): Message of the exception that PyTorch raised.
 
         Returns:
             str | None: One line; None if the message tells of no dead worker of this data loader.

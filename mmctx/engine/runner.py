@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmctx.checkpoints.latest import latest_checkpoint, nothing_whole
+from mmctx.errors import UserError
 
 from .data import end_workers, instrument, numbered
 from .hooks.checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
@@ -85,14 +86,14 @@ class ResumableRunner(Runner):
         """Load or resume a checkpoint; without a name, the latest that is whole.
 
         Raises:
-            ValueError: There are checkpoints, but none that can be resumed.
+            UserError: There are checkpoints, but none that can be resumed.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
             found = [latest_checkpoint(self.work_dir) if is_main_process() else None]
             broadcast_object_list(found)
             self._load_from, passed_over = found[0]
             if self._load_from is None and passed_over:
-                raise ValueError(nothing_whole(self.work_dir, passed_over))
+                raise UserError(nothing_whole(self.work_dir, passed_over))
             for reason in passed_over:
                 self.logger.warning(f'{reason}: resuming from {self._load_from} instead')
             if self._load_from is None:

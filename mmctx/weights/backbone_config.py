@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from mmctx.errors import UserError
+
 # depths and channels
 CONVNEXTS = {
     'tiny': ((3, 3, 9, 3), (96, 192, 384, 768)),
@@ -34,7 +36,7 @@ def backbone_config(state: Mapping[str, Tensor], considered: Sequence[int] | Non
         alone.
 
     Raises:
-        ValueError: No contextual backbone has this size.
+        UserError: No contextual backbone has this size.
     """
     state = {name.removeprefix('backbone.'): value for name, value in state.items()}
     convnext = 'stages.0.0.depthwise_conv.weight' in state
@@ -74,7 +76,7 @@ def _resnet(state):
     bottleneck = 'layer1.0.conv3.weight' in state
     depth = RESNETS.get((depths, bottleneck))
     if depth is None or not {'conv1.weight', 'layer1.0.conv1.weight'} <= state.keys():
-        raise ValueError(f'a ResNet of {depths} blocks is none of depth {sorted(RESNETS.values())}')
+        raise UserError(f'a ResNet of {depths} blocks is none of depth {sorted(RESNETS.values())}')
     config = dict(type='mmctx.ContextualResNet', depth=depth)
     stem, base = len(state['conv1.weight']), len(state['layer1.0.conv1.weight'])
     expansion = len(state['layer1.0.conv3.weight']) // base if bottleneck else 1
@@ -99,4 +101,4 @@ def _every(state: Mapping[str, Tensor], depths: Sequence[int], usual: int) -> in
     for every in (usual, *range(1, max(depths) + 1)):
         if found == {(s, b) for s in range(1, len(depths)) for b in range(0, depths[s], every)}:
             return every
-    raise ValueError('its contextual blocks are not every n-th of stages 2–4')
+    raise UserError('its contextual blocks are not every n-th of stages 2–4')

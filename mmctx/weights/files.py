@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmctx.compat.checkpoint import history_allowed
+from mmctx.errors import UserError
 
 EMA_WRAPPERS = ('state_dict_ema', 'model_ema')
 WRAPPERS = ('state_dict', 'model')
@@ -50,18 +51,18 @@ def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
         FoundState: The weights and where they were.
 
     Raises:
-        ValueError: The file is corrupt, holds more than data, or does not hold these weights.
+        UserError: The file is corrupt, holds more than data, or does not hold these weights.
         OSError: The file cannot be opened.
     """
     checkpoint = _load(path)
     averaged = next((k for k in EMA_WRAPPERS if _is_state(checkpoint.get(k))), None)
     plain = next((k for k in WRAPPERS if _is_state(checkpoint.get(k))), None)
     if ema and averaged is None:
-        raise ValueError(f'{path} has no moving average ({" or ".join(EMA_WRAPPERS)})')
+        raise UserError(f'{path} has no moving average ({" or ".join(EMA_WRAPPERS)})')
     source = plain if ema is False or averaged is None else averaged
     state = checkpoint if source is None else checkpoint[source]
     if not _is_state(state):
-        raise ValueError(f'{path} holds no weights (its keys are {_some(checkpoint)})')
+        raise UserError(f'{path} holds no weights (its keys are {_some(checkpoint)})')
     tensors = {
         re.sub(r'^(module\.)+', '', name): value.detach()
         for name, value in state.items()
@@ -95,6 +96,8 @@ def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: di
 
 
 def _load(path):
+    if not Path(path).is_file():
+        raise UserError(f'No such file: {path}')
     with open(path, 'rb'), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
@@ -104,16 +107,16 @@ def _load(path):
             message = ' '.join(str(error).split())
             forbidden = re.search(r'GLOBAL (\S+)', message)
             if forbidden:
-                raise ValueError(
+                raise UserError(
                     f'{path} is refused: besides weights it holds {forbidden[1]}, which reading '
                     'would run; if you trust it, save its state_dict alone'
                 ) from error
-            raise ValueError(
+            raise UserError(
                 f'{path} is corrupt or not a PyTorch checkpoint '
                 f'({type(error).__name__}: {message[:120]})'
             ) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(f'{path} holds {type(checkpoint).__name__}, not weights')
+        raise UserError(f'{path} holds {type(checkpoint).__name__}, not weights')
     return checkpoint
 
 

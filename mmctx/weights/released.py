@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from mmctx.errors import UserError
+
 _MERGER_STEPS = {'in': 'each', 'out': 'joint'}
 _CONVNEXT_BLOCK = r'^(stages\.\d+\.\d+)'
 _RESNET_CONV = r'^(layer\d+\.\d+\.conv2)'
@@ -40,11 +42,11 @@ def convert_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         dict[str, Tensor]: The same tensors under mmctx's names, each beginning with `backbone.`.
 
     Raises:
-        ValueError: The state is of another network.
+        UserError: The state is of another network.
     """
     contextual = any(name.startswith('cls.class_token_embedding.') for name in state)
     if not contextual or not any(re.fullmatch('|'.join(_LANDMARKS), name) for name in state):
-        raise ValueError(
+        raise UserError(
             'not a state of the released Contextual ConvNeXt or ResNet: it lacks '
             "'cls.class_token_embedding.weight' or the convolutions 'stages.*.dwconv.conv.weight' "
             f"or 'layer*.conv2.conv.weight' (its first name is {next(iter(state), None)!r})"

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from mmctx.errors import UserError
+
 
 class Layout(NamedTuple):
     """How one code base names the parameters of a vanilla network.
@@ -116,11 +118,11 @@ def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str
         with `backbone.`, and whose names were found.
 
     Raises:
-        ValueError: The layout is none of these.
+        UserError: The layout is none of these.
     """
     layout, prefix = find_layout(state, CONVNEXT_LAYOUTS + RESNET_LAYOUTS, ('backbone.', ''))
     if layout is None:
-        raise ValueError(
+        raise UserError(
             'not a vanilla ConvNeXt or ResNet of mmpretrain, facebookresearch, timm or torchvision '
             f'(its first name is {next(iter(state), None)!r})'
         )

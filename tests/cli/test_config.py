@@ -1,15 +1,11 @@
 """From config and command line to the runner's config, for the three frameworks."""
 
 import pytest
-import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmctx.cli import config as config_module
 from mmctx.cli.config import load_config, set_testing, set_training
-from mmctx.cli.running import LastBatch, build_runner, is_bad_argument, run
-from mmctx.cli.tool import run_tool
 from mmctx.errors import UserError
 
 CONFIGS = ['mask_rcnn_ctx_convnext_t_coco', 'mask_rcnn_convnext_t_coco', 'mask_rcnn_swin_t_coco']
@@ -193,102 +189,3 @@ def test_loaders_without_workers_do_not_ask_for_lasting_ones(load):
     cfg = load(train_dataloader__num_workers=0)
     assert cfg.train_dataloader.persistent_workers is False
     assert cfg.val_dataloader.persistent_workers is True
-
-
-@pytest.mark.parametrize(
-    ('error', 'bad'),
-    [
-        (ValueError('N2 > N1'), True),
-        (KeyError('X is not in the mmdet::model registry'), True),
-        (KeyError('x'), False),
-        (TypeError("f() got an unexpected keyword argument 'x'"), True),
-        (TypeError("unsupported operand type(s) for +: 'int' and 'str'"), False),
-    ],
-)
-def test_faults_of_the_code_are_not_taken_for_mistakes_of_the_user(error, bad):
-    assert is_bad_argument(error) is bad
-
-
-class FakeRunner:
-    def __init__(self, step):
-        self.train = step
-        self.hooks = [LastBatch()]
-
-
-def test_an_image_that_a_worker_cannot_read_is_named():
-    def step():
-        raise AssertionError('Caught AssertionError in worker\nfailed to load image: a/1.jpg\n...')
-
-    with pytest.raises(UserError, match=r'^failed to load image: a/1.jpg$'):
-        run(FakeRunner(step), 'train')
-
-
-def test_a_refused_image_is_named():
-    code = compile("raise ValueError('20x20 is too small')", 'x', 'exec')
-    sample = Config(dict(img_path='a/1.jpg'))
-
-    def step(module):
-        runner.hooks[0].before_train_iter(None, 0, dict(inputs=[], data_samples=[sample]))
-        exec(code, {'__name__': module})
-
-    runner = FakeRunner(lambda: step('mmctx.backbones.x'))
-    with pytest.raises(UserError, match=r'20x20 is too small \(images of this batch: a/1.jpg\)'):
-        run(runner, 'train')
-    runner.train = lambda: step('torch.nn')
-    with pytest.raises(ValueError) as caught:
-        run(runner, 'train')
-    assert type(caught.value) is ValueError
-
-
-def test_error_is_one_line_and_status_two(capsys, monkeypatch):
-    monkeypatch.setattr('mmctx.cli.tool.SECONDS_FOR_THE_FIRST_RANK', 0)
-
-    def fail(one_rank):
-        raise UserError('first\n  second', one_rank=one_rank)
-
-    for rank, one_rank, expected in [(0, False, 1), (1, False, 0), (1, True, 1)]:
-        monkeypatch.setenv('LOCAL_RANK', str(rank))
-        with pytest.raises(SystemExit) as caught:
-            run_tool(lambda one_rank=one_rank: fail(one_rank))
-        assert caught.value.code == 2
-        assert capsys.readouterr().err == 'error: first second\n' * expected
-    with pytest.raises(ZeroDivisionError):
-        run_tool(lambda: 1 / 0)
-
-
-def test_classifier_is_trained_and_tested(tmp_path, monkeypatch):
-    """mmpretrain's scope through the same functions: two iterations on random images."""
-    import cv2
-    import numpy as np
-
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for name in 'ab':
-        (tmp_path / 'images' / name).mkdir(parents=True)
-        for i in range(2):
-            cv2.imwrite(f'images/{name}/{i}.png', rng.integers(0, 255, (64, 64, 3), np.uint8))
-    (tmp_path / 'config.py').write_text("""
-default_scope = 'mmpretrain'
-pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-              dataset=dict(type='CustomDataset', data_root='images', pipeline=pipeline))
-train_dataloader, test_dataloader = loader, loader
-train_cfg, test_cfg = dict(by_epoch=True, max_epochs=1), dict()
-test_evaluator = dict(type='Accuracy', topk=1)
-optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[8] * 4)),
-    head=dict(type='LinearClsHead', num_classes=2, in_channels=8))
-""")
-    cfg = load_config('config.py')
-    set_training(cfg)
-    model = run(build_runner(cfg, 'train'), 'train')
-    saved = torch.load('work_dirs/config/epoch_1.pth', weights_only=False)['state_dict']
-    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
-
-    cfg = load_config('config.py')
-    set_testing(cfg, 'work_dirs/config/epoch_1.pth', out='out.pkl')
-    metrics = run(build_runner(cfg, 'test'), 'test')
-    assert 0 <= metrics['accuracy/top1'] <= 100
-    assert (tmp_path / 'out.pkl').is_file()

@@ -78,7 +78,7 @@ def test_a_sample_that_cannot_be_read_is_named(workers, toy_runner):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_broken_image_stays_one_line(workers, toy_runner):
     def fail():
-        raise ValueError('/data/13.jpg is not a readable image')
+        raise UserError('/data/13.jpg is not a readable image')
 
     runner = toy_runner(**{'train_dataloader.num_workers': workers})
     runner.train_dataloader.dataset.on_index[13] = fail

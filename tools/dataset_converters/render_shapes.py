@@ -2,8 +2,8 @@
 
 import argparse
 import os
-import sys
 
+from mmctx.cli.tool import run_tool
 from mmctx.datasets.shapes import render_dataset
 
 
@@ -21,15 +21,10 @@ def parse_args():
 
 def main():
     args = parse_args()
-    try:
-        rendered = render_dataset(
-            **{('root' if k == 'out' else k): v for k, v in vars(args).items()}
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+    rendered = render_dataset(args.out, args.num_train, args.num_val, args.seed, args.nproc)
     state = 'rendered into' if rendered else 'already complete in'
     print(f'{args.num_train} training and {args.num_val} validation images {state} {args.out}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

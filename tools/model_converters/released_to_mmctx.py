@@ -52,10 +52,7 @@ def main():
     args = parse_args()
     if Path(args.dst).exists() and not args.force:
         raise UserError(f'{args.dst} exists: name another file or pass --force')
-    try:
-        source, backbone = convert(args.src, args.dst, args.ema, args.considered)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    source, backbone = convert(args.src, args.dst, args.ema, args.considered)
     settings = ', '.join(f'{key}={value!r}' for key, value in backbone.items())
     size = ', '.join(f'{key} {backbone[key]}' for key in ('arch', 'depth') if key in backbone)
     name = backbone['type'].removeprefix('mmctx.')

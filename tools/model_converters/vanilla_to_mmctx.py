@@ -59,10 +59,7 @@ def main():
     args = parse_args()
     if Path(args.dst).exists() and not args.force:
         raise UserError(f'{args.dst} exists: name another file or pass --force')
-    try:
-        source, title, backbone = convert(args.src, args.dst, args.ema)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    source, title, backbone = convert(args.src, args.dst, args.ema)
     backbone['init_cfg'] = dict(type='Pretrained', checkpoint=args.dst, prefix='backbone.')
     settings = ', '.join(f'{key}={value!r}' for key, value in backbone.items())
     print(f'{args.src}: {title}; its classifier is left out')

@@ -68,7 +68,7 @@ def plan_tiny_imagenet(root: Path, splits: list[str] | None = None, classes: int
     for split in splits or SPLITS:
         try:
             images = images_by_class(root, split)
-        except (ValueError, BadZipFile, OSError) as error:
+        except (UserError, BadZipFile, OSError) as error:
             raise UserError(f'cannot read {split} of {root}: {error}') from error
         found[split] = set(images)
         if len(images) != classes:

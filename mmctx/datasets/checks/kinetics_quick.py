@@ -46,8 +46,8 @@ def check_video_list(path, folder, num_classes=None, delimiter=' '):
     """
     try:
         videos = read_video_list(str(path), num_classes, delimiter)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}') from error
     missing = missing_files((name for name, _ in videos), folder)
     if missing:
         raise UserError(

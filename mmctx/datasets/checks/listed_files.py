@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mmctx.datasets.video_list import read_line
+from mmctx.errors import UserError
 
 from .missing_files import missing_files
 from .plan import Item, Problem
@@ -27,7 +28,7 @@ class ListedFiles:
         self.items: list[Item] = []
         try:
             lines = (root / name).read_text(encoding='utf-8').splitlines()
-        except (OSError, ValueError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             self.problems.append(Problem(name, f'cannot be read: {error}'))
             return
         where: dict[str, int] = {}
@@ -37,9 +38,9 @@ class ListedFiles:
             try:
                 file, _ = read_line(line, classes)
                 if file in where:
-                    raise ValueError(f'{file} stands in line {where[file]} already')
+                    raise UserError(f'{file} stands in line {where[file]} already')
                 where[file] = number
-            except ValueError as error:
+            except UserError as error:
                 self.problems.append(Problem(f'{name}: line {number}', str(error)))
         if not lines:
             self.problems.append(Problem(name, 'is empty'))

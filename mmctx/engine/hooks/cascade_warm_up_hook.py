@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmctx.errors import UserError
 from mmctx.registry import HOOKS
 
 
@@ -18,12 +19,12 @@ class CascadeWarmUpHook(Hook):
         share (float): Of the training's iterations, from 0 to 1.
 
     Raises:
-        ValueError: The share is out of range.
+        UserError: The share is out of range.
     """
 
     def __init__(self, share: float):
         if not 0 <= share <= 1:
-            raise ValueError(f'share should be from 0 to 1, got {share}')
+            raise UserError(f'share should be from 0 to 1, got {share}')
         self.share = share
         self.selections: dict = {}
 

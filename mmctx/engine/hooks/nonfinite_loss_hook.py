@@ -9,12 +9,13 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 
 from mmctx.engine.data import image_paths
+from mmctx.errors import UserError
 from mmctx.registry import HOOKS
 
 ACTIONS = ('stop', 'skip', 'ignore')
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLoss(UserError):
     """The loss is not a finite number.
 
     Args:
@@ -38,16 +39,16 @@ class NonFiniteLossHook(Hook):
         patience (int): Batches in a row that may be skipped. Defaults to 10.
 
     Raises:
-        ValueError: An argument is not one of these.
+        UserError: An argument is not one of these.
     """
 
     priority = 'HIGH'
 
     def __init__(self, action: str = 'stop', patience: int = 10):
         if action not in ACTIONS:
-            raise ValueError(f'nonfinite_loss should be one of {ACTIONS}, got {action!r}')
+            raise UserError(f'nonfinite_loss should be one of {ACTIONS}, got {action!r}')
         if patience < 1:
-            raise ValueError(f'patience should be at least 1, got {patience}')
+            raise UserError(f'patience should be at least 1, got {patience}')
         self.action = action
         self.patience = patience
         self.skipped = 0

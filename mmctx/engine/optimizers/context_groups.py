@@ -3,6 +3,7 @@
 import torch.nn as nn
 from mmengine.optim import DefaultOptimWrapperConstructor
 
+from mmctx.errors import UserError
 from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 CONTEXTUAL = (
@@ -35,7 +36,7 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         parameter: on a GPU an optimizer takes some launches for each group.
 
         Raises:
-            ValueError: A parameter is in two modules, and duplicates are not bypassed.
+            UserError: A parameter is in two modules, and duplicates are not bypassed.
         """
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
@@ -64,5 +65,5 @@ def _merged(groups: list[dict], given: dict) -> list[dict]:
     parameters = [id(p) for group in groups for p in group['params']]
     if len(set(parameters)) < len(parameters):
         # Of one group PyTorch would only warn, and take each step twice.
-        raise ValueError('a parameter is in two modules: set paramwise_cfg.bypass_duplicate=True')
+        raise UserError('a parameter is in two modules: set paramwise_cfg.bypass_duplicate=True')
     return list(merged.values())

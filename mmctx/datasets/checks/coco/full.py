@@ -175,7 +175,7 @@ def read_coco_image(item: Item) -> list[Problem]:
     for name, code in codes:
         try:
             mistake = runs_mistake(run_lengths(code['counts']), code['size'])
-        except ValueError as error:
+        except UserError as error:
             mistake = f'has a run-length code that is not valid: {error}'
         problems += [Problem(name, mistake)] if mistake else []
     return problems

@@ -2,6 +2,8 @@
 
 import math
 
+from mmctx.errors import UserError
+
 
 def mask_mistake(mask: object, image: dict | None) -> str:
     """What is wrong with a mask: polygons, or a run-length code, of which compressed ones are
@@ -52,13 +54,13 @@ def run_lengths(code: str) -> list[int]:
         list[int]: The lengths.
 
     Raises:
-        ValueError: A character is no digit, or the code breaks off.
+        UserError: A character is no digit, or the code breaks off.
     """
     runs, value, shift = [], 0, 0
     for character in code:
         digit = ord(character) - 48
         if not 0 <= digit < 64:
-            raise ValueError(f'{character!r} is no digit of it')
+            raise UserError(f'{character!r} is no digit of it')
         value |= (digit & 31) << shift
         shift += 5
         if digit & 32:
@@ -67,7 +69,7 @@ def run_lengths(code: str) -> list[int]:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value, shift = 0, 0
     if shift:
-        raise ValueError('it breaks off')
+        raise UserError('it breaks off')
     return runs
 
 
