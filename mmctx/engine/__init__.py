@@ -8,6 +8,7 @@ from .hooks import (
     InterruptionHook,
     NonFiniteLoss,
     NonFiniteLossHook,
+    PendingValidationHook,
 )
 from .runner import ResumableRunner
 
@@ -19,5 +20,6 @@ __all__ = [
     'InterruptionHook',
     'NonFiniteLoss',
     'NonFiniteLossHook',
+    'PendingValidationHook',
     'ResumableRunner',
 ]

@@ -14,6 +14,7 @@ from .hooks.checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
 from .hooks.exact_resume_hook import ExactResumeHook
 from .hooks.interruption_hook import InterruptionHook
 from .hooks.nonfinite_loss_hook import NonFiniteLossHook
+from .hooks.pending_validation_hook import PendingValidationHook
 from .loops import resumable_loop
 
 MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
@@ -54,6 +55,7 @@ class ResumableRunner(Runner):
         for cls, options in (
             (ExactResumeHook, {}),
             (InterruptionHook, {}),
+            (PendingValidationHook, {}),
             (NonFiniteLossHook, dict(action=self.cfg.get('nonfinite_loss', 'stop'))),
         ):
             if not any(isinstance(hook, cls) for hook in self.hooks):

@@ -5,6 +5,7 @@ from .checkpoint_hook import CheckpointHook
 from .exact_resume_hook import ExactResumeHook
 from .interruption_hook import Interrupted, InterruptionHook
 from .nonfinite_loss_hook import NonFiniteLoss, NonFiniteLossHook
+from .pending_validation_hook import PendingValidationHook
 
 __all__ = [
     'CascadeWarmUpHook',
@@ -14,4 +15,5 @@ __all__ = [
     'InterruptionHook',
     'NonFiniteLoss',
     'NonFiniteLossHook',
+    'PendingValidationHook',
 ]

@@ -6,7 +6,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from mmctx.engine.data import Fetch
+from mmctx.engine.data import Fetch, NumberedBatchSampler
 from mmctx.engine.randomness import derive_seed, seed_generators
 from mmctx.registry import HOOKS
 
@@ -30,6 +30,12 @@ class ExactResumeHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         """Seed the generators that the model draws from."""
         seed_generators(derive_seed(runner.seed, runner.iter))
+
+    def before_val_epoch(self, runner):
+        """Have every validation draw the same numbers, whichever it is of a process."""
+        sampler = runner.val_dataloader.batch_sampler
+        if isinstance(sampler, NumberedBatchSampler):
+            sampler.number = 0
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Save the place in the data."""

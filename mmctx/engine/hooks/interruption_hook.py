@@ -35,7 +35,7 @@ class InterruptionHook(Hook):
     """Save a checkpoint and end the run when one of its processes gets SIGTERM or SIGUSR1.
 
     It happens after the training iteration, or the batch of validation, that is under way; all
-    processes agree on it. A validation that is cut short is not repeated.
+    processes agree on it. A validation that is cut short is run again on resuming.
     """
 
     priority = 'LOWEST'
