@@ -1,21 +1,12 @@
-"""Checks of weight files before a run depends on them."""
+"""Whether the weights of a file fit a model."""
 
-import os
 import re
-import urllib.request
-from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlparse
 
 import torch
 from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader
 
 from mmctx.errors import UserError
-
-from .latest import RESUME_KEYS
-
-URL_TIMEOUT = 20
 
 
 class Weights(NamedTuple):
@@ -32,72 +23,6 @@ class Weights(NamedTuple):
     shapes: dict
     module: str = ''
     complete: bool = False
-
-
-def fetch(url):
-    """Bring weights into torch.hub's cache, where mmengine looks for them later.
-
-    Args:
-        url (str): http or https address.
-
-    Returns:
-        Path: The cached file.
-
-    Raises:
-        UserError: If the address cannot be reached.
-    """
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
-    if target.is_file():
-        return target
-    try:
-        # torch.hub sets no time limit, so that a dead address could hang for ever.
-        urllib.request.urlopen(url, timeout=URL_TIMEOUT).close()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(target), progress=os.isatty(2))
-    except (OSError, ValueError) as error:
-        raise UserError(f'cannot download {url}: {error}') from error
-    return target
-
-
-def read_checkpoint(path, purpose, hint=''):
-    """Read a checkpoint and refuse what is not one.
-
-    Args:
-        path (str): A local file or an http(s) address.
-        purpose (str): What the file is for, in words for the message.
-        hint (str): What to do when it is missing. Defaults to ''.
-
-    Returns:
-        dict: The file's contents, on the CPU.
-
-    Raises:
-        UserError: If the file is missing, truncated or of another kind.
-    """
-    path = str(path)
-    try:
-        local = fetch(path) if path.startswith(('http://', 'https://')) else Path(path).expanduser()
-    except UserError as error:
-        raise UserError(f'{purpose}: {error}. {hint}') from error
-    if not local.is_file():
-        raise UserError(f'{purpose}: file {path} does not exist. {hint}')
-    try:
-        checkpoint = CheckpointLoader.load_checkpoint(str(local), 'cpu', logger='silent')
-    except Exception as error:
-        forbidden = re.search(r'GLOBAL (\S+)', str(error))
-        if forbidden:
-            raise UserError(
-                f'{purpose}: {path} is refused: besides weights it holds {forbidden[1]}, which '
-                'reading would run; if you trust it, save its state_dict alone'
-            ) from error
-        lines = str(error).splitlines() or ['']
-        reason = next((line for line in lines if 'Unsupported' in line), lines[0]).strip()[:160]
-        raise UserError(
-            f'{purpose}: {path} is truncated or not a PyTorch checkpoint '
-            f'({type(error).__name__}: {reason})'
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f'{purpose}: {path} holds {type(checkpoint).__name__}, not weights')
-    return checkpoint
 
 
 def weight_shapes(checkpoint, path, prefix=None, bare=False):
@@ -142,24 +67,6 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
             '--cfg-options model.backbone.init_cfg.prefix=None'
         )
     return inner
-
-
-def check_resumable(checkpoint, path):
-    """Refuse to resume from a file that holds weights alone.
-
-    Args:
-        checkpoint (dict): Contents of the file.
-        path (str): The file, for messages.
-
-    Raises:
-        UserError: If the state of the training is not in it.
-    """
-    missing = [key for key in RESUME_KEYS if key not in checkpoint]
-    if missing:
-        raise UserError(
-            f'cannot resume from {path}: it holds no training state ({", ".join(missing)}); to '
-            f'start from its weights pass --cfg-options load_from={path}'
-        )
 
 
 def shapes_as_loaded(module, shapes):

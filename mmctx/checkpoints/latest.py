@@ -1,42 +1,31 @@
-"""The checkpoint from which a run is to go on."""
+"""The checkpoint from which a run is to be resumed."""
 
-import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
+from mmctx.errors import UserError
 
-from mmctx.compat.checkpoint import history_allowed
+from .reading import UnreadableCheckpoint, read_checkpoint
 
 RESUME_KEYS = ('meta', 'message_hub')
 
 
-def damage(path: Path) -> str | None:
-    """What keeps a run from being resumed from a file.
+class Latest(NamedTuple):
+    """What was found in the folder of a run.
 
-    Args:
-        path (Path): The file.
-
-    Returns:
-        str | None: A few words; None if it is a whole checkpoint of a run.
+    Attributes:
+        path (str | None): The checkpoint to resume from; None if there is none.
+        contents (dict | None): What it holds, on the CPU; None if it lies on a remote storage.
+        passed_over (list[str]): Newer files that cannot be resumed from, each with the reason.
     """
-    if not path.is_file():
-        return 'does not exist'
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return 'is damaged'
-        with history_allowed():
-            checkpoint = torch.load(path, 'cpu', weights_only=True, mmap=True)
-    except Exception as error:
-        # A file in pieces fails anywhere.
-        return f'cannot be read ({type(error).__name__})'
-    if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in RESUME_KEYS):
-        return 'holds no training state'
-    return None
+
+    path: str | None
+    contents: dict | None
+    passed_over: list[str]
 
 
-def latest_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
-    """Find the checkpoint to resume from.
+def read_latest(work_dir: str) -> Latest:
+    """Read the checkpoint to resume from.
 
     It is the one that `last_checkpoint` names, else the newest one that is whole.
 
@@ -44,30 +33,48 @@ def latest_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
         work_dir (str): Folder of the run.
 
     Returns:
-        tuple[str | None, list[str]]: Its path, None if there is none; and those passed over before
-        it was found, each with the reason.
+        Latest: The checkpoint, if there is one.
+
+    Raises:
+        UserError: There are checkpoints, but none that can be resumed from.
     """
+    found = _search(work_dir)
+    if found.path is None and found.passed_over:
+        raise UserError(
+            f'cannot resume in {work_dir}: {"; ".join(found.passed_over)}. Name another checkpoint '
+            'with --resume FILE, or remove these to start again'
+        )
+    return found
+
+
+def latest_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
+    """Path of the checkpoint to resume from, None if there is none, and the files passed over."""
+    found = _search(work_dir)
+    return found.path, found.passed_over
+
+
+def _search(work_dir: str) -> Latest:
     named = Path(work_dir) / 'last_checkpoint'
     target = named.read_text(errors='replace').strip('\0 \n') if named.is_file() else ''
     if '://' in target:
-        return target, []
+        return Latest(target, None, [])
     folders = {Path(work_dir), Path(target).parent} if target else {Path(work_dir)}
     files = {file for folder in folders for file in folder.glob('[!.]*.pth')}
     files = [file for file in files if not file.name.startswith('best_')]
     files.sort(key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
-    candidates = dict.fromkeys([*([Path(target)] if target else []), *files])
     passed_over = []
-    for file in candidates:
-        reason = damage(file)
-        if reason is None:
-            return str(file), passed_over
-        passed_over.append(f'{file} {reason}')
-    return None, passed_over
+    for file in dict.fromkeys([*([Path(target)] if target else []), *files]):
+        try:
+            contents = read_checkpoint(file)
+        except UnreadableCheckpoint as error:
+            passed_over.append(str(error))
+            continue
+        if not missing_state(contents):
+            return Latest(str(file), contents, passed_over)
+        passed_over.append(f'{file} holds no training state')
+    return Latest(None, None, passed_over)
 
 
-def nothing_whole(work_dir: str, passed_over: list[str]) -> str:
-    """What to say where there are checkpoints and none can be resumed."""
-    return (
-        f'cannot resume in {work_dir}: {"; ".join(passed_over)}. Name another checkpoint with '
-        '--resume FILE, or remove these to start again'
-    )
+def missing_state(checkpoint: dict) -> list[str]:
+    """What a checkpoint lacks for a run to be resumed from it; files of weights alone do."""
+    return [key for key in RESUME_KEYS if key not in checkpoint]

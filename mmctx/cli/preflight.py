@@ -4,19 +4,36 @@ import inspect
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.registry import DATASETS
 from mmengine.runner.checkpoint import get_torchvision_models
 
-from mmctx.checkpoints.fitting import Weights, check_resumable, read_checkpoint, weight_shapes
-from mmctx.checkpoints.latest import latest_checkpoint, nothing_whole
-from mmctx.datasets.checks.coco.quick import check_categories, check_images, check_sizes, read_coco
-from mmctx.datasets.checks.imagenet_quick import check_image_folder
-from mmctx.datasets.checks.kinetics_quick import PREPARE, check_video_dataset, reads_video_list
+from mmctx.checkpoints.fitting import Weights, weight_shapes
+from mmctx.checkpoints.latest import Latest, missing_state, read_latest
+from mmctx.checkpoints.reading import UnreadableCheckpoint, fetch, read_checkpoint
+from mmctx.datasets.checks import imagenet, kinetics
+from mmctx.datasets.checks.coco import quick as coco
+from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.errors import UserError
 
 ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 FROM_SCRATCH = 'or train from scratch with --cfg-options pretrained=None'
+WEB = ('http://', 'https://')
+
+
+class Checked(NamedTuple):
+    """What was read of the files of a run, so that it is read once.
+
+    Attributes:
+        weights (list[Weights]): Weight files to compare with the model once that is built.
+        checkpoints (dict[str, dict]): Contents of these files, by the names that the config has.
+        latest (Latest | None): The checkpoint of the work dir to resume from, if it was asked for.
+    """
+
+    weights: list
+    checkpoints: dict
+    latest: Latest | None = None
 
 
 def preflight(cfg, mode):
@@ -28,26 +45,35 @@ def preflight(cfg, mode):
             the checkpoint to start from) or 'test' (the test data and the checkpoint).
 
     Returns:
-        list[Weights]: Weight files to compare with the model once that is built.
+        Checked: The weights and checkpoints that were read.
 
     Raises:
         UserError: At the first mistake.
     """
-    splits = ('train', 'val') if mode == 'train' else ('test',)
-    for split in splits:
-        evaluators = as_list(cfg.get(f'{split}_evaluator'))
-        predict_only = any(metric.get('format_only') for metric in evaluators)
-        for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
-            check_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
-        for metric in evaluators:
-            ann_file = metric.get('ann_file')
-            if is_local(metric, ann_file) and not Path(ann_file).is_file():
-                raise UserError(
-                    f'annotation file {described(ann_file)} of {split}_evaluator does not exist; '
-                    f'{root_hint(cfg, f"{split}_evaluator.ann_file")}'
-                )
-    weights = pretrained_weights(cfg) if mode == 'train' else []
-    return weights + started_from(cfg, mode)
+    for split in ('train', 'val') if mode == 'train' else ('test',):
+        check_split(cfg, split)
+    checkpoints = {}
+    weights = pretrained_weights(cfg, checkpoints) if mode == 'train' else []
+    latest = None
+    if mode == 'train' and cfg.get('resume', False) and cfg.get('load_from') is None:
+        latest = read_latest(cfg.work_dir)
+    weights += started_from(cfg, mode, latest, checkpoints)
+    return Checked(weights, checkpoints, latest)
+
+
+def check_split(cfg, split):
+    """Check the data sets and the metrics' annotation files of a split."""
+    metrics = as_list(cfg.get(f'{split}_evaluator'))
+    predict_only = any(metric.get('format_only') for metric in metrics)
+    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+        check_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
+    for metric in metrics:
+        ann_file = metric.get('ann_file')
+        if is_local(metric, ann_file) and not Path(ann_file).is_file():
+            raise UserError(
+                f'annotation file {described(ann_file)} of {split}_evaluator does not exist; '
+                f'{root_hint(cfg, f"{split}_evaluator.ann_file")}'
+            )
 
 
 def as_list(value):
@@ -95,7 +121,7 @@ def root_hint(cfg, key):
 
 
 def check_dataset(cfg, dataset, loader, annotations_needed=True):
-    """Check the folders, the annotation file and, where it is COCO's, the contents of a data set.
+    """Check the folders and the annotation file of a data set, and what is in them if it is known.
 
     Args:
         cfg (Config): The whole config, for its scope and its hints.
@@ -115,10 +141,12 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     if root and not Path(root).is_dir():
         raise UserError(f'data root {described(root)} of {loader} does not exist; {hint}')
     ann_file = dataset.get('ann_file')
-    if is_local(dataset, ann_file):
+    local = is_local(dataset, ann_file)
+    if local:
         ann_file = os.path.join(root, ann_file)
         if not Path(ann_file).is_file():
-            write = f', then write the lists by "{PREPARE} ROOT"' if reads_video_list(cls) else ''
+            lists = kinetics.reads_video_list(cls)
+            write = f', then write the lists by "{kinetics.PREPARE} ROOT"' if lists else ''
             raise UserError(
                 f'annotation file {described(ann_file)} of {loader} does not exist; {hint}{write}'
             )
@@ -128,23 +156,12 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     for folder in folders.values():
         if folder and '://' not in folder and not Path(folder).is_dir():
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
-    classes = (dataset.get('metainfo') or {}).get(
-        'classes', getattr(cls, 'METAINFO', {}).get('classes')
+    num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
+    files = DatasetFiles(
+        dataset, cls, root, ann_file or '', folders, hint, annotations_needed, num_classes
     )
-    if reads_image_folders(cls, root, dataset):
-        check_image_folder(os.path.join(root, dataset['split']), classes and len(classes), hint)
-    if ann_file and reads_video_list(cls):
-        head = cfg.model.get('cls_head') or {}
-        check_video_dataset(dataset, ann_file, folders.get('video', root), head.get('num_classes'))
-    if ann_file and reads_plain_coco(cls):
-        steps = dataset.get('pipeline') or ()
-        masks_needed = any(step.get('with_mask') for step in steps)
-        contents = read_coco(ann_file, annotations_needed, annotations_needed and masks_needed)
-        if isinstance(classes, (list, tuple)):
-            check_categories(contents, ann_file, classes)
-        check_images(contents, ann_file, folders.get('img', root))
-        filtered = not dataset.get('test_mode', False) and dataset.get('filter_cfg')
-        check_sizes(contents, ann_file, filtered.get('min_size', 0) if filtered else 0)
+    for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
+        check(files)
 
 
 def dataset_class(cfg, dataset):
@@ -156,42 +173,62 @@ def dataset_class(cfg, dataset):
         return registry.get(dataset['type'])
 
 
-def reads_image_folders(cls, root, dataset):
-    """Whether a data set is mmpretrain's ImageNet, its labels taken from the folders' names."""
-    split = dataset.get('split')
-    return (
-        any(base.__name__ == 'ImageNet' for base in getattr(cls, '__mro__', ()))
-        and bool(root and split)
-        and not dataset.get('ann_file')
-        and not dataset.get('data_prefix')
-        and not Path(root, 'meta', f'{split}.txt').is_file()
-    )
+def pretrained_weights(cfg, checkpoints):
+    """Read the weights that the model's `init_cfg` entries name, each file once.
 
+    Those that mmaction2's backbones name by `pretrained` are read too.
 
-def reads_plain_coco(cls):
-    """Whether a class reads COCO files just as mmdet's CocoDataset does."""
-    coco = next((c for c in getattr(cls, '__mro__', ()) if c.__name__ == 'CocoDataset'), None)
-    return coco is not None and all(
-        getattr(cls, name) is getattr(coco, name) for name in ('load_data_list', 'parse_data_info')
-    )
+    Args:
+        cfg (Config): The merged config.
+        checkpoints (dict[str, dict]): Contents of the files that have been read, extended in place.
 
+    Returns:
+        list[Weights]: Weights for each module that loads some.
 
-def pretrained_weights(cfg):
-    """Weights that the model's `init_cfg` entries name, each checked to be there and readable.
-
-    So are those that mmaction2's backbones name by `pretrained`; they rename them as they load.
+    Raises:
+        UserError: If a file is missing, damaged or of another kind.
     """
     found = []
+    hint = cfg.get('pretrained_hint', 'Name another file with --cfg-options pretrained=FILE')
     for module, init in init_cfgs(cfg.get('model') or {}):
-        path = address(init['checkpoint'])
-        if '://' in path and not path.startswith(('http://', 'https://')):
+        name = init['checkpoint']
+        path = address(name)
+        if is_remote(path):
             continue
-        hint = cfg.get('pretrained_hint', 'Name another file with --cfg-options pretrained=FILE')
-        purpose = f'pretrained weights of model.{module}' if module else 'pretrained weights'
-        checkpoint = read_checkpoint(path, purpose, f'{hint}, {FROM_SCRATCH}')
-        shapes = weight_shapes(checkpoint, path, init.get('prefix'), bare=True)
+        if name not in checkpoints:
+            purpose = f'pretrained weights of model.{module}' if module else 'pretrained weights'
+            checkpoints[name] = read(path, purpose, f'{hint}, {FROM_SCRATCH}')
+        shapes = weight_shapes(checkpoints[name], path, init.get('prefix'), bare=True)
         found.append(Weights(path, shapes, module))
     return found
+
+
+def read(path, purpose, hint=''):
+    """Read a checkpoint, local or from the web.
+
+    Args:
+        path (str): Local file or http(s) address.
+        purpose (str): What the file is for, in words for the message.
+        hint (str): What to do when it is missing. Defaults to ''.
+
+    Returns:
+        dict: The file's contents.
+
+    Raises:
+        UserError: If the file is missing, damaged or of another kind.
+    """
+    try:
+        return read_checkpoint(fetch(path))
+    except UnreadableCheckpoint as error:
+        missing = f'. {hint}' if 'does not exist' in error.reason else ''
+        raise UserError(f'{purpose}: {error}{missing}') from error
+    except UserError as error:
+        raise UserError(f'{purpose}: {error}. {hint}') from error
+
+
+def is_remote(path):
+    """Whether only mmengine knows how to read a file."""
+    return '://' in path and not path.startswith(WEB)
 
 
 def address(path):
@@ -222,19 +259,35 @@ def init_cfgs(model, name=''):
             yield from init_cfgs(value, f'{name}.{key}' if name else key)
 
 
-def started_from(cfg, mode):
-    """The checkpoint that a run resumes, continues from or tests, checked to be readable."""
+def started_from(cfg, mode, latest, checkpoints):
+    """Read the checkpoint that a run is resumed from, starts from or tests.
+
+    Args:
+        cfg (Config): The merged config.
+        mode (str): 'train' or 'test'.
+        latest (Latest | None): The checkpoint of the work dir, if that is to be resumed from.
+        checkpoints (dict[str, dict]): Contents of the files that have been read, extended in place.
+
+    Returns:
+        list[Weights]: The weights of the checkpoint, if there is one.
+
+    Raises:
+        UserError: If the file is missing, damaged, or does not hold what the run needs.
+    """
     resume = mode == 'train' and cfg.get('resume', False)
-    path = cfg.get('load_from')
-    if resume and path is None:
-        path, passed_over = latest_checkpoint(cfg.work_dir)
-        if path is None and passed_over:
-            raise UserError(nothing_whole(cfg.work_dir, passed_over))
-    if path is None or ('://' in path and not path.startswith(('http://', 'https://'))):
+    path = latest.path if latest else cfg.get('load_from')
+    if path is None or is_remote(path):
         return []
-    purpose = 'checkpoint to resume' if resume else 'checkpoint'
-    checkpoint = read_checkpoint(path, purpose)
-    if resume:
-        check_resumable(checkpoint, path)
+    if latest and latest.contents:
+        contents = latest.contents
+    else:
+        contents = read(path, 'checkpoint to resume' if resume else 'checkpoint')
+    missing = missing_state(contents) if resume else []
+    if missing:
+        raise UserError(
+            f'cannot resume from {path}: it holds no training state ({", ".join(missing)}); to '
+            f'start from its weights pass --cfg-options load_from={path}'
+        )
+    checkpoints[path] = contents
     complete = bool(resume) or mode == 'test'
-    return [Weights(path, weight_shapes(checkpoint, path), complete=complete)]
+    return [Weights(path, weight_shapes(contents, path), complete=complete)]

@@ -13,7 +13,7 @@ from mmctx.engine import Interrupted, ResumableRunner
 from mmctx.errors import UserError, recognise
 
 from .failures import LastBatch, explain
-from .preflight import preflight
+from .preflight import Checked, preflight
 from .tool import local_rank
 
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -34,7 +34,7 @@ def build_runner(cfg, mode):
     """
     compat.install_runtime()
     # The first process of each machine checks for all of them.
-    weights = preflight(cfg, mode) if local_rank() == 0 else []
+    checked = preflight(cfg, mode) if local_rank() == 0 else Checked([], {})
     with refusals_recognised(cfg):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
@@ -42,8 +42,10 @@ def build_runner(cfg, mode):
         # The runner builds its loop, with data set and loader, only when it is asked for it.
         _ = runner.train_loop if mode == 'train' else runner.test_loop
     launch.revert_sync_norms(runner.model)
-    for item in weights:
-        check_fit(runner.model, item)
+    for weights in checked.weights:
+        check_fit(runner.model, weights)
+    if isinstance(runner, ResumableRunner):
+        runner.checkpoints, runner.latest = checked.checkpoints, checked.latest
     runner.register_hook(LastBatch())
     return runner
 

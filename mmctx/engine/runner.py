@@ -6,8 +6,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmctx.checkpoints.latest import latest_checkpoint, nothing_whole
-from mmctx.errors import UserError
+from mmctx.checkpoints.latest import Latest, read_latest
+from mmctx.checkpoints.reading import served_from_memory
 
 from .data import end_workers, instrument, numbered
 from .hooks.checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
@@ -21,13 +21,23 @@ MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngi
 
 
 class ResumableRunner(Runner):
-    """A runner that can be killed at any moment and goes on as if it had not been.
+    """A runner that can be killed at any moment and resumed as if it had not been.
 
     It replaces mmengine's checkpoint hook and training loops by those of :mod:`mmctx.engine` and
     adds this package's hooks, unless the config brings them itself. A config's own hooks and loops
     of other types are left as they are. `nonfinite_loss` in the config is
     `NonFiniteLossHook`'s action.
+
+    Attributes:
+        checkpoints (dict[str, dict]): Contents of checkpoint files by their names, from whoever has
+            read them before the run, which does not read them again.
+        latest (Latest | None): The checkpoint of the work dir to resume from, if it has been read.
     """
+
+    def __init__(self, *args, **kwargs):
+        self.checkpoints: dict[str, dict] = {}
+        self.latest: Latest | None = None
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
@@ -38,7 +48,7 @@ class ResumableRunner(Runner):
         return instrument(loader, seed)
 
     def build_train_loop(self, loop):
-        """The training loop, which can go on within an epoch if it is one of mmengine's."""
+        """The training loop, which resumes within an epoch if it is one of mmengine's."""
         return super().build_train_loop(resumable_loop(loop) if isinstance(loop, dict) else loop)
 
     def register_default_hooks(self, hooks=None):
@@ -91,14 +101,26 @@ class ResumableRunner(Runner):
             UserError: There are checkpoints, but none that can be resumed.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
-            found = [latest_checkpoint(self.work_dir) if is_main_process() else None]
-            broadcast_object_list(found)
-            self._load_from, passed_over = found[0]
-            if self._load_from is None and passed_over:
-                raise UserError(nothing_whole(self.work_dir, passed_over))
-            for reason in passed_over:
-                self.logger.warning(f'{reason}: resuming from {self._load_from} instead')
-            if self._load_from is None:
-                self.logger.info(f'nothing to resume in {self.work_dir}: starting afresh')
-                self._resume = False
-        super().load_or_resume()
+            self._choose_latest()
+        with served_from_memory(self.checkpoints):
+            super().load_or_resume()
+        self.checkpoints, self.latest = {}, None
+
+    def _choose_latest(self):
+        chosen = [None, []]
+        if is_main_process():
+            path, contents, passed_over = self.latest or read_latest(self.work_dir)
+            chosen = [path, passed_over]
+            if contents is not None:
+                self.checkpoints = {**self.checkpoints, path: contents}
+        broadcast_object_list(chosen)
+        self._load_from, passed_over = chosen
+        for reason in passed_over:
+            self.logger.warning(f'{reason}: resuming from {self._load_from} instead')
+        if self._load_from is None:
+            self.logger.info(f'nothing to resume in {self.work_dir}: starting afresh')
+            self._resume = False
+
+    def _init_model_weights(self):
+        with served_from_memory(self.checkpoints):
+            super()._init_model_weights()

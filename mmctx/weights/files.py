@@ -2,14 +2,13 @@
 
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmctx.compat.checkpoint import history_allowed
+from mmctx.checkpoints.reading import read_checkpoint
 from mmctx.errors import UserError
 
 EMA_WRAPPERS = ('state_dict_ema', 'model_ema')
@@ -51,10 +50,9 @@ def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
         FoundState: The weights and where they were.
 
     Raises:
-        UserError: The file is corrupt, holds more than data, or does not hold these weights.
-        OSError: The file cannot be opened.
+        UserError: The file is missing, damaged, holds more than data, or not these weights.
     """
-    checkpoint = _load(path)
+    checkpoint = read_checkpoint(path, [_Arguments])
     averaged = next((k for k in EMA_WRAPPERS if _is_state(checkpoint.get(k))), None)
     plain = next((k for k in WRAPPERS if _is_state(checkpoint.get(k))), None)
     if ema and averaged is None:
@@ -93,31 +91,6 @@ def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: di
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _load(path):
-    if not Path(path).is_file():
-        raise UserError(f'No such file: {path}')
-    with open(path, 'rb'), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try:
-            with history_allowed(), torch.serialization.safe_globals([_Arguments]):
-                checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        except Exception as error:
-            message = ' '.join(str(error).split())
-            forbidden = re.search(r'GLOBAL (\S+)', message)
-            if forbidden:
-                raise UserError(
-                    f'{path} is refused: besides weights it holds {forbidden[1]}, which reading '
-                    'would run; if you trust it, save its state_dict alone'
-                ) from error
-            raise UserError(
-                f'{path} is corrupt or not a PyTorch checkpoint '
-                f'({type(error).__name__}: {message[:120]})'
-            ) from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f'{path} holds {type(checkpoint).__name__}, not weights')
-    return checkpoint
 
 
 def _is_state(value) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from mmctx.cli.preflight import address, preflight
 from mmctx.datasets.checks import missing_files as files
-from mmctx.datasets.checks.kinetics_quick import check_video_list
+from mmctx.datasets.checks.kinetics import check_video_list
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError
 
@@ -30,7 +30,7 @@ def root(tmp_path, monkeypatch):
 
 def test_a_good_data_set_passes(root, load):
     for mode in ('train', 'test'):
-        assert preflight(load(CONFIG), mode) == []
+        assert preflight(load(CONFIG), mode).weights == []
 
 
 def test_missing_root(root, load, monkeypatch):
@@ -57,7 +57,7 @@ def test_missing_videos_are_counted_and_named(root, load):
     names = r'2 of the 6 videos named in .*: playing guitar/1\.mp4, waving/2\.mp4; .*_kinetics\.py'
     with pytest.raises(UserError, match=names):
         preflight(load(CONFIG), 'train')
-    assert preflight(load(CONFIG), 'test') == []
+    assert preflight(load(CONFIG), 'test').weights == []
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_lists_that_cannot_be_checked(root, load):
     name.write_text('lost.mp4 1\n')
     steps = load(CONFIG).test_pipeline
     remote = [dict(steps[0], backend_args=dict(backend='petrel')), *steps[1:]]
-    assert preflight(load(CONFIG, test_dataloader__dataset__pipeline=remote), 'test') == []
+    assert preflight(load(CONFIG, test_dataloader__dataset__pipeline=remote), 'test').weights == []
     name.write_text('lost.mp4 1 7\n')
-    assert preflight(load(CONFIG, test_dataloader__dataset__multi_class=True), 'test') == []
+    assert preflight(load(CONFIG, test_dataloader__dataset__multi_class=True), 'test').weights == []
 
 
 def test_each_folder_is_listed_once(tmp_path, monkeypatch):
@@ -121,12 +121,12 @@ def test_files_and_folders_that_are_missing(tmp_path):
 
 
 def test_pretrained_weights_of_mmaction2s_backbones(root, load, tmp_path):
-    with pytest.raises(UserError, match=r'model\.backbone: file lost\.pth does not exist'):
+    with pytest.raises(UserError, match=r'model\.backbone: lost\.pth does not exist'):
         preflight(load(CONFIG, pretrained='lost.pth'), 'train')
     (tmp_path / 'text.pth').write_text('no weights')
-    with pytest.raises(UserError, match=r'text\.pth is truncated or not a PyTorch checkpoint'):
+    with pytest.raises(UserError, match=r'text\.pth is damaged or not a PyTorch checkpoint'):
         preflight(load(CONFIG, pretrained=str(tmp_path / 'text.pth')), 'train')
-    assert preflight(load(CONFIG, pretrained='lost.pth'), 'test') == []
+    assert preflight(load(CONFIG, pretrained='lost.pth'), 'test').weights == []
 
 
 def test_torchvisions_weights_have_an_address(root, load, tmp_path, monkeypatch):
@@ -143,4 +143,4 @@ def test_torchvisions_weights_have_an_address(root, load, tmp_path, monkeypatch)
 
 def test_relative_roots(root, load, monkeypatch):
     monkeypatch.setenv('K400_ROOT', os.path.relpath(root))
-    assert preflight(load(CONFIG), 'test') == []
+    assert preflight(load(CONFIG), 'test').weights == []

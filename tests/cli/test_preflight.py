@@ -13,7 +13,7 @@ from mmctx.errors import UserError
 
 
 def test_a_good_data_set_passes(tiny_coco, load):
-    assert preflight(load(), 'train') == []
+    assert preflight(load(), 'train').weights == []
 
 
 def test_missing_data_root_names_the_path_and_the_variable(tmp_path, monkeypatch, load):
@@ -91,7 +91,7 @@ def test_values_of_another_kind(tiny_coco, load, part, change, message):
 def test_images_alone_suffice_where_predictions_are_only_written(tiny_coco, load):
     tiny_coco.change('val', lambda contents: contents.pop('annotations'))
     cfg = load(test_evaluator__format_only=True, test_evaluator__outfile_prefix='x')
-    assert preflight(cfg, 'test') == []
+    assert preflight(cfg, 'test').weights == []
 
 
 def test_missing_images_are_named_and_counted(tiny_coco, load):
@@ -132,7 +132,7 @@ def test_own_classes(tiny_coco, load):
     with pytest.raises(UserError, match=r'1 of the 1 classes .*: mensch'):
         preflight(load(train_dataloader__dataset__metainfo=meta), 'train')
     meta = dict(classes=('person', 'dog'))
-    assert preflight(load(train_dataloader__dataset__metainfo=meta), 'train') == []
+    assert preflight(load(train_dataloader__dataset__metainfo=meta), 'train').weights == []
 
 
 def test_image_smaller_than_the_stride(tiny_coco, load):
@@ -143,7 +143,7 @@ def test_image_smaller_than_the_stride(tiny_coco, load):
 
 def test_small_training_images_that_the_data_set_leaves_out(tiny_coco, load):
     tiny_coco.change('train', lambda contents: contents['images'][3].update(width=31))
-    assert preflight(load(), 'train') == []
+    assert preflight(load(), 'train').weights == []
     with pytest.raises(UserError, match=r'train3.jpg \(31x48\)'):
         preflight(load(train_dataloader__dataset__filter_cfg__min_size=16), 'train')
 
@@ -177,7 +177,7 @@ def test_unreachable_pretrained_weights(tiny_coco, load, tmp_path, monkeypatch):
 def test_pretrained_weights_are_not_needed_for_testing(tiny_coco, load, tmp_path):
     path = tmp_path / 'model.pth'
     torch.save({'state_dict': {'a': torch.zeros(2)}}, path)
-    (weights,) = preflight(load(pretrained='lost.pth', load_from=str(path)), 'test')
+    (weights,) = preflight(load(pretrained='lost.pth', load_from=str(path)), 'test').weights
     assert weights == Weights(str(path), {'a': (2,)}, '', True)
 
 
@@ -216,7 +216,7 @@ def test_resuming_needs_a_training_state(tiny_coco, load, tmp_path):
 
 def test_automatic_resume_looks_at_the_last_checkpoint(tiny_coco, load, tmp_path):
     options = dict(resume=True, work_dir=str(tmp_path / 'run'))
-    assert preflight(load(**options), 'train') == []
+    assert preflight(load(**options), 'train').weights == []
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'last_checkpoint').write_text(str(tmp_path / 'run' / 'epoch_1.pth'))
     with pytest.raises(UserError, match=r'epoch_1.pth does not exist'):
@@ -284,4 +284,4 @@ def test_hooks_that_rename_weights_are_respected():
 
 def test_real_annotations_pass(coco_tiny, monkeypatch, load):
     monkeypatch.setenv('COCO_ROOT', str(coco_tiny))
-    assert preflight(load(), 'train') == []
+    assert preflight(load(), 'train').weights == []

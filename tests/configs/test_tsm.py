@@ -83,7 +83,7 @@ def test_data_root_with_and_without_slash(name, root, load, monkeypatch):
 
 def test_missing_weights_of_the_contextual_row(load):
     with pytest.raises(UserError, match=r'ctx_resnet50_in1k\.pth does not exist') as caught:
-        pretrained_weights(load('tsm_ctx_resnet50_k400'))
+        pretrained_weights(load('tsm_ctx_resnet50_k400'), {})
     for way_out in ('pretrained=torchvision://resnet50', 'pretrained=None'):
         assert way_out in str(caught.value)
 
@@ -98,7 +98,7 @@ def test_missing_weights_of_the_contextual_row(load):
 def test_vanilla_rows_start_from_torchvision(name, address, load):
     assert load(name).model.backbone.pretrained == address
     scratch = load(name, pretrained=None)
-    assert not pretrained_weights(scratch)
+    assert not pretrained_weights(scratch, {})
     model = build_model(scratch)
     model.init_weights()
     assert model.backbone.layer1[0].conv1.conv.net.weight.any()
@@ -113,7 +113,7 @@ def test_weights_named_on_the_command_line(name, load, tmp_path):
     torch.save(state, path)
     cfg = load(name, pretrained=path)
     model = build_model(cfg)
-    (weights,) = pretrained_weights(cfg)
+    (weights,) = pretrained_weights(cfg, {})
     check_fit(model, weights)
     model.init_weights()
     loaded = {n.replace('.net.', '.'): v for n, v in model.backbone.state_dict().items()}
@@ -128,7 +128,7 @@ def test_vanilla_row_refuses_names_that_it_would_pass_over(load, tmp_path):
     path = str(tmp_path / 'classifier.pth')
     torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}}, path)
     cfg = load('tsm_resnet50_k400', pretrained=path)
-    (weights,) = pretrained_weights(cfg)
+    (weights,) = pretrained_weights(cfg, {})
     with pytest.raises(UserError, match="not the names of torchvision's ResNet"):
         check_fit(build_model(cfg), weights)
 

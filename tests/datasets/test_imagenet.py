@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmctx.datasets.checks.imagenet_quick import check_image_folder
+from mmctx.datasets.checks.imagenet import check_image_folder
 from mmctx.datasets.imagenet import ImageNet
 from mmctx.errors import UserError
 

@@ -200,14 +200,14 @@ def test_unfit_contents(kind, message, released, fails, tmp_path):
 @pytest.mark.parametrize('tool', ['released_to_mmctx', 'vanilla_to_mmctx'])
 def test_unreadable_files(tool, released, fails, tmp_path):
     src = tmp_path / 'src.pth'
-    assert 'No such file' in fails(tool, src)
+    assert 'src.pth does not exist' in fails(tool, src)
     torch.save(released, src)
     src.write_bytes(src.read_bytes()[:5000])
-    assert 'corrupt or not a PyTorch checkpoint' in fails(tool, src)
+    assert 'damaged or not a PyTorch checkpoint' in fails(tool, src)
     src.write_bytes(b'<html>404</html>')
-    assert 'corrupt or not a PyTorch checkpoint' in fails(tool, src)
+    assert 'damaged or not a PyTorch checkpoint' in fails(tool, src)
     src.write_bytes(b'')
-    assert 'corrupt or not a PyTorch checkpoint' in fails(tool, src)
+    assert 'damaged or not a PyTorch checkpoint' in fails(tool, src)
 
 
 @pytest.mark.xfail(

@@ -69,7 +69,7 @@ def main():
         report = open(args.report or os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
     except OSError as error:
         raise UserError(f'cannot write {args.report}: {error.strerror}') from error
-    from mmctx.datasets.checks.plan import problems_of
+    from mmctx.datasets.checks.full_check import problems_of
 
     count = 0
     with report:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmctx.datasets import zip_backend  # noqa: F401 - serves zip:// paths in the reading processes
 
-from .plan import Item, Problem
+from .full_check import Item, Problem
 
 # What libjpeg goes on after, with wrong pixels.
 DAMAGE = ('Corrupt JPEG data', 'Premature end of JPEG')

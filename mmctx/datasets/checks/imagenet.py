@@ -1,19 +1,87 @@
-"""Folders of images, one for each class, read as a whole; Tiny-ImageNet also in its archives."""
+"""Folders of images, one for each class, and Tiny-ImageNet also in its archives.
+
+The quick check looks at the folders, the full one at every image.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from zipfile import BadZipFile
 
-from mmctx.errors import UserError
+from mmctx.errors import UserError, first_few
 
+from .dataset_files import DatasetFiles
+from .full_check import Item, Plan, Problem
 from .image_file import read_image
-from .imagenet_quick import class_folders, is_image_name
 from .listed_files import ListedFiles
-from .plan import Item, Plan, Problem
 
 SPLITS = ('train', 'val')
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 CHUNK = 16
+
+
+def quick_check(files: DatasetFiles) -> None:
+    """Check mmpretrain's ImageNet whose labels are taken from the folders' names.
+
+    Args:
+        files (DatasetFiles): The files of a data set; other kinds are passed over.
+
+    Raises:
+        UserError: As :func:`check_image_folder`.
+    """
+    split = files.config.get('split')
+    by_folder = files.root and split and not files.ann_file and not files.config.get('data_prefix')
+    if (
+        files.is_a('ImageNet')
+        and by_folder
+        and not Path(files.root, 'meta', f'{split}.txt').is_file()
+    ):
+        classes = files.classes and len(files.classes)
+        check_image_folder(os.path.join(files.root, split), classes, files.hint)
+
+
+def check_image_folder(root, classes=None, hint=''):
+    """Check a folder of one folder of images for each class, as `train/` of ImageNet.
+
+    Args:
+        root (str | Path): The folder.
+        classes (int, optional): Number of classes of the data set. Defaults to None, any.
+        hint (str): What to do about a missing folder. Defaults to ''.
+
+    Raises:
+        UserError: If the folder is missing, has not as many class folders, or has empty ones.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f'image folder {root} does not exist; {hint}')
+    folders = class_folders(root)
+    if not folders:
+        raise UserError(f'image folder {root} has no class folders')
+    if classes is not None and len(folders) != classes:
+        raise UserError(
+            f'image folder {root} has {len(folders)} class folders, but the data set has '
+            f'{classes} classes'
+        )
+    empty = [name for name in folders if not _has_image(root / name)]
+    if empty:
+        raise UserError(
+            f'{len(empty)} of the {len(folders)} class folders of {root} have no images: '
+            f'{first_few(empty)}'
+        )
+
+
+def class_folders(root):
+    """Names of the folders in a folder, sorted: their order numbers the classes."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+
+
+def is_image_name(name):
+    """Whether mmpretrain takes a file of this name for an image."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _has_image(folder):
+    return any(is_image_name(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def plan_imagenet(root: Path, splits: list[str] | None = None, classes: int = 1000) -> Plan:

@@ -5,8 +5,8 @@ from pathlib import Path
 from mmctx.datasets.video_list import read_line
 from mmctx.errors import UserError
 
+from .full_check import Item, Problem
 from .missing_files import missing_files
-from .plan import Item, Problem
 
 
 class ListedFiles:

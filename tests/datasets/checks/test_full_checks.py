@@ -14,10 +14,10 @@ from pycocotools import mask as coco_mask
 
 from mmctx.datasets.checks.coco.full import plan_coco
 from mmctx.datasets.checks.coco.masks import run_lengths
+from mmctx.datasets.checks.full_check import problems_of
 from mmctx.datasets.checks.image_file import image_problem
 from mmctx.datasets.checks.imagenet import plan_imagenet, plan_tiny_imagenet
 from mmctx.datasets.checks.kinetics import plan_kinetics
-from mmctx.datasets.checks.plan import problems_of
 from mmctx.errors import UserError
 
 

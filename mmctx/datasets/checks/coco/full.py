@@ -5,13 +5,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from mmctx.datasets.checks.full_check import Item, Plan, Problem
 from mmctx.datasets.checks.image_file import image_problem
 from mmctx.datasets.checks.missing_files import missing_files
-from mmctx.datasets.checks.plan import Item, Plan, Problem
 from mmctx.errors import UserError
 
+from .annotation_file import FIELDS, entry_mistake, read_json
 from .masks import mask_mistake, run_lengths, runs_mistake
-from .quick import FIELDS, entry_mistake, read_json
 
 CHUNK = 8
 # Pixels by which a box may leave its image: the coordinates are rounded.

@@ -1,59 +1,42 @@
-"""Checks of a data set in COCO's format: is the file COCO's, and are its images there?"""
+"""The quick check: is the annotation file COCO's, and are its images there?"""
 
-import contextlib
-import gc
-import json
-
+from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError, first_few
+
+from .annotation_file import FIELDS, entry_mistake, is_mask, read_json
 
 STRIDE = 32
 
 
-@contextlib.contextmanager
-def _no_garbage_collection():
-    # Millions of new objects trigger it over and over: COCO's file takes five times as long.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def quick_check(files: DatasetFiles) -> None:
+    """Check a data set whose class reads COCO's files just as mmdet's `CocoDataset` does.
+
+    Args:
+        files (DatasetFiles): The files of a data set; other kinds are passed over.
+
+    Raises:
+        UserError: At the first mistake.
+    """
+    config, path = files.config, files.ann_file
+    if not path or not reads_plain_coco(files.cls):
+        return
+    needed = files.annotations_needed
+    with_masks = any(step.get('with_mask') for step in config.get('pipeline') or ())
+    contents = read_coco(path, needed, needed and with_masks)
+    if isinstance(files.classes, (list, tuple)):
+        check_categories(contents, path, files.classes)
+    check_images(contents, path, files.folders.get('img', files.root))
+    filtered = not config.get('test_mode', False) and config.get('filter_cfg')
+    check_sizes(contents, path, filtered.get('min_size', 0) if filtered else 0)
 
 
-def _whole(value):
-    return isinstance(value, int)
-
-
-def _positive(value):
-    return isinstance(value, int) and value > 0
-
-
-def _number(value):
-    return isinstance(value, (int, float))
-
-
-def _text(value):
-    return isinstance(value, str)
-
-
-def _box(value):
-    return isinstance(value, list) and len(value) == 4 and all(map(_number, value))
-
-
-def _mask(value):
-    return isinstance(value, (list, dict))
-
-
-# What mmdet and COCO's API take for granted.
-FIELDS = {
-    'images': dict(id=_whole, file_name=_text, width=_positive, height=_positive),
-    'categories': dict(id=_whole, name=_text),
-    'annotations': dict(
-        image_id=_whole, category_id=_whole, bbox=_box, area=_number, iscrowd=_whole
-    ),
-}
+def reads_plain_coco(cls: type | None) -> bool:
+    """Whether a class reads COCO's files just as mmdet's `CocoDataset` does."""
+    coco = next((c for c in getattr(cls, '__mro__', ()) if c.__name__ == 'CocoDataset'), None)
+    return coco is not None and all(
+        getattr(cls, name) is getattr(coco, name) for name in ('load_data_list', 'parse_data_info')
+    )
 
 
 def read_coco(path, annotations_needed=True, masks_needed=False):
@@ -81,7 +64,7 @@ def read_coco(path, annotations_needed=True, masks_needed=False):
         if not isinstance(entries, list):
             raise UserError(f'{problem} it has no list {part!r}')
         if part == 'annotations' and masks_needed:
-            fields = dict(fields, segmentation=_mask)
+            fields = dict(fields, segmentation=is_mask)
         for index, entry in enumerate(entries):
             mistake = entry_mistake(entry, fields)
             if mistake:
@@ -100,38 +83,6 @@ def read_coco(path, annotations_needed=True, masks_needed=False):
         ):
             raise UserError(f'{problem} no annotation is of an image and a category that it lists')
     return contents
-
-
-def read_json(path):
-    """Contents of an annotation file.
-
-    Raises:
-        UserError: If it cannot be read or is not JSON.
-    """
-    try:
-        with open(path, encoding='utf-8') as file, _no_garbage_collection():
-            return json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
-
-
-def entry_mistake(entry, fields):
-    """What is wrong with an entry of an annotation file.
-
-    Args:
-        entry (object): An image, a category or an annotation.
-        fields (dict): The keys that it needs, and whether a value is valid, as in `FIELDS`.
-
-    Returns:
-        str: The mistake; '' for a good entry.
-    """
-    if not isinstance(entry, dict):
-        return 'is no object'
-    missing = [key for key in fields if key not in entry]
-    if missing:
-        return f'has no {", ".join(missing)}'
-    wrong = [key for key, is_valid in fields.items() if not is_valid(entry[key])]
-    return f'has {wrong[0]}={str(entry[wrong[0]])[:60]!r}' if wrong else ''
 
 
 def check_images(contents, path, folder):
