@@ -36,10 +36,10 @@ def build_classifier(backbone: dict) -> ImageClassifier:
 
 
 def stage_logits(classifier: ImageClassifier, inputs: Tensor) -> tuple[Tensor, ...]:
-    """What each stage thinks of the images.
+    """Class scores of each stage.
 
     Args:
-        classifier (ImageClassifier): Of `build_classifier`, or of a config like it.
+        classifier (ImageClassifier): Classifier made by `build_classifier`, or by a config like it.
         inputs (Tensor): Normalised images, (B, 3, H, W).
 
     Returns:

@@ -11,8 +11,8 @@ from mmctx.cli.config import load_config
 from mmctx.cli.running import build_model
 from mmctx.compat.config_paths import config_dir
 
-from .clips import FrameBatch
 from .complexity import measure_complexity
+from .image_network import ImageNetwork as FrameBatch
 from .paper_tables import Row, Table
 from .throughput import measure_throughput
 

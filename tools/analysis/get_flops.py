@@ -28,7 +28,7 @@ def parse_args():
 def main():
     args = parse_args()
     from mmctx.apis import measure_complexity
-    from mmctx.apis.clips import clip_length
+    from mmctx.apis.image_network import clip_length
     from mmctx.cli.config import load_config
     from mmctx.cli.running import build_model
 

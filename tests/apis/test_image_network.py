@@ -1,11 +1,11 @@
-"""Size, cost and speed of recognizers, taken on whole clips."""
+"""Size, cost and speed of recognizers, measured on whole clips."""
 
 import pytest
 import torch
 from mmengine.registry import init_default_scope
 
 from mmctx.apis import build_classifier, measure_complexity
-from mmctx.apis.clips import FrameBatch, clip_length
+from mmctx.apis.image_network import ImageNetwork, clip_length
 from mmctx.apis.throughput import measure_throughput
 
 SMALL = dict(
@@ -56,7 +56,7 @@ def test_measuring_leaves_the_mode(training):
 
 def test_frames_as_a_batch():
     model = recognizer(3).eval()
-    network = FrameBatch(model)
+    network = ImageNetwork(model)
     frames = torch.randn(6, 3, 64, 64)
     expected = model(frames.view(2, 3, 3, 64, 64), stage='head')
     assert torch.equal(network(frames), expected)
@@ -67,3 +67,13 @@ def test_frames_as_a_batch():
 def test_only_recognizers_have_clips():
     assert clip_length(recognizer(5)) == 5
     assert clip_length(torch.nn.Conv2d(3, 3, 3)) is None
+
+
+def test_detector_is_told_the_size_of_its_images():
+    class Detector(torch.nn.Module):
+        rpn_head = None
+
+        def forward(self, images, data_samples):
+            return [sample.img_shape for sample in data_samples]
+
+    assert ImageNetwork(Detector())(torch.zeros(2, 3, 64, 96)) == [(64, 96), (64, 96)]
