@@ -1,13 +1,13 @@
-"""Files on local disks that are there whole or not at all."""
+"""mmengine's way to a local disk, by which files are there whole or not at all."""
 
 import os
 from contextlib import contextmanager
-from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from mmctx.files import written_whole
+
 NAME = 'mmctx.atomic'
-PART = '.{}.part'
 
 
 class AtomicBackend(LocalBackend):
@@ -26,19 +26,8 @@ class AtomicBackend(LocalBackend):
         Raises:
             OSError: With the path, if the file cannot be written; what was there still is.
         """
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(PART.format(path.name))
-        try:
-            with open(part, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        with written_whole(filepath) as file:
+            file.write(obj)
 
     def remove(self, filepath: str | os.PathLike) -> None:
         """Remove a file, at once or when :meth:`removals_put_off` ends."""
@@ -63,20 +52,6 @@ class AtomicBackend(LocalBackend):
                     super().remove(filepath)
         finally:
             self._put_off = None
-
-
-def _sync_folder(folder):
-    if os.name == 'nt':
-        # Folders cannot be opened there.
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        # Some network file systems cannot; the file itself is safe.
-        pass
-    finally:
-        os.close(descriptor)
 
 
 register_backend(NAME, AtomicBackend, force=True)

@@ -102,7 +102,7 @@ def check_fit(model, weights):
 
     Args:
         model (nn.Module): The model, wrapped for distributed runs or test-time augmentation or not.
-        weights (Weights): What the file holds and which submodule loads it.
+        weights (Weights): Weights of the file and the submodule that loads them.
 
     Raises:
         UserError: If no weight fits the module or, where the file must be complete, if a part of

@@ -15,7 +15,7 @@ class Latest(NamedTuple):
 
     Attributes:
         path (str | None): The checkpoint to resume from; None if there is none.
-        contents (dict | None): What it holds, on the CPU; None if it lies on a remote storage.
+        contents (dict | None): Contents of the file, on the CPU; None on a remote storage.
         passed_over (list[str]): Newer files that cannot be resumed from, each with the reason.
     """
 

@@ -25,7 +25,7 @@ class UnreadableCheckpoint(UserError):
 
     Args:
         path (str | Path): The file.
-        reason (str): What is wrong with it, in words that follow its name.
+        reason (str): Fault of the file, in words that follow its name.
     """
 
     def __init__(self, path, reason: str):

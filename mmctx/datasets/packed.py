@@ -17,6 +17,7 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from mmctx.errors import UserError
+from mmctx.files import written_whole
 from mmctx.registry import DATASETS
 
 from .tiny_imagenet import TinyImageNet
@@ -37,7 +38,7 @@ class PackedTinyImageNet(Dataset):
         cache (str): Folder of the decoded files.
         split (str): `train` or `val`. Defaults to `train`.
         image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
-        num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
+        num_classes (int, optional): Number of classes, evenly spaced in their order. Defaults to
             None, all.
 
     Raises:
@@ -74,7 +75,7 @@ class Packed(NamedTuple):
 
     Attributes:
         file (Path): The images, a `.npy` file of an array (N, 3, H, W) of uint8, BGR.
-        labels (list[int]): Of the N images, which number the classes.
+        labels (list[int]): Numbers of the classes of the N images.
         classes (tuple[str]): Their names.
     """
 
@@ -97,7 +98,7 @@ def pack_tiny_imagenet(
         cache (str): Folder of the decoded files.
         split (str): `train` or `val`. Defaults to `train`.
         image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
-        num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
+        num_classes (int, optional): Number of classes, evenly spaced in their order. Defaults to
             None, all.
 
     Returns:
@@ -132,8 +133,8 @@ def digest(paths: list[str], root: str) -> str:
     """Twelve hexadecimal digits for images, the same wherever their root lies.
 
     Args:
-        paths (list[str]): Of the images, from `TinyImageNet`.
-        root (str): Above them.
+        paths (list[str]): Paths of the images, from `TinyImageNet`.
+        root (str): Folder above them.
 
     Returns:
         str: Others for other names, order or contents, as far as `_versions` tells these.
@@ -166,7 +167,7 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
     """Decode images into an array (N, 3, H, W) of uint8, BGR, and save it.
 
     Args:
-        paths (list[str]): For mmengine's file functions.
+        paths (list[str]): Paths that mmengine's file functions take.
         image_size (int): Side in pixels.
         file (Path): The `.npy` file; it is there only when it is complete.
 
@@ -184,8 +185,5 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
         if image.shape[:2] != (image_size, image_size):
             image = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
         packed[i] = image.transpose(2, 0, 1)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f'{file.name}.{os.getpid()}')
-    with open(partial, 'wb') as out:
+    with written_whole(file) as out:
         np.save(out, packed)
-    os.replace(partial, file)

@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from mmctx.checkpoints.reading import read_checkpoint
 from mmctx.errors import UserError
+from mmctx.files import written_whole
 
 EMA_WRAPPERS = ('state_dict_ema', 'model_ema')
 WRAPPERS = ('state_dict', 'model')
@@ -75,22 +75,15 @@ def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: di
     Args:
         path (str | os.PathLike): The file; an existing one is replaced.
         state (dict[str, Tensor]): Each weight by its name.
-        meta (dict): Where they come from.
+        meta (dict): Origin of the weights.
 
     Raises:
         OSError: The file cannot be written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        # A view would bring all of its storage along.
-        state = {name: value.clone() for name, value in state.items()}
-        with open(part, 'xb') as file:
-            torch.save(dict(meta=meta, state_dict=state), file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    # A view would bring all of its storage along.
+    state = {name: value.clone() for name, value in state.items()}
+    with written_whole(path) as file:
+        torch.save(dict(meta=meta, state_dict=state), file)
 
 
 def _is_state(value) -> bool:

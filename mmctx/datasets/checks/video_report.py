@@ -1,6 +1,7 @@
-"""A table of checked videos that grows as they are checked, so that a later run can go on."""
+"""A table of checked videos that grows as they are checked, so that a later run can resume."""
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -11,6 +12,7 @@ from rich.progress import track
 
 from mmctx.datasets.video_file import VideoFacts, check_video
 from mmctx.errors import UserError
+from mmctx.files import written_whole
 
 from .parallel import Failure, map_unordered
 
@@ -24,7 +26,7 @@ class Row(NamedTuple):
         file (str): Path of the video from its folder.
         bytes (int): Its size, which tells whether it is still the one that was checked.
         checked (str): `decoded` where every frame was, else `opened`.
-        facts (VideoFacts): What was found.
+        facts (VideoFacts): Length and size of the video, or its problem.
     """
 
     file: str
@@ -88,12 +90,11 @@ def _cells(row: Row) -> list:
 
 
 def _write(report: Path, rows: Iterable[Row]):
-    # A run that is stopped here leaves the old report.
-    unfinished = report.with_suffix('.tmp')
-    with open(unfinished, 'w', encoding='utf-8', newline='') as file:
-        _writer(file).writerow(COLUMNS)
-        _writer(file).writerows(map(_cells, rows))
-    os.replace(unfinished, report)
+    text = io.StringIO(newline='')
+    _writer(text).writerow(COLUMNS)
+    _writer(text).writerows(map(_cells, rows))
+    with written_whole(report) as file:
+        file.write(text.getvalue().encode())
 
 
 def _read(report: Path) -> Iterator[Row]:

@@ -16,7 +16,7 @@ class CascadeWarmUpHook(Hook):
     Validation always sees the network as it is built.
 
     Args:
-        share (float): Of the training's iterations, from 0 to 1.
+        share (float): Share of the training's iterations, from 0 to 1.
 
     Raises:
         UserError: The share is out of range.

@@ -7,7 +7,8 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
-from mmctx.checkpoints.atomic_backend import NAME, PART, AtomicBackend
+from mmctx.checkpoints.atomic_backend import NAME
+from mmctx.files import leftovers, written_whole
 from mmctx.registry import HOOKS
 
 INTERRUPTED = 'interrupted.pth'
@@ -32,7 +33,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().before_train(runner)
         self._forget_files_elsewhere(runner)
         if self._is_atomic and is_main_process():
-            for part in Path(self.out_dir).glob(PART.format('*.pth')):
+            for part in leftovers(self.out_dir, '*.pth'):
                 part.unlink(missing_ok=True)
 
     @property
@@ -86,5 +87,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             backend_args=self.backend_args,
         )
         if is_main_process():
-            AtomicBackend().put(path.encode(), Path(runner.work_dir) / 'last_checkpoint')
+            with written_whole(Path(runner.work_dir) / 'last_checkpoint') as file:
+                file.write(path.encode())
         return path

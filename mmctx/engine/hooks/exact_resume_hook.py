@@ -1,4 +1,4 @@
-"""Go on with a run as if it had not been interrupted."""
+"""Resume a run as if it had not been interrupted."""
 
 import logging
 
@@ -68,7 +68,7 @@ class ExactResumeHook(Hook):
         if (before, position['processes']) != (now, get_world_size()):
             print_log(
                 f'the checkpoint is of {position["processes"]} processes with {before} batches an '
-                f'epoch and this run has {get_world_size()} with {now}: it goes on with other '
+                f'epoch and this run has {get_world_size()} with {now}: it resumes with other '
                 'samples than an uninterrupted run',
                 logger='current',
                 level=logging.WARNING,

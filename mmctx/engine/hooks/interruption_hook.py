@@ -21,7 +21,7 @@ class Interrupted(SystemExit):
     """A signal asked for the end of the run.
 
     Args:
-        message (str): Where its state is saved.
+        message (str): Sentence that says where the state of the run is saved.
         status (int): Exit status; 1 if nothing is saved. Defaults to 75.
     """
 
@@ -105,7 +105,7 @@ class InterruptionHook(Hook):
             status = 1
         else:
             path = hook.save_interrupted(runner, iteration)
-            message = f'{name}: saved iteration {iteration} to {path}; go on with --resume'
+            message = f'{name}: saved iteration {iteration} to {path}; resume with --resume'
             status = EXIT_STATUS
         runner.logger.warning(message)
         raise Interrupted(message, status)

@@ -19,7 +19,7 @@ class NonFiniteLoss(UserError):
     """The loss is not a finite number.
 
     Args:
-        message (str): Where.
+        message (str): Sentence that says where it happened.
         here (bool): Whether it is so in this process of a distributed run.
     """
 

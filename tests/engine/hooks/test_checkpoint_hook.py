@@ -1,4 +1,4 @@
-"""Checkpoints are there whole or not at all, and a run goes on from the latest that is whole."""
+"""Checkpoints are there whole or not at all, and a run resumes from the latest that is whole."""
 
 import errno
 import os
@@ -49,19 +49,20 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(
     """With `max_keep_ckpts=1` mmengine has removed it by then."""
 
     def crash(*args):
-        if (tmp_path / 'run' / '.epoch_2.pth.part').exists():
+        if list((tmp_path / 'run').glob('.epoch_2.pth.*.part')):
             raise KeyboardInterrupt
         return original(*args)
 
     name = dict(write='fsync', replace='replace')[moment]
     original = getattr(os, name)
-    monkeypatch.setattr(f'mmctx.checkpoints.atomic_backend.os.{name}', crash)
+    monkeypatch.setattr(f'mmctx.files.os.{name}', crash)
     with pytest.raises(KeyboardInterrupt):
         toy_runner(**keep(1)).train()
     monkeypatch.undo()
     folder = tmp_path / 'run'
     assert names(folder) == ['epoch_1.pth']
-    assert list(folder.glob('.*.part'))
+    # What is left of a process that had no time to clear up.
+    (folder / '.epoch_2.pth.4711.part').write_bytes(b'half')
     resumed = toy_runner(resume=True, **keep(1))
     resumed.train()
     assert resumed.iter == len(losses(resumed)) == 21
@@ -158,7 +159,9 @@ def test_files_of_weights_alone_are_passed_over(trained):
     assert latest_checkpoint(str(trained))[0] == str(trained / 'epoch_3.pth')
 
 
-def test_nothing_whole_is_an_error_and_nothing_at_all_a_new_run(trained, toy_runner, tmp_path):
+def test_resuming_without_a_whole_checkpoint_is_refused_and_without_any_is_a_new_run(
+    trained, toy_runner, tmp_path
+):
     for path in trained.glob('*.pth'):
         cut(path)
     runner = toy_runner(resume=True, hooks=[LastBatch()])

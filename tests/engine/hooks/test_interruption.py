@@ -42,7 +42,7 @@ class SignalInValidation(Hook):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_the_run_goes_on_from_where_the_signal_came(toy_runner, tmp_path):
+def test_run_resumes_from_where_the_signal_came(toy_runner, tmp_path):
     with pytest.raises(Interrupted, match='75'):
         toy_runner(hooks=[SignalAt(9, signal.SIGUSR1)]).train()
     folder = tmp_path / 'run'

@@ -26,7 +26,7 @@ def spoil(monkeypatch, *iterations, value=float('nan')):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_it_stops_and_names_the_iteration(value, toy_runner, monkeypatch, tmp_path):
+def test_nan_loss_stops_and_names_the_iteration(value, toy_runner, monkeypatch, tmp_path):
     spoil(monkeypatch, 9, value=value)
     runner = toy_runner(hooks=[LastBatch()])
     with pytest.raises(UserError) as error:
@@ -91,7 +91,7 @@ def test_accumulated_gradients_go_with_the_batch(toy_runner, monkeypatch):
     assert torch.equal(gradients[0], backward[1])
 
 
-def test_it_gives_up_after_too_many_in_a_row(toy_runner, monkeypatch):
+def test_too_many_skipped_batches_in_a_row_stop_the_run(toy_runner, monkeypatch):
     spoil(monkeypatch, *range(5, 30))
     runner = toy_runner(nonfinite_loss='skip')
     with pytest.raises(NonFiniteLoss, match=r'iteration 16 .* in 10 before it'):
@@ -109,7 +109,7 @@ def test_spoilt_statistics_cannot_be_skipped(toy_runner, monkeypatch):
         toy_runner(nonfinite_loss='skip').train()
 
 
-def test_it_can_be_ignored(toy_runner, monkeypatch):
+def test_nan_loss_can_be_ignored(toy_runner, monkeypatch):
     spoil(monkeypatch, 3)
     runner = toy_runner(nonfinite_loss='ignore')
     runner.train()
