@@ -28,8 +28,8 @@ def explain(error, runner):
     """Say what ended a run, where that is a matter of its input or its machine.
 
     Args:
-        error (Exception): What the runner raised.
-        runner (Runner): From `build_runner`.
+        error (Exception): Exception that the runner raised.
+        runner (Runner): Runner of :func:`mmctx.cli.running.build_runner`.
 
     Returns:
         UserError | None: None for a fault of the code, which needs its traceback.

@@ -19,6 +19,21 @@ from .tool import local_rank
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
+def run_config(cfg, mode):
+    """Check, build and do a run, and leave its launcher.
+
+    Args:
+        cfg (Config): The merged config.
+        mode (str): 'train' or 'test'.
+
+    Raises:
+        UserError: As :func:`build_runner` and :func:`run`.
+        SystemExit: If a signal asked for the end; the state is saved, and the status is 75.
+    """
+    run(build_runner(cfg, mode), mode)
+    launch.leave_launcher()
+
+
 def build_runner(cfg, mode):
     """Check the files that a config names, build its runner, and compare weights with the model.
 
@@ -91,7 +106,7 @@ def unknown_argument(error, cfg):
     """The refusal of an argument that no module takes.
 
     Args:
-        error (Exception): What was raised while modules were built.
+        error (Exception): Exception raised while modules were built.
         cfg (Config): The config that they are built from.
 
     Returns:
@@ -113,7 +128,7 @@ def run(runner, mode):
     """Train or test; what is wrong with input or machine becomes a :class:`UserError`.
 
     Args:
-        runner (Runner): From :func:`build_runner`.
+        runner (Runner): Runner of :func:`build_runner`.
         mode (str): 'train' or 'test'.
 
     Returns:

@@ -4,8 +4,9 @@ import pytest
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from mmctx.cli import config as config_module
-from mmctx.cli.config import load_config, set_testing, set_training
+from mmctx.cli import switches as switches_module
+from mmctx.cli.config import load_config
+from mmctx.cli.switches import set_testing, set_training
 from mmctx.errors import UserError
 
 CONFIGS = ['mask_rcnn_ctx_convnext_t_coco', 'mask_rcnn_convnext_t_coco', 'mask_rcnn_swin_t_coco']
@@ -13,7 +14,7 @@ CONFIGS = ['mask_rcnn_ctx_convnext_t_coco', 'mask_rcnn_convnext_t_coco', 'mask_r
 
 @pytest.mark.parametrize('name', CONFIGS)
 @pytest.mark.parametrize('root', ['/some/coco', '/some/coco/', None])
-def test_data_follow_coco_root(load, monkeypatch, name, root):
+def test_data_are_looked_for_in_coco_root(load, monkeypatch, name, root):
     if root is None:
         monkeypatch.delenv('COCO_ROOT', raising=False)
     else:
@@ -30,7 +31,7 @@ def test_data_follow_coco_root(load, monkeypatch, name, root):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_model_builds(load, name):
+def test_detectors_of_table_3_build(load, name):
     cfg = load(name)
     assert cfg.model.backbone.init_cfg is None
     init_default_scope('mmdet')
@@ -96,7 +97,7 @@ def test_replacing_one_of_the_two_names_of_the_weights(repo, tmp_path):
         ("model = dict()\ndefault_scope = 'mmseg'\ntrain_dataloader = dict(a=1)", "'mmseg'"),
     ],
 )
-def test_unusable_config(tmp_path, text, words):
+def test_unusable_config_is_refused(tmp_path, text, words):
     path = tmp_path / 'config.py'
     if text is not None:
         path.write_text(text)
@@ -104,7 +105,7 @@ def test_unusable_config(tmp_path, text, words):
         load_config(str(path))
 
 
-def test_unusable_options(load):
+def test_unusable_cfg_options_are_refused(load):
     with pytest.raises(UserError, match=r"'trian_dataloader' .* 'train_dataloader' meant"):
         load(trian_dataloader__batch_size=4)
     with pytest.raises(UserError, match='--cfg-options do not fit'):
@@ -112,10 +113,10 @@ def test_unusable_options(load):
     assert load(randomness__seed=3, custom_thing=1).randomness.seed == 3
 
 
-def test_amp(load, monkeypatch):
+def test_amp_needs_a_gpu_and_a_plain_optimizer_wrapper(load, monkeypatch):
     said = []
-    monkeypatch.setattr(config_module, 'print_log', lambda text, **_: said.append(text))
-    monkeypatch.setattr(config_module, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(switches_module, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(switches_module, 'get_device', lambda: 'cpu')
     cfg = load()
     with pytest.raises(UserError, match='--amp needs a GPU'):
         set_training(cfg, amp=True)
@@ -125,7 +126,7 @@ def test_amp(load, monkeypatch):
     assert 'loss_scale' not in cfg.optim_wrapper
     assert said == ['no GPU: training in float32 instead of mixed precision']
 
-    monkeypatch.setattr(config_module, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(switches_module, 'get_device', lambda: 'cuda')
     set_training(cfg, amp=True)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'

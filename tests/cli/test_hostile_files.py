@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmctx.checkpoints.reading import read_checkpoint
-from mmctx.cli.config import set_testing, set_training
 from mmctx.cli.running import build_runner
+from mmctx.cli.switches import set_testing, set_training
 from mmctx.errors import UserError
 from mmctx.weights.files import read_state
 

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from mmctx.cli.preflight import address, preflight
+from mmctx.cli.preflight import preflight
+from mmctx.cli.starting_weights import address
 from mmctx.datasets.checks import missing_files as files
 from mmctx.datasets.checks.kinetics import check_video_list
 from mmctx.datasets.checks.missing_files import missing_files
@@ -136,7 +137,7 @@ def test_torchvisions_weights_have_an_address(root, load, tmp_path, monkeypatch)
     assert address('torchvision://resnet51') == 'torchvision://resnet51'
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     nowhere = dict(resnet50='http://127.0.0.1:9/w.pth')
-    monkeypatch.setattr('mmctx.cli.preflight.get_torchvision_models', lambda: nowhere)
+    monkeypatch.setattr('mmctx.cli.starting_weights.get_torchvision_models', lambda: nowhere)
     with pytest.raises(UserError, match=r'cannot download http://127\.0\.0\.1:9.*pretrained=None'):
         preflight(load(CONFIG, pretrained='torchvision://resnet50'), 'train')
 

@@ -6,7 +6,7 @@ import torchvision
 
 from mmctx.cli.config import load_config
 from mmctx.errors import UserError
-from mmctx.cli.preflight import pretrained_weights
+from mmctx.cli.starting_weights import pretrained_weights
 from mmctx.cli.running import build_model
 
 # ResNet50 and 101 without their classifiers, the contextual one without that of stage 4, and the

@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-from mmctx.cli.config import load_config, set_testing, set_training
+from mmctx.cli.config import load_config
 from mmctx.cli.running import build_runner, run
+from mmctx.cli.switches import set_testing, set_training
 from mmctx.errors import UserError
 
 NARROW = """
