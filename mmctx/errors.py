@@ -11,7 +11,7 @@ class UserError(ValueError):
     exception is a fault and keeps its traceback.
 
     Args:
-        message (str): What is wrong and what to do about it.
+        message (str): Mistake, and how to mend it.
         one_rank (bool): Whether only this process of a distributed run has met it, so that this
             one has to report it. Defaults to False.
     """
@@ -54,7 +54,7 @@ def recognise(error: Exception) -> UserError | None:
     """Make a refusal of another package's, known by its words or its number, one of mmctx's.
 
     Args:
-        error (Exception): What was raised.
+        error (Exception): Exception that was raised.
 
     Returns:
         UserError | None: The error itself where it is one already; None for a fault.

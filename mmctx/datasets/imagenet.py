@@ -13,13 +13,13 @@ from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
 
-class NamesMistakes:
-    """Mixin before a data set of mmpretrain: broken images and wrong labels are named.
+class CheckedImages:
+    """Mixin before a data set of mmpretrain: labels are checked, broken images named.
 
     Args:
         skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
             to False.
-        **kwargs: Of the data set, which knows its `split`.
+        **kwargs: Arguments of the data set, which knows its `split`.
 
     Raises:
         UserError: `skip_broken` outside training, where it would change what is measured, or a
@@ -73,11 +73,11 @@ def is_readable(path: str) -> bool:
 
 
 @DATASETS.register_module()
-class ImageNet(NamesMistakes, MMPretrainImageNet):
+class ImageNet(CheckedImages, MMPretrainImageNet):
     """mmpretrain's `ImageNet`, which names a broken image and a label out of range.
 
     Args:
         skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
             to False.
-        **kwargs: Of `mmpretrain.datasets.ImageNet`.
+        **kwargs: Arguments of `mmpretrain.datasets.ImageNet`.
     """

@@ -23,7 +23,7 @@ class Split(NamedTuple):
 
     Attributes:
         name (str): `train` or `val`.
-        folder (Path): Where they are.
+        folder (Path): Folder of the videos.
         classes (dict[str, str]): Class of each video by its path from the folder.
         missing (list[str]): Names of those that a table lists and the folder lacks.
     """
@@ -132,7 +132,7 @@ def number_classes(splits: list[Split], names: list[str] | None = None) -> dict[
     """Number the classes.
 
     Args:
-        splits (list[Split]): From :func:`find_splits`.
+        splits (list[Split]): Splits of :func:`find_splits`.
         names (list[str], optional): The classes in their order. Defaults to None, those that there
             are, sorted.
 
@@ -160,8 +160,8 @@ def prepare(
     """Check the videos and write their lists; what was checked before is not checked again.
 
     Args:
-        splits (list[Split]): From :func:`find_splits`.
-        numbers (dict[str, int]): From :func:`number_classes`.
+        splits (list[Split]): Splits of :func:`find_splits`.
+        numbers (dict[str, int]): Number of each class, of :func:`number_classes`.
         out (Path): Folder for the lists and the reports.
         full (bool): Decode every frame.
         skip_broken (bool): Leave broken videos out of the lists.

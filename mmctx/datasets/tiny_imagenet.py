@@ -12,7 +12,7 @@ from mmpretrain.datasets import BaseDataset
 from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
-from .imagenet import NamesMistakes
+from .imagenet import CheckedImages
 from .zip_backend import zip_path
 
 SPLITS = ('train', 'val')
@@ -21,7 +21,7 @@ CLASS_FOLDER = re.compile(r'(?:^|/)(n\d{8})/')
 
 
 class _TinyImageNet(BaseDataset):
-    """Tiny-ImageNet without the checks of `NamesMistakes`."""
+    """Tiny-ImageNet without the checks of `CheckedImages`."""
 
     def __init__(self, data_root: str, split: str, **kwargs):
         if split not in SPLITS:
@@ -58,7 +58,7 @@ class _TinyImageNet(BaseDataset):
 
 
 @DATASETS.register_module()
-class TinyImageNet(NamesMistakes, _TinyImageNet):
+class TinyImageNet(CheckedImages, _TinyImageNet):
     """Tiny-ImageNet in its standard folders or in zip archives, which are read as they are.
 
     Beneath the root lie `train/` and `val/`, or archives `train*.zip` and `val*.zip`; in them an
@@ -71,7 +71,7 @@ class TinyImageNet(NamesMistakes, _TinyImageNet):
         split (str): `train` or `val`. Defaults to `train`.
         skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
             to False.
-        **kwargs: Of mmpretrain's `BaseDataset`.
+        **kwargs: Arguments of mmpretrain's `BaseDataset`.
 
     Raises:
         UserError: The split is not there, a class is unknown or has no images, or labels are out
@@ -86,7 +86,7 @@ def images_by_class(root: Path, split: str) -> dict[str, list[str]]:
     """Find the images of a split.
 
     Args:
-        root (Path): Of the data.
+        root (Path): Folder of the data.
         split (str): `train` or `val`.
 
     Returns:

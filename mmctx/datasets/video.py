@@ -24,7 +24,7 @@ class VideoDataset(MMActionVideoDataset):
             in training only. Defaults to None: in training yes.
         num_classes (int, optional): Labels must be below it. Defaults to None, any.
         max_refetch (int): Give up when so many videos in a row are broken. Defaults to 100.
-        **kwargs: Of `mmaction.datasets.VideoDataset`.
+        **kwargs: Arguments of `mmaction.datasets.VideoDataset`.
 
     Raises:
         UserError: `skip_broken` with `test_mode`, where it would change what is measured; or a

@@ -15,7 +15,7 @@ def read_video_list(
     Args:
         path (str): The list, for mmengine's file functions.
         num_classes (int, optional): Labels must be below it. Defaults to None, any.
-        delimiter (str): What separates file and label. Defaults to ' ', any white space.
+        delimiter (str): Separator of file and label. Defaults to ' ', any white space.
 
     Returns:
         list[tuple[str, int]]: File and label of each video.

@@ -20,8 +20,8 @@ class PyAVInit(BaseTransform):
     Required keys: `filename`. Added keys: `video_reader`, `total_frames`, `avg_fps`.
 
     Args:
-        num_threads (int): Of the decoder; 0 lets it take one for each CPU. Defaults to 1.
-        backend_args (dict, optional): Of mmengine's file functions. Defaults to None.
+        num_threads (int): Threads of the decoder; 0 is one for each CPU. Defaults to 1.
+        backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
 
     Raises:
         VideoError: The video cannot be opened.

@@ -41,7 +41,7 @@ class NumberedBatch(NamedTuple):
     """What a worker is asked for.
 
     Attributes:
-        number (int): Of the batch, counted from the start of training.
+        number (int): Number of the batch, counted from the start of training.
         indices (list[int]): Samples of the data set.
     """
 
@@ -53,7 +53,7 @@ class NumberedBatchSampler(BatchSampler):
     """Number the batches of another batch sampler, and leave out those that were trained on.
 
     Args:
-        sampler (Sampler): Of the samples.
+        sampler (Sampler): Sampler of single samples.
         batch_size (int): Samples in a batch.
         drop_last (bool): Whether an incomplete last batch is left out. Defaults to False.
         inner (dict | None): Config of a batch sampler. Defaults to None: batches in turn.
@@ -74,8 +74,8 @@ class NumberedBatchSampler(BatchSampler):
         """Leave out the first batches of the next pass, and further passes if there are more.
 
         Args:
-            number (int): That the next batch shall have.
-            batches (int): To leave out; nothing of them is read.
+            number (int): Number that the next batch shall have.
+            batches (int): Number of batches to leave out; nothing of them is read.
 
         Returns:
             int: Complete passes that were left out.
@@ -109,8 +109,8 @@ class Fetch:
 
     Args:
         dataset (Dataset): The data set.
-        seed (int): Of the run.
-        num_workers (int): Of the data loader.
+        seed (int): Seed of the run.
+        num_workers (int): Number of workers of the data loader.
     """
 
     def __init__(self, dataset, seed: int, num_workers: int):
@@ -180,7 +180,7 @@ def start_worker(worker_id: int, init=None) -> None:
     """Prepare a worker process; it runs there.
 
     Args:
-        worker_id (int): Its number.
+        worker_id (int): Number of the worker.
         init (callable, optional): The data loader's own `worker_init_fn`. Defaults to None.
     """
     if init is not None:
@@ -202,7 +202,7 @@ def end_workers(loader: DataLoader | None) -> None:
     """End persistent workers, for which Python would wait at its exit as long as they live on.
 
     Args:
-        loader (DataLoader, optional): Theirs; it can be used again.
+        loader (DataLoader, optional): Their data loader, which can be used again.
     """
     batches = getattr(loader, '_iterator', None)
     if batches is not None:
@@ -236,8 +236,8 @@ def instrument(loader: DataLoader, seed: int) -> DataLoader:
     """Have a data loader with numbered batches read through `Fetch`.
 
     Args:
-        loader (DataLoader): Of a map-style data set, changed in place.
-        seed (int): Of the run.
+        loader (DataLoader): Data loader of a map-style data set, changed in place.
+        seed (int): Seed of the run.
 
     Returns:
         DataLoader: The same one.

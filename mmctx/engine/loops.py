@@ -1,4 +1,4 @@
-"""mmengine's training loops, which can go on within an epoch."""
+"""mmengine's training loops, which resume within an epoch."""
 
 from itertools import repeat
 
@@ -15,7 +15,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
     mmengine's own loop starts the epoch again.
 
     Attributes:
-        batches_done (int): Of the current epoch.
+        batches_done (int): Number of batches of the current epoch that are trained.
     """
 
     batches_done = 0

@@ -27,7 +27,7 @@ def backbone_config(state: Mapping[str, Tensor], considered: Sequence[int] | Non
     """Config of the contextual backbone that a converted state fits.
 
     Args:
-        state (Mapping[str, Tensor]): Of `convert_released` or `convert_vanilla`.
+        state (Mapping[str, Tensor]): State made by `convert_released` or `convert_vanilla`.
         considered (Sequence[int], optional): Classes kept after stages 1, 2, 3, which no state
             tells. Defaults to None, the paper's halves, fifths and twentieths of all classes.
 

@@ -92,7 +92,7 @@ def find_layout(
     Args:
         names (Container[str]): The state's names.
         layouts (Sequence[Layout]): Which to look for.
-        prefixes (Sequence[str]): What the network's names may begin with, the likeliest first.
+        prefixes (Sequence[str]): Possible beginnings of the network's names, the likeliest first.
 
     Returns:
         tuple[Layout | None, str]: The layout, None if there is none, and the prefix.

@@ -16,10 +16,10 @@ def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> Non
     classifying layers that the backbone has no use for.
 
     Args:
-        layouts (Sequence[Layout]): Whose names to look for.
+        layouts (Sequence[Layout]): Layouts to look for.
         module (nn.Module): The backbone.
         state_dict (dict): The state about to be loaded.
-        prefix (str): What the backbone's keys begin with in the model being loaded.
+        prefix (str): Beginning of the backbone's keys in the model being loaded.
     """
     if isinstance(state_dict.get('model'), dict):
         state_dict.update(state_dict.pop('model'))

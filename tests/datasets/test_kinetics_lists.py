@@ -51,7 +51,7 @@ def checked(monkeypatch):
     return names
 
 
-def test_class_folders(root):
+def test_classes_are_names_of_folders(root):
     train, val = find_splits(root, [])
     assert train.classes == {
         f'{name}/{i}.mp4': name for name in ('zumba', 'air drum') for i in '12'
@@ -62,7 +62,7 @@ def test_class_folders(root):
     assert number_classes([val], ['zumba', 'x', 'air drum'])['zumba'] == 0
 
 
-def test_tables(tmp_path):
+def test_classes_are_read_from_csv_tables(tmp_path):
     (tmp_path / 'kinetics.csv').write_text(TABLE)
     touch(tmp_path, 'videos_train/abcdefghijk_000005_000015.mp4', 'videos_val/w/valdefghijk.webm')
     touch(tmp_path, 'videos_train/-_cdefghijk_000105_000115.mp4', 'videos_train/other.mp4')
@@ -165,7 +165,7 @@ def test_only_what_is_new_or_changed_is_checked_again(root, checked):
     assert checked == ['bad.mp4']
 
 
-def test_goes_on_after_an_interruption(root, checked):
+def test_preparing_resumes_after_an_interruption(root, checked):
     touch(root, 'videos_train/zumba/3 stop.mp4', 'videos_train/zumba/4.mp4')
     report = root / 'report.tsv'
     names = list(find_splits(root, [])[0].classes)

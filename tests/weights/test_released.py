@@ -138,13 +138,13 @@ def test_an_ordinary_classifier_is_left_out():
         ['layer1.0.conv2.conv.weight'],
     ],
 )
-def test_refuses_other_networks(names):
+def test_states_of_other_networks_are_refused(names):
     with pytest.raises(ValueError, match='not a state of the released') as caught:
         convert_released(dict.fromkeys(names, torch.zeros(1)))
     assert '\n' not in str(caught.value)
 
 
-def test_refuses_blocks_without_a_pattern():
+def test_contextual_blocks_without_a_pattern_are_refused():
     shapes = released_convnext_shapes((1, 1, 5, 1), (8, 48, 48, 64), 12, 16, every=2)
     state = {
         n: torch.zeros(s) for n, s in shapes.items() if not n.startswith('stages.3.0.dwconv.w')

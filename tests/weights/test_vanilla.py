@@ -180,12 +180,12 @@ def test_facebookresearch_names():
         'layer1.0.conv2.conv.weight',
     ],
 )
-def test_refuses_other_networks(name):
+def test_states_of_other_networks_are_refused(name):
     with pytest.raises(ValueError, match='not a vanilla ConvNeXt or ResNet'):
         convert_vanilla({name: torch.zeros(1)})
 
 
-def test_refuses_other_depths():
+def test_resnets_of_other_depths_are_refused():
     state = {
         f'layer{stage}.{block}.conv2.weight': torch.zeros(1)
         for stage in (1, 2, 3, 4)

@@ -28,14 +28,22 @@ def parse_args():
     )
     parser.add_argument('kind', choices=['coco', *CLASSES])
     parser.add_argument('root', type=Path, help='folder of the data')
-    parser.add_argument('--splits', nargs='+', metavar='SPLIT', help='(all that there are)')
-    parser.add_argument('--classes', type=int, metavar='N', help='how many, not for coco')
-    parser.add_argument('--report', type=Path, metavar='FILE', help='write the problems there too')
     parser.add_argument(
-        '--workers', type=int, default=os.cpu_count(), help='processes (one for each CPU)'
+        '--splits', nargs='+', metavar='SPLIT', help='splits to check (all that there are)'
+    )
+    parser.add_argument('--classes', type=int, metavar='N', help='number of classes, not for coco')
+    parser.add_argument(
+        '--report', type=Path, metavar='FILE', help='file to write the problems to as well'
     )
     parser.add_argument(
-        '--timeout', type=float, default=300, metavar='SECONDS', help='for one file (300)'
+        '--workers', type=int, default=os.cpu_count(), help='number of processes (one for each CPU)'
+    )
+    parser.add_argument(
+        '--timeout',
+        type=float,
+        default=300,
+        metavar='SECONDS',
+        help='longest time for one file (300)',
     )
     args = parser.parse_args()
     if args.workers < 1 or args.timeout <= 0 or (args.classes is not None and args.classes < 1):

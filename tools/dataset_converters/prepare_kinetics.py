@@ -4,7 +4,7 @@ Videos are beneath ROOT/videos_train/ and ROOT/videos_val/, each in a folder nam
 or, with --csv, anywhere in there under the names that Kinetics' downloaders give them
 (<youtube id>_<start>_<end>.mp4). Writes kinetics400_{train,val}_list_videos.txt, the classes in the
 order of their numbers, and a table with each video's frames, duration, size and problem. A run that
-was stopped goes on where it was.
+was stopped resumes where it was.
 """
 
 import argparse
@@ -39,7 +39,10 @@ def parse_args():
     )
     parser.add_argument('--out', type=Path, help='folder to write to (ROOT)')
     parser.add_argument(
-        '--nproc', type=int, default=min(os.cpu_count(), 8), help='processes (one for each CPU)'
+        '--nproc',
+        type=int,
+        default=min(os.cpu_count(), 8),
+        help='number of processes (one for each CPU)',
     )
     return parser.parse_args()
 
@@ -74,4 +77,4 @@ if __name__ == '__main__':
     try:
         run_tool(main)
     except KeyboardInterrupt:
-        raise SystemExit('interrupted; the same command goes on from here') from None
+        raise SystemExit('interrupted; the same command resumes from here') from None

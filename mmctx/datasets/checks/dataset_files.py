@@ -13,7 +13,7 @@ class DatasetFiles(NamedTuple):
         root (str): Folder of the data.
         ann_file (str): Annotation file; '' if there is none on this machine.
         folders (Mapping[str, str]): Folders of the data by the keys of `data_prefix`.
-        hint (str): How to name another folder of the data.
+        hint (str): Advice on naming another folder of the data.
         annotations_needed (bool): Whether the annotation file must hold annotations; a set that is
             only predicted has none.
         num_classes (int | None): Number of classes of the model, if its config tells.

@@ -15,7 +15,7 @@ class Problem(NamedTuple):
 
     Attributes:
         item (str): The file, or the entry of a list.
-        reason (str): What is wrong with it.
+        reason (str): Fault of it.
     """
 
     item: str
@@ -26,8 +26,8 @@ class Item(NamedTuple):
     """A file to read.
 
     Attributes:
-        name (str): What it is called in problems.
-        facts (Any): What the reader needs to know.
+        name (str): Name of the file in problems.
+        facts (Any): Facts that the reader needs.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Plan(NamedTuple):
     """The check of a data set.
 
     Attributes:
-        contents (str): What was found, for the user: '160 images, 1520 annotations'.
+        contents (str): Contents of the set for the user: '160 images, 1520 annotations'.
         problems (list[Problem]): Found without opening the files of the items.
-        items (list[Item]): What is left to read.
-        read (Callable): From an item to its list of problems; it works in other processes.
+        items (list[Item]): Files to read.
+        read (Callable): Function from an item to its list of problems, for other processes.
         chunk (int): Number of items given to a process at once.
     """
 

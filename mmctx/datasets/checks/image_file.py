@@ -16,8 +16,8 @@ from mmctx.datasets import zip_backend  # noqa: F401 - serves zip:// paths in th
 
 from .full_check import Item, Problem
 
-# What libjpeg goes on after, with wrong pixels.
-DAMAGE = ('Corrupt JPEG data', 'Premature end of JPEG')
+# After these warnings libjpeg continues with wrong pixels.
+CORRUPTION_WARNINGS = ('Corrupt JPEG data', 'Premature end of JPEG')
 
 
 def image_problem(path: str) -> tuple[str, tuple[int, int] | None]:
@@ -27,7 +27,7 @@ def image_problem(path: str) -> tuple[str, tuple[int, int] | None]:
     what is missing of a truncated JPEG with grey.
 
     Args:
-        path (str): For mmengine's file functions.
+        path (str): Path that mmengine's file functions take.
 
     Returns:
         tuple: The problem, '' for a good image, and its width and height in training, or None.
@@ -55,9 +55,9 @@ def image_problem(path: str) -> tuple[str, tuple[int, int] | None]:
             pixels = None
     if pixels is None:
         return f'is {image.format}, which OpenCV cannot decode', None
-    damage = [line for line in said if line.startswith(DAMAGE)]
-    if damage:
-        return f'is damaged: {damage[0]}', None
+    warned = [line for line in said if line.startswith(CORRUPTION_WARNINGS)]
+    if warned:
+        return f'is damaged: {warned[0]}', None
     return '', pixels.shape[1::-1]
 
 

@@ -46,7 +46,7 @@ def check_image_folder(root, classes=None, hint=''):
     Args:
         root (str | Path): The folder.
         classes (int, optional): Number of classes of the data set. Defaults to None, any.
-        hint (str): What to do about a missing folder. Defaults to ''.
+        hint (str): Advice on a missing folder. Defaults to ''.
 
     Raises:
         UserError: If the folder is missing, has not as many class folders, or has empty ones.

@@ -52,7 +52,7 @@ def check_video_list(path, folder, num_classes=None, delimiter=' '):
         path (str | Path): The list.
         folder (str | Path): Folder that its file names start from.
         num_classes (int, optional): Labels must be below it. Defaults to None, any.
-        delimiter (str): What separates file and label. Defaults to ' '.
+        delimiter (str): Separator of file and label. Defaults to ' '.
 
     Raises:
         UserError: If a line is malformed, a label is out of range or videos are missing.

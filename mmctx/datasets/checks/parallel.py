@@ -37,7 +37,7 @@ def map_unordered(
     Here the items that the process had are tried again one by one, so that the fatal one is found.
 
     Args:
-        function (Callable): From an item to its result; both can be pickled.
+        function (Callable): Function from an item to its result; both can be pickled.
         items (Iterable): The items.
         workers (int): Number of processes. Defaults to 1.
         chunk (int): Number of items given to a process at once. Defaults to 1.

@@ -22,7 +22,7 @@ class CocoImage(NamedTuple):
     """What is stated of an image.
 
     Attributes:
-        path (str): Where it is.
+        path (str): Path of the image.
         size (tuple[int, int]): Width and height.
         codes (list[tuple[str, dict]]): Compressed masks, with the names of their annotations.
     """
