@@ -10,7 +10,7 @@ from mmpretrain.models import ConvNeXt
 from torch import Tensor, nn
 
 from mmctx.registry import MODELS
-from mmctx.weights.vanilla_names import adopt_vanilla_convnext
+from mmctx.weights.vanilla import adopt_vanilla_convnext
 
 from .contextual_backbone import ContextualBackbone, check_choices
 

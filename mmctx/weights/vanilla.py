@@ -1,107 +1,17 @@
-"""Checkpoints of vanilla ConvNeXt and ResNet, named as in mmpretrain."""
+"""Vanilla ConvNeXt and ResNet: their checkpoints converted, or loaded with no conversion."""
 
 import re
-from collections.abc import Container, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import partial
 
+import torch.nn as nn
 from torch import Tensor
 
 from mmctx.errors import UserError
 
+from .layouts import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, find_layout
 
-class Layout(NamedTuple):
-    """How one code base names the parameters of a vanilla network.
-
-    Attributes:
-        title (str): The code base and the network.
-        landmark (str): A name that every such network has and no other layout.
-        rules (tuple): Pairs for `re.sub`, applied one after the other, that lead to mmpretrain's
-            names.
-    """
-
-    title: str
-    landmark: str
-    rules: tuple = ()
-
-    def rename(self, name: str) -> str:
-        """A parameter's name in mmpretrain."""
-        for pattern, replacement in self.rules:
-            name = re.sub(pattern, replacement, name)
-        return name
-
-    def reshape(self, name: str, value: Tensor) -> Tensor:
-        """A parameter in mmpretrain's default shape, given its name there."""
-        if not self.rules:
-            return value
-        if name.endswith('.gamma'):  # [C, 1, 1] in torchvision
-            return value.reshape(-1)
-        if re.search(r'\.pointwise_conv[12]\.weight$', name):  # [4C, C, 1, 1] in some of timm's
-            return value.reshape(value.shape[:2])
-        return value
-
-
-_BLOCK = r'^(stages\.\d+\.\d+)'
-CONVNEXT_LAYOUTS = (
-    Layout("mmpretrain's ConvNeXt", 'stages.0.0.depthwise_conv.weight'),
-    Layout(
-        "facebookresearch's ConvNeXt",
-        'stages.0.0.dwconv.weight',
-        (
-            (rf'{_BLOCK}\.dwconv\.', r'\1.depthwise_conv.'),
-            (rf'{_BLOCK}\.pwconv([12])\.', r'\1.pointwise_conv\2.'),
-            (r'^norm\.', 'norm3.'),
-        ),
-    ),
-    Layout(
-        "timm's ConvNeXt",
-        'stages.0.blocks.0.conv_dw.weight',
-        (
-            (r'^stem\.', 'downsample_layers.0.'),
-            (r'^stages\.(\d+)\.downsample\.', r'downsample_layers.\1.'),
-            (r'^stages\.(\d+)\.blocks\.', r'stages.\1.'),
-            (rf'{_BLOCK}\.conv_dw\.', r'\1.depthwise_conv.'),
-            (rf'{_BLOCK}\.mlp\.fc([12])\.', r'\1.pointwise_conv\2.'),
-            (r'^head\.norm\.', 'norm3.'),
-        ),
-    ),
-    Layout(
-        "torchvision's ConvNeXt",
-        'features.1.0.block.0.weight',
-        (
-            # Stem or downsampling layers and stages take turns.
-            (r'^features\.([0246])\.', lambda m: f'downsample_layers.{int(m[1]) // 2}.'),
-            (r'^features\.([1357])\.', lambda m: f'stages.{int(m[1]) // 2}.'),
-            (rf'{_BLOCK}\.block\.0\.', r'\1.depthwise_conv.'),
-            (rf'{_BLOCK}\.block\.2\.', r'\1.norm.'),
-            (rf'{_BLOCK}\.block\.3\.', r'\1.pointwise_conv1.'),
-            (rf'{_BLOCK}\.block\.5\.', r'\1.pointwise_conv2.'),
-            (rf'{_BLOCK}\.layer_scale$', r'\1.gamma'),
-            (r'^classifier\.0\.', 'norm3.'),
-        ),
-    ),
-)
-RESNET_LAYOUTS = (Layout("mmpretrain's, torchvision's or timm's ResNet", 'layer1.0.conv2.weight'),)
 _BODY = r'(downsample_layers|stages|norm\d|stem|conv1|bn1|layer\d)\.'
-
-
-def find_layout(
-    names: Container[str], layouts: Sequence[Layout], prefixes: Sequence[str]
-) -> tuple[Layout | None, str]:
-    """Recognise the layout of a state.
-
-    Args:
-        names (Container[str]): The state's names.
-        layouts (Sequence[Layout]): Which to look for.
-        prefixes (Sequence[str]): Possible beginnings of the network's names, the likeliest first.
-
-    Returns:
-        tuple[Layout | None, str]: The layout, None if there is none, and the prefix.
-    """
-    for prefix in prefixes:
-        for layout in layouts:
-            if prefix + layout.landmark in names:
-                return layout, prefix
-    return None, prefixes[0]
 
 
 def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -132,3 +42,34 @@ def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str
         if re.match(_BODY, own):
             converted[f'backbone.{own}'] = layout.reshape(own, value)
     return converted, layout.title
+
+
+def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """Rename a checkpoint's keys, in place, to those of a contextual backbone.
+
+    A hook that runs before the state of the backbone is loaded. It takes the layouts of vanilla
+    networks, with or without `backbone.` before their names or `model` around them, and drops
+    classifying layers that the backbone has no use for.
+
+    Args:
+        layouts (Sequence[Layout]): Layouts to look for.
+        module (nn.Module): The backbone.
+        state_dict (dict): The state about to be loaded.
+        prefix (str): Beginning of the backbone's keys in the model being loaded.
+    """
+    if isinstance(state_dict.get('model'), dict):
+        state_dict.update(state_dict.pop('model'))
+    layout, source = find_layout(state_dict, layouts, (prefix, 'backbone.', ''))
+    own = {key[len(source) :]: key for key in list(state_dict) if key.startswith(source)}
+    classifying = len(module.contextualizing.classifying)
+    for name, key in own.items():
+        stage = re.match(r'contextualizing\.classifying\.(\d+)\.', name)
+        if stage and int(stage[1]) >= classifying:
+            del state_dict[key]
+        elif layout is not None:
+            renamed = layout.rename(name)
+            state_dict[prefix + renamed] = layout.reshape(renamed, state_dict.pop(key))
+
+
+adopt_vanilla_convnext = partial(_adopt, CONVNEXT_LAYOUTS)
+adopt_vanilla_resnet = partial(_adopt, RESNET_LAYOUTS)
