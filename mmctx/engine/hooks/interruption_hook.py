@@ -71,14 +71,11 @@ class InterruptionHook(Hook):
         all_reduce(lengths, 'max')
         self._in_step = lengths.sum() == 0
         self._weights_averaged = True
-        if self._previous and runner.iter >= runner.max_iters:
-            # Everything is saved: let the signals do what they do.
-            self.after_train(runner)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """End here if a process got a signal."""
         training = bool(self._previous)
-        if training and runner.iter < runner.max_iters and self._in_step and self._is_wanted():
+        if training and self._in_step and self._is_wanted():
             for hook in runner.hooks if self._weights_averaged else ():
                 if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
                     hook._swap_ema_parameters()
@@ -103,6 +100,9 @@ class InterruptionHook(Hook):
         if hook is None:
             message = f'{name}: ended after iteration {iteration}; this config saves no checkpoints'
             status = 1
+        elif iteration >= runner.max_iters and hook.save_last:
+            message = f'{name}: ended in the last validation; do it with --resume'
+            status = EXIT_STATUS
         else:
             path = hook.save_interrupted(runner, iteration)
             message = f'{name}: saved iteration {iteration} to {path}; resume with --resume'

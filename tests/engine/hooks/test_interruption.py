@@ -37,8 +37,11 @@ VALIDATION = dict(
 
 
 class SignalInValidation(Hook):
+    def __init__(self, epoch=2):
+        self.epoch = epoch
+
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.epoch == 2 and batch_idx == 1:
+        if runner.epoch == self.epoch and batch_idx == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -62,6 +65,17 @@ def test_in_validation_the_weights_are_saved_and_not_their_averages(toy_runner):
     whole.train()
     assert losses(resumed) == losses(whole)
     torch.testing.assert_close(state(resumed), state(whole), rtol=0, atol=0)
+
+
+def test_last_validation_is_left_to_the_resumed_run(toy_runner, tmp_path):
+    with pytest.raises(Interrupted, match='75'):
+        toy_runner('cut', [SignalInValidation(3)], **VALIDATION).train()
+    assert not (tmp_path / 'cut' / 'interrupted.pth').exists()
+    assert (tmp_path / 'cut' / 'last_validation').read_text() == '14'
+    resumed = toy_runner('cut', resume=True, **VALIDATION)
+    resumed.train()
+    assert (tmp_path / 'cut' / 'last_validation').read_text() == '21'
+    assert len(losses(resumed)) == 21
 
 
 def test_the_last_iteration_ends_the_run_as_ever(toy_runner, tmp_path):
