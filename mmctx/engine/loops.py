@@ -6,7 +6,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 
-from .data import NumberedBatchSampler
+from .batches import NumberedBatchSampler
 
 
 class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from mmctx.checkpoints.latest import Latest, read_latest
 from mmctx.checkpoints.reading import served_from_memory
 
-from .data import end_workers, instrument, numbered
+from .batches import numbered
+from .data import end_workers, instrument
 from .hooks.checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
 from .hooks.exact_resume_hook import ExactResumeHook
 from .hooks.interruption_hook import InterruptionHook

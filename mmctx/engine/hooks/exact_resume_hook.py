@@ -6,7 +6,8 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
-from mmctx.engine.data import Fetch, NumberedBatchSampler
+from mmctx.engine.batches import NumberedBatchSampler
+from mmctx.engine.data import Fetch
 from mmctx.engine.randomness import derive_seed, seed_generators
 from mmctx.registry import HOOKS
 
