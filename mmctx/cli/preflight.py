@@ -135,8 +135,9 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
     if root and not Path(root).is_dir():
         raise UserError(f'data root {described(root)} of {loader} does not exist; {hint}')
     ann_file = dataset.get('ann_file')
-    local = is_local(dataset, ann_file)
-    if local:
+    if not is_local(dataset, ann_file):
+        ann_file = ''
+    else:
         ann_file = os.path.join(root, ann_file)
         if not Path(ann_file).is_file():
             lists = kinetics.reads_video_list(cls)
@@ -152,7 +153,7 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
     num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
     files = DatasetFiles(
-        dataset, cls, root, ann_file or '', folders, hint, annotations_needed, num_classes
+        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes
     )
     for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
         check(files)

@@ -29,13 +29,11 @@ def quick_check(files: DatasetFiles) -> None:
     Raises:
         UserError: As :func:`check_image_folder`.
     """
-    split = files.config.get('split')
-    by_folder = files.root and split and not files.ann_file and not files.config.get('data_prefix')
-    if (
-        files.is_a('ImageNet')
-        and by_folder
-        and not Path(files.root, 'meta', f'{split}.txt').is_file()
-    ):
+    config, split = files.config, files.config.get('split')
+    listed = config.get('ann_file') or config.get('data_prefix')
+    if not (files.is_a('ImageNet') and files.root and split) or listed:
+        return
+    if not Path(files.root, 'meta', f'{split}.txt').is_file():
         classes = files.classes and len(files.classes)
         check_image_folder(os.path.join(files.root, split), classes, files.hint)
 
