@@ -56,13 +56,13 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optim wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmctx',
-    locations=['mmctx.optim'],
+    locations=['mmctx.engine.optimizers'],
 )
 HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
     scope='mmctx',
-    locations=['mmctx.engine'],
+    locations=['mmctx.engine.hooks'],
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',

@@ -2,7 +2,7 @@
 
 import re
 
-from mmctx.apis.config import load_config
+from mmctx.cli.config import load_config
 
 
 def python_blocks(repo):

@@ -1,17 +1,18 @@
 """Trainings of twenty iterations through `tools/train.py`, resumed halfway."""
 
-import json
 import math
 import os
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from pprint import pformat
 from statistics import mean
 
 from mmengine.config import Config
 
+from benchmarks.logs import read_logs
 from mmctx.compat.config_paths import config_dir
 
 from .data import root_of
@@ -143,11 +144,8 @@ def write_config(name: str, place: Place) -> Path:
 
 def losses_of(work_dir: Path) -> dict[int, float]:
     """The loss of each iteration of all runs in a work dir, by its number, from 1."""
-    found = {}
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        records = map(json.loads, log.read_text().splitlines())
-        found.update({r['step']: r['loss'] for r in records if 'loss' in r})
-    return found
+    lines = chain.from_iterable(read_logs(work_dir))
+    return {line['step']: line['loss'] for line in lines if 'loss' in line}
 
 
 def judge(losses: dict[int, float], iterations: int, falling: bool = True) -> str:

@@ -10,9 +10,9 @@ from mmpretrain.models import ConvNeXt
 from torch import Tensor, nn
 
 from mmctx.registry import MODELS
+from mmctx.weights.vanilla import adopt_vanilla_convnext
 
 from .contextual_backbone import ContextualBackbone, check_choices
-from .vanilla_names import adopt_vanilla_convnext
 
 
 @MODELS.register_module()

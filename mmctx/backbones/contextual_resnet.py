@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from mmctx.layers.contextual_conv import BENDS
 from mmctx.registry import MODELS
+from mmctx.weights.vanilla import adopt_vanilla_resnet
 
 from .contextual_backbone import ContextualBackbone, check_choices
-from .vanilla_names import adopt_vanilla_resnet
 
 
 @MODELS.register_module()

@@ -13,8 +13,9 @@ class CropPreprocessor(ClsDataPreprocessor):
     """mmpretrain's preprocessor, which in training first crops and mirrors at random.
 
     Args:
-        padding (int): Images are cropped to their size after padding by so many black pixels.
-        **kwargs: Of mmpretrain's `ClsDataPreprocessor`.
+        padding (int): Width in pixels of the black border that images are padded by before they are
+            cropped to their size.
+        **kwargs: Arguments of mmpretrain's `ClsDataPreprocessor`.
     """
 
     def __init__(self, padding: int, **kwargs):

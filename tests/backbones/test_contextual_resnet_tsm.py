@@ -11,9 +11,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.models import ResNet
 
-from mmctx.apis.checkpoints import Weights, check_fit
-from mmctx.apis.errors import UserError
 from mmctx.backbones import ContextualResNet, ContextualResNetTSM
+from mmctx.checkpoints.fitting import Weights, check_fit
+from mmctx.errors import UserError
 from mmctx.layers import ContextualConv2d
 
 NARROW = dict(stem_channels=16, base_channels=16)

@@ -9,7 +9,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from mmctx.apis import build_classifier, stage_logits
-from mmctx.converters import convert_released
+from mmctx.weights import convert_released
 
 CASE = Path(__file__).parents[1] / 'data' / 'released_ctx_convnext.npz'
 

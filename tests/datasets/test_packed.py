@@ -114,7 +114,7 @@ def test_the_real_set(shared_data, tmp_path):
         assert torch.equal(packed[i]['inputs'].cpu(), other['inputs'])
 
 
-def test_refusals(root):
+def test_wrong_numbers_of_classes_and_small_images_are_refused(root):
     with pytest.raises(ValueError, match='has 4 classes, not 5'):
         PackedTinyImageNet(str(root), str(root / 'packed'), num_classes=5)
     with pytest.raises(ValueError, match=r'0\.png is not a readable image of 65 pixels'):
