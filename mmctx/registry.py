@@ -23,7 +23,12 @@ MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmctx',
-    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses', 'mmctx.datasets.crop'],
+    locations=[
+        'mmctx.models.backbones',
+        'mmctx.models.data_preprocessors',
+        'mmctx.models.heads',
+        'mmctx.models.losses',
+    ],
 )
 DATASETS = Registry(
     'dataset',
@@ -68,5 +73,5 @@ WEIGHT_INITIALIZERS = Registry(
     'weight initializer',
     parent=MMENGINE_WEIGHT_INITIALIZERS,
     scope='mmctx',
-    locations=['mmctx.layers'],
+    locations=['mmctx.models.layers'],
 )

@@ -15,7 +15,7 @@ from benchmarks.speed.model_check import TOLERANCES, reference_backend, relative
 from benchmarks.speed.networks import randomize_predictors
 from benchmarks.timing import comparable_convolutions
 from mmctx.compat.config_paths import config_dir
-from mmctx.layers.contextual_conv import PriorInputConv2d
+from mmctx.models.layers.contextual_conv import PriorInputConv2d
 from mmctx.registry import MODELS
 
 from .sizes import Place, narrow

@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmctx.layers import ContextualConv2d, Contextualizing
+from mmctx.models.layers import ContextualConv2d, Contextualizing
 
 # Δp in pixels: about halfway from the whole pixel, and spread far less than to the next one.
 OFFSET, OFFSET_SHARE = 0.3, 0.005

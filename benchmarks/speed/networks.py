@@ -14,7 +14,7 @@ from benchmarks.tables.paper import TABLES
 from benchmarks.throughput import bare_forward
 from mmctx.apis.image_network import is_detector
 from mmctx.errors import UserError
-from mmctx.layers import ContextualConv2d
+from mmctx.models.layers import ContextualConv2d
 
 SWITCHES = ('amp', 'channels-last', 'compile')
 AMP_DTYPES = {'cpu': torch.bfloat16, 'cuda': torch.float16}

@@ -6,7 +6,7 @@ from torchvision.models import ConvNeXt, ResNet, convnext_tiny, resnet18, resnet
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from mmctx.backbones import ContextualConvNeXt, ContextualResNet
+from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet
 from mmctx.weights import backbone_config, convert_vanilla
 
 CHANNELS, DEPTHS = (8, 16, 24, 32), (2, 3, 4, 1)

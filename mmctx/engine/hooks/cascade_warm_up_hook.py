@@ -31,7 +31,7 @@ class CascadeWarmUpHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Find the contextualizing layers and what they are built to do."""
         # Detectors, which have no use for this hook, start quicker without it.
-        from mmctx.layers import Contextualizing
+        from mmctx.models.layers import Contextualizing
 
         layers = [m for m in runner.model.modules() if isinstance(m, Contextualizing)]
         self.selections = {layer: layer.selection for layer in layers}

@@ -13,7 +13,7 @@ from mmctx.cli.config import load_config
 from mmctx.cli.running import build_model
 from mmctx.cli.tool import run_tool as report
 from mmctx.errors import UserError
-from mmctx.layers import ContextualConv2d
+from mmctx.models.layers import ContextualConv2d
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 CPU = torch.device('cpu')

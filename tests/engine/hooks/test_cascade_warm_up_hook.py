@@ -6,7 +6,7 @@ import pytest
 import torch.nn as nn
 
 from mmctx.engine import CascadeWarmUpHook
-from mmctx.layers import Contextualizing
+from mmctx.models.layers import Contextualizing
 
 
 def network(selection):

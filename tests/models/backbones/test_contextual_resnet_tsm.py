@@ -11,10 +11,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.models import ResNet
 
-from mmctx.backbones import ContextualResNet, ContextualResNetTSM
 from mmctx.checkpoints.fitting import Weights, check_fit
 from mmctx.errors import UserError
-from mmctx.layers import ContextualConv2d
+from mmctx.models.backbones import ContextualResNet, ContextualResNetTSM
+from mmctx.models.layers import ContextualConv2d
 
 NARROW = dict(stem_channels=16, base_channels=16)
 SMALL = dict(num_classes=20, considered=(10, 6, 3), embed_dims=16, **NARROW)

@@ -6,9 +6,9 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import ConvNeXt
 
 from mmctx.apis import build_classifier, measure_complexity
-from mmctx.backbones import ContextualConvNeXt
 from mmctx.engine.optimizers import LayerDecayOptimWrapperConstructor
-from mmctx.layers import ContextualConv2d
+from mmctx.models.backbones import ContextualConvNeXt
+from mmctx.models.layers import ContextualConv2d
 
 NARROW = dict(depths=[2, 3, 4, 1], channels=[8, 16, 24, 32])
 SMALL = dict(arch=NARROW, num_classes=20, considered=(10, 6, 3), embed_dims=16)

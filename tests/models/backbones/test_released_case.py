@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 from mmctx.apis import build_classifier, stage_logits
 from mmctx.weights import convert_released
 
-CASE = Path(__file__).parents[1] / 'data' / 'released_ctx_convnext.npz'
+CASE = Path(__file__).parents[2] / 'data' / 'released_ctx_convnext.npz'
 
 
 @pytest.fixture(scope='module')

@@ -6,7 +6,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
-from mmctx.layers import ContextualConv2d, forward_contextual_block, make_contextual
+from mmctx.models.layers import ContextualConv2d, forward_contextual_block, make_contextual
 
 LAYOUTS = {
     'paper depthwise': dict(groups=6, kernel_size=7, padding=3, delta_hidden=2),

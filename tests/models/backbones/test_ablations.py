@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models import ResNet
 
-from mmctx.backbones import ContextualResNet
-from mmctx.layers import ContextualConv2d
-from mmctx.layers.contextual_conv import PriorInputConv2d
+from mmctx.models.backbones import ContextualResNet
+from mmctx.models.layers import ContextualConv2d
+from mmctx.models.layers.contextual_conv import PriorInputConv2d
 
 NARROW = dict(stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
 SMALL = dict(num_classes=20, considered=(10, 6, 3), embed_dims=16, **NARROW)

@@ -5,8 +5,8 @@ import torch
 from mmpretrain.models import ResNet
 
 from mmctx.apis import build_classifier
-from mmctx.backbones import ContextualResNet
-from mmctx.layers import ContextualConv2d
+from mmctx.models.backbones import ContextualResNet
+from mmctx.models.layers import ContextualConv2d
 
 NARROW = dict(stem_channels=16, base_channels=16)
 SMALL = dict(num_classes=20, considered=(10, 6, 3), embed_dims=16, **NARROW)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmpretrain.models import ResNet_CIFAR
 
-from mmctx.backbones import ContextualResNet_CIFAR
+from mmctx.models.backbones import ContextualResNet_CIFAR
 
 SMALL = dict(depth=50, stem_channels=8, base_channels=8)
 CONTEXT = dict(num_classes=12, considered=(8, 5, 3), embed_dims=16)

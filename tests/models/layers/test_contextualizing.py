@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from mmctx.layers import Contextualizing
+from mmctx.models.layers import Contextualizing
 
 CLASSES, KEPT, WIDTHS, PRIORS = 11, (7, 4, 2), (3, 5, 4, 6), (2, 3, 4)
 

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Sequence
 import torch.nn as nn
 from torch import Tensor
 
-from mmctx.layers import (
+from mmctx.models.layers import (
     Contextualizing,
     ZeroPredictors,
     forward_contextual_block,
     make_contextual,
     with_zeroed_predictors,
 )
-from mmctx.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
-from mmctx.layers.contextualizing import merging_step
+from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
+from mmctx.models.layers.contextualizing import merging_step
 
 PRESETS = ('paper', 'released')
 OUT_TYPES = ('featmap', 'logits')

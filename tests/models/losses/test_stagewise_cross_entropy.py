@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmctx.losses import StagewiseCrossEntropy, stagewise_cross_entropy
+from mmctx.models.losses import StagewiseCrossEntropy, stagewise_cross_entropy
 
 INF = math.inf
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmpretrain.models import ResNet
 from torch import Tensor, nn
 
-from mmctx.layers.contextual_conv import BENDS
+from mmctx.models.layers.contextual_conv import BENDS
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_resnet
 
