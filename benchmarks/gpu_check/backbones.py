@@ -44,7 +44,7 @@ DTYPES = {
     'cpu': (torch.float32, torch.bfloat16),
 }
 # Of networks on a CPU: narrower predictors would have one hidden channel, which LayerNorm zeroes.
-WIDTH = 3
+WIDTH = 4
 IMAGES = (4, 3, 64, 96)
 FRAMES = 4
 LARGEST_SCALE = 2.0**16

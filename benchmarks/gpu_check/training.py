@@ -92,14 +92,16 @@ def _mask_rcnn(place, dataset):
     dataset.update(data_root=str(root))
     model = {}
     if not real:
-        classes = dict(num_classes=8)
-        model = dict(roi_head=dict(bbox_head=dict(classes), mask_head=dict(classes)))
+        heads = {name: dict(num_classes=8) for name in ('bbox_head', 'mask_head')}
+        model = dict(roi_head=heads)
         dataset.update(
             type='mmctx.ShapesDataset',
             ann_file='annotations/instances_train.json',
             data_prefix=dict(img='train/'),
         )
     if place.small:
+        model['roi_head']['bbox_head'].update(fc_out_channels=64)
+        model['roi_head']['mask_head'].update(num_convs=1, conv_out_channels=32)
         model |= dict(
             neck=dict(in_channels=CONVNEXT['arch']['channels']),
             train_cfg=dict(rpn_proposal=dict(max_per_img=20), rcnn=dict(sampler=dict(num=16))),

@@ -59,8 +59,8 @@ def _search(work_dir: str) -> Latest:
     if '://' in target:
         return Latest(target, None, [])
     folders = {Path(work_dir), Path(target).parent} if target else {Path(work_dir)}
-    files = {file for folder in folders for file in folder.glob('[!.]*.pth')}
-    files = [file for file in files if not file.name.startswith('best_')]
+    found = {file for folder in folders for file in folder.glob('[!.]*.pth')}
+    files = [file for file in found if not file.name.startswith('best_')]
     files.sort(key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
     passed_over = []
     for file in dict.fromkeys([*([Path(target)] if target else []), *files]):

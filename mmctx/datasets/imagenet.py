@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from typing import TYPE_CHECKING
 
 import cv2
 import mmcv
@@ -12,8 +13,13 @@ from mmpretrain.datasets import ImageNet as MMPretrainImageNet
 from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
+if TYPE_CHECKING:
+    from mmpretrain.datasets import BaseDataset as Unchecked
+else:
+    Unchecked = object
 
-class CheckedImages:
+
+class CheckedImages(Unchecked):
     """Mixin before a data set of mmpretrain: labels are checked, broken images named.
 
     Args:

@@ -152,7 +152,8 @@ class Video:
         """
         indices = [int(index) for index in indices]
         wanted, last = set(indices), max(indices)
-        size, images, frame = {}, {}, None
+        size: dict[str, int] = {}
+        images, frame = {}, None
         for number, frame in enumerate(self.decode()):
             size = size or dict(width=frame.width, height=frame.height)
             if number in wanted:

@@ -47,8 +47,8 @@ def read_line(line: str, num_classes: int | None = None, delimiter: str = ' ') -
         UserError: The line is malformed or its label out of range.
     """
     try:
-        name, label = line.rstrip().rsplit(delimiter.strip() or None, 1)
-        label = int(label)
+        name, number = line.rstrip().rsplit(delimiter.strip() or None, 1)
+        label = int(number)
     except ValueError:
         raise UserError(f'expected a file and the number of its class, got {line!r}') from None
     if label < 0 or (num_classes is not None and label >= num_classes):

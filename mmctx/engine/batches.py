@@ -59,7 +59,7 @@ class NumberedBatchSampler(BatchSampler):
                 self._started = iter(self.inner)
         return passes
 
-    def __iter__(self) -> Iterator[NumberedBatch]:
+    def __iter__(self) -> Iterator[NumberedBatch]:  # type: ignore[override]
         batches, self._started = self._started or iter(self.inner), None
         for indices in batches:
             self.number += 1

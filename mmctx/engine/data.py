@@ -169,7 +169,8 @@ def instrument(loader: DataLoader, seed: int) -> DataLoader:
     Returns:
         DataLoader: The same one.
     """
-    loader.dataset.__getitems__ = Fetch(loader.dataset, seed, loader.num_workers)
+    fetch = Fetch(loader.dataset, seed, loader.num_workers)
+    loader.dataset.__getitems__ = fetch  # type: ignore[attr-defined]
     loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn)
     loader.__class__ = LazyDataLoader
     return loader

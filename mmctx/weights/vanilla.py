@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
@@ -61,7 +62,8 @@ def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> Non
         state_dict.update(state_dict.pop('model'))
     layout, source = find_layout(state_dict, layouts, (prefix, 'backbone.', ''))
     own = {key[len(source) :]: key for key in list(state_dict) if key.startswith(source)}
-    classifying = len(module.contextualizing.classifying)
+    contextualizing: Any = module.contextualizing
+    classifying = len(contextualizing.classifying)
     for name, key in own.items():
         stage = re.match(r'contextualizing\.classifying\.(\d+)\.', name)
         if stage and int(stage[1]) >= classifying:

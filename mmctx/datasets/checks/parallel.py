@@ -51,7 +51,7 @@ def map_unordered(
     """
     items = list(items)
     todo = deque(items[i : i + chunk] for i in range(0, len(items), chunk))
-    pool = {}
+    pool: dict[Any, _Worker] = {}
     try:
         while todo or pool:
             while len(pool) < min(workers, len(todo) + sum(bool(w.items) for w in pool.values())):
@@ -60,7 +60,7 @@ def map_unordered(
             for connection in wait(pool, SECONDS_BETWEEN_LOOKS):
                 worker = pool[connection]
                 try:
-                    results = connection.recv()
+                    results = worker.connection.recv()
                 except (EOFError, OSError):
                     del pool[connection]
                     yield from worker.failed(todo)
@@ -130,7 +130,7 @@ def _serve(connection: Connection, function: Callable):
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    results = []
+    results: list = []
     while True:
         connection.send(results)
         results = [_attempt(function, item) for item in connection.recv()]

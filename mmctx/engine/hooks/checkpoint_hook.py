@@ -24,6 +24,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     `mmengine.hooks.CheckpointHook`.
     """
 
+    backend_args: dict | None
+
     def before_train(self, runner) -> None:
         """Choose how files are written; clear away what a killed run left half-written."""
         out_dir = self.out_dir or runner.work_dir

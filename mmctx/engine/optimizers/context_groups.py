@@ -57,7 +57,7 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _merged(groups: list[dict], given: dict) -> list[dict]:
-    merged: dict[tuple, dict] = {}
+    merged: dict[str, dict] = {}
     for group in groups:
         options = {**given, **{key: value for key, value in group.items() if key != 'params'}}
         first = merged.setdefault(repr(sorted(options.items())), dict(options, params=[]))

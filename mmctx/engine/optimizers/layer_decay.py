@@ -1,6 +1,7 @@
 """Layer-wise learning rates for classifiers and detectors alike."""
 
 from functools import partial
+from typing import Any
 
 import torch.nn as nn
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
@@ -37,5 +38,6 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
     ) -> None:
         """Add a group for every trainable parameter of `module` to `params`, in place."""
         if get_layer_depth is None and not hasattr(module, 'get_layer_depth'):
-            get_layer_depth = partial(module.backbone.get_layer_depth, prefix='backbone.')
+            backbone: Any = module.backbone
+            get_layer_depth = partial(backbone.get_layer_depth, prefix='backbone.')
         super().add_params(params, module, prefix, get_layer_depth, **kwargs)

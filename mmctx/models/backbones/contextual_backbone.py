@@ -1,6 +1,7 @@
 """What every contextual backbone adds to its vanilla base class."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch.nn as nn
 from torch import Tensor
@@ -15,12 +16,17 @@ from mmctx.models.layers import (
 from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
 from mmctx.models.layers.contextualizing import merging_step
 
+if TYPE_CHECKING:
+    from mmengine.model import BaseModule as Vanilla
+else:
+    Vanilla = object
+
 PRESETS = ('paper', 'released')
 OUT_TYPES = ('featmap', 'logits')
 PRIORS = ('predictors', 'input', 'none')
 
 
-class ContextualBackbone:
+class ContextualBackbone(Vanilla):
     """Mixin, before a vanilla backbone of four stages in the bases of a class.
 
     The vanilla constructor runs first; `add_context` then replaces a convolution in some blocks and
@@ -34,6 +40,9 @@ class ContextualBackbone:
 
     replaced: str
     stride: int
+    init_cfg: dict | list[dict] | None
+    contextualizing: Contextualizing | None
+    first_merging: nn.Sequential | None
 
     def blocks_of(self, stage: int) -> Iterable[nn.Module]:
         """Residual blocks of a stage."""
@@ -98,7 +107,8 @@ class ContextualBackbone:
                 **contextualizing,
             )
             if first == 0:
-                each = self.contextualizing.merging[0]['each']
+                first_step: Any = self.contextualizing.merging[0]
+                each = first_step['each']
                 hidden, embed_dims = each[0].weight.shape
                 self.first_merging = nn.Sequential(
                     merging_step(embed_dims, hidden), merging_step(hidden, prior_channels[0])
@@ -147,7 +157,8 @@ class ContextualBackbone:
             )
         maps, logits = [], []
         kept, prior = None, self.first_prior(x)
-        classifying, classes = (), None
+        classifying: nn.ModuleList | tuple[()] = ()
+        classes = None
         if self.contextualizing is not None:
             classifying = self.contextualizing.classifying
             classes = self.contextualizing.class_directions()
@@ -160,7 +171,7 @@ class ContextualBackbone:
             if 0 <= stage - self.skipped < len(classifying):
                 # Without a loss on the logits nothing flows back from them.
                 seen = x if self.out_type == 'logits' else x.detach()
-                scores, kept, prior = self.contextualizing(
+                scores, kept, prior = self.contextualizing(  # type: ignore[misc]
                     seen, stage - self.skipped, kept, classes
                 )
                 logits.append(scores)

@@ -1,6 +1,7 @@
 """Contextual ResNet: "Contextual Convolutional Networks" (Liang et al., ICLR 2023) on ResNet."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmpretrain.models import ResNet
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
             self._register_load_state_dict_pre_hook(adopt_vanilla_resnet, with_module=True)
         if prior == 'input':
             self.replaced, every = 'conv1', max(self.stage_blocks)
-        last_blocks = [self.blocks_of(stage)[-1] for stage in range(4)]
+        last_blocks: list[Any] = [self.blocks_of(stage)[-1] for stage in range(4)]
         conv_channels = [block.conv2.out_channels for block in last_blocks]
         self.stride = self.stem_stride
         for stride in self.strides:

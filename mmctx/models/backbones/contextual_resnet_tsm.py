@@ -75,7 +75,9 @@ class ContextualResNetTSM(ContextualResNet):
         clips = prior.unflatten(0, (-1, self.num_segments))  # [N, T, P]
         return clips.mean(1, keepdim=True).expand_as(clips).flatten(0, 1)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(  # type: ignore[override]
+        self, x: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
         """Run the network.
 
         Args:

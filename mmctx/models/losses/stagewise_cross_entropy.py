@@ -69,8 +69,10 @@ class StagewiseCrossEntropy(nn.Module):
         numbers = counts.sum(1)
         all_reduce(numbers)
         losses = [
-            (self._of_samples(*stage, target) * count).sum() * get_world_size() / number
-            for *stage, count, number in zip(stage_logits, considered, counts, numbers.clamp(min=1))
+            (self._of_samples(logits, among, target) * count).sum() * get_world_size() / number
+            for logits, among, count, number in zip(
+                stage_logits, considered, counts, numbers.clamp(min=1)
+            )
         ]
         return [weight * loss for weight, loss in zip(self.stage_weights, losses)]
 

@@ -50,7 +50,9 @@ def plan_coco(root: Path, splits: list[str] | None = None) -> Plan:
         splits = [path.stem.removeprefix('instances_') for path in found]
     if not splits:
         raise UserError(f'there is no {root}/annotations/instances_*.json')
-    problems, items, annotations = [], [], 0
+    problems: list[Problem] = []
+    items: list[Item] = []
+    annotations = 0
     for split in splits:
         path = root / 'annotations' / f'instances_{split}.json'
         if not path.is_file():

@@ -18,14 +18,15 @@ def mask_mistake(mask: object, image: dict | None) -> str:
             if len(polygon) < 6 or len(polygon) % 2:
                 return f'has a polygon of {len(polygon)} numbers, not 6, 8, 10, ...'
         return ''
-    size = mask.get('size') if isinstance(mask, dict) else None
+    code = mask if isinstance(mask, dict) else {}
+    size = code.get('size')
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(s, int) for s in size):
         return 'has a mask that is neither polygons nor a run-length code with its size'
     if image and size != [image['height'], image['width']]:
         return (
             f'has a mask of {size[1]}x{size[0]} on an image of {image["width"]}x{image["height"]}'
         )
-    runs = mask.get('counts')
+    runs = code.get('counts')
     if isinstance(runs, list):
         return runs_mistake(runs, size)
     return '' if isinstance(runs, str) else 'has a mask without a run-length code'
@@ -56,7 +57,8 @@ def run_lengths(code: str) -> list[int]:
     Raises:
         UserError: A character is no digit, or the code breaks off.
     """
-    runs, value, shift = [], 0, 0
+    runs: list[int] = []
+    value = shift = 0
     for character in code:
         digit = ord(character) - 48
         if not 0 <= digit < 64:
