@@ -62,7 +62,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     author='mmctx contributors',
-    license='Apache-2.0',
+    license_expression='Apache-2.0',
     license_files=['LICENSE'],
     project_urls={'Paper': 'https://openreview.net/forum?id=PldynS56bN'},
     classifiers=CLASSIFIERS,
