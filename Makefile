@@ -19,7 +19,7 @@ help:
 	@echo "make bench-gpu  run the tests and benchmarks on this machine's GPU, into benchmarks/"
 	@echo 'make study  train with and without context, an hour on two cores'
 	@echo 'make soak   train the demo for half an hour and see whether memory stays flat'
-	@echo 'make lint   check style and format with ruff'
+	@echo 'make lint   check style and format with ruff, types with mypy'
 	@echo 'make setup  install everything into $(VENV)/'
 
 setup: $(STAMP)
@@ -66,6 +66,7 @@ soak: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info mmctx/.mim

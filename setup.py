@@ -14,7 +14,19 @@ ROOT = Path(__file__).resolve().parent
 DETECTION = ['mmdet>=3.1.0,<3.4.0']
 VIDEO = ['mmaction2>=1.2.0,<1.3.0', 'av>=12']
 LITE = ['mmcv-lite>=2.0.1,<2.2.0']
-DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6']
+DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15']
+
+CLASSIFIERS = [
+    'Development Status :: 4 - Beta',
+    'Intended Audience :: Science/Research',
+    'Operating System :: OS Independent',
+    'Programming Language :: Python :: 3.10',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Topic :: Scientific/Engineering :: Image Recognition',
+    'Typing :: Typed',
+]
 
 
 class BuildPyWithConfigs(build_py):
@@ -49,7 +61,13 @@ setup(
     description='Contextual Convolutional Networks for mmpretrain, mmdet and mmaction2',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
+    author='mmctx contributors',
+    license_expression='Apache-2.0',
+    license_files=['LICENSE'],
+    project_urls={'Paper': 'https://openreview.net/forum?id=PldynS56bN'},
+    classifiers=CLASSIFIERS,
     packages=find_packages(include=['mmctx', 'mmctx.*']),
+    package_data={'mmctx': ['py.typed']},
     cmdclass={'build_py': BuildPyWithConfigs},
     python_requires='>=3.10',
     install_requires=[

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import mmctx
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 from .text import as_markdown, as_text
 from .timing import name_device

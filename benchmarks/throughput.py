@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 import torch.nn as nn
 
+from mmctx.apis.image_network import ImageNetwork
+
 from .timing import Call, pick_device, time_in_turn
 
 
@@ -18,8 +20,7 @@ def bare_forward(
     """A forward pass of random images, without data loading and post-processing.
 
     Args:
-        model (nn.Module): An mmpretrain classifier or an mmdet detector, on the device. Of a
-            two-stage detector the region heads see the proposals of the random images.
+        model (nn.Module): What `ImageNetwork` takes, on the device.
         shape (tuple[int, int]): Height and width of the images, in pixels.
         batch_size (int): Images at a time.
         device (torch.device): Where the images are made.
@@ -29,13 +30,8 @@ def bare_forward(
         Callable: Takes nothing.
     """
     images = torch.rand(batch_size, 3, *shape, device=device).to(memory_format=memory_format)
-    extra = {}
-    if hasattr(model, 'rpn_head'):
-        from mmdet.structures import DetDataSample
-
-        metainfo = dict(img_shape=shape, ori_shape=shape, pad_shape=shape)
-        extra['data_samples'] = [DetDataSample(metainfo=metainfo) for _ in range(batch_size)]
-    return lambda: model(images, **extra)
+    network = ImageNetwork(model)
+    return lambda: network(images)
 
 
 def measure_throughput(
@@ -44,8 +40,8 @@ def measure_throughput(
     """Time forward passes in float32, without data loading and post-processing.
 
     Args:
-        model (nn.Module): An mmpretrain classifier or an mmdet detector; it is left on the device
-            and in evaluation mode.
+        model (nn.Module): What `ImageNetwork` takes; it is left on the device and in evaluation
+            mode.
         shape (tuple[int, int]): Height and width of the images, in pixels.
         batch_size (int): Images at a time.
         seconds (float): Seconds to measure for; at least three batches are timed.

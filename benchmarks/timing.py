@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 MIN_RUNS = 3
 # Kept busy for some milliseconds first, a GPU finds every launch of a short call queued.

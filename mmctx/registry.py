@@ -23,7 +23,12 @@ MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,
     scope='mmctx',
-    locations=['mmctx.backbones', 'mmctx.heads', 'mmctx.losses', 'mmctx.datasets.crop'],
+    locations=[
+        'mmctx.models.backbones',
+        'mmctx.models.data_preprocessors',
+        'mmctx.models.heads',
+        'mmctx.models.losses',
+    ],
 )
 DATASETS = Registry(
     'dataset',
@@ -56,17 +61,17 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optim wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmctx',
-    locations=['mmctx.optim'],
+    locations=['mmctx.engine.optimizers'],
 )
 HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
     scope='mmctx',
-    locations=['mmctx.engine'],
+    locations=['mmctx.engine.hooks'],
 )
 WEIGHT_INITIALIZERS = Registry(
     'weight initializer',
     parent=MMENGINE_WEIGHT_INITIALIZERS,
     scope='mmctx',
-    locations=['mmctx.layers'],
+    locations=['mmctx.models.layers'],
 )

@@ -1,12 +1,15 @@
-"""The README's examples are run as they stand."""
+"""The examples of the README and of the contributing guide are run as they stand."""
 
 import re
 
-from mmctx.apis.config import load_config
+import pytest
+import torch
+
+from mmctx.cli.config import load_config
 
 
-def python_blocks(repo):
-    return re.findall(r'```python\n(.*?)```', (repo / 'README.md').read_text(), re.DOTALL)
+def python_blocks(repo, page='README.md'):
+    return re.findall(r'```python\n(.*?)```', (repo / page).read_text(), re.DOTALL)
 
 
 def test_config_of_the_readme(repo, tmp_path):
@@ -26,10 +29,33 @@ def test_code_of_the_readme(repo, capsys):
     assert names['y'].shape == (2, 8, 32, 32)
 
 
-def test_files_that_the_readme_names_exist(repo):
-    text = (repo / 'README.md').read_text()
+def test_backbone_of_the_contributing_guide_starts_as_the_vanilla_one(repo):
+    from mmpretrain.models import SEResNet
+
+    from mmctx.registry import MODELS
+
+    code = next(block for block in python_blocks(repo, 'CONTRIBUTING.md') if 'SEResNet' in block)
+    names = {}
+    try:
+        exec(code, names)
+    finally:
+        MODELS.module_dict.pop('ContextualSEResNet', None)
+    narrow = dict(depth=50, stem_channels=16, base_channels=16, out_indices=(0, 1, 2, 3))
+    vanilla = SEResNet(**narrow)
+    model = names['ContextualSEResNet'](num_classes=20, considered=(10, 6, 3), **narrow)
+    assert not model.load_state_dict(vanilla.state_dict(), strict=False).unexpected_keys
+    vanilla.eval(), model.eval()
+    images = torch.randn(2, 3, 64, 64)
+    for got, expected in zip(model(images), vanilla(images), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md'])
+def test_files_that_a_page_names_exist(page, repo):
+    text = (repo / page).read_text()
     for name in set(re.findall(r'\b(?:configs|tools|tests)/[\w./]+\.(?:py|sh)\b', text)):
-        assert (repo / name).is_file(), name
+        # NAME stands for what the reader adds.
+        assert 'NAME' in name or (repo / name).is_file(), name
 
 
 def test_tables_of_the_study_are_those_of_its_results(repo):

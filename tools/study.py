@@ -1,6 +1,6 @@
 """Train the study's networks, with and without context; see --help."""
 
-from mmctx.apis.clone import run_benchmark
+from mmctx.cli.clone import run_benchmark
 
 if __name__ == '__main__':
     run_benchmark('benchmarks.study.main', __file__)

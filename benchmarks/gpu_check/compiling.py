@@ -13,13 +13,13 @@ from benchmarks.timing import comparable_convolutions
 from mmctx.apis.classifier import build_classifier
 from mmctx.compat.config_paths import config_dir
 
-from .backbones import GRADIENT_TOLERANCES
+from .backbones import GRADIENT_TOLERANCE
 from .sizes import Place, narrow
 
 CONFIG = 'ctx_convnext_t_in1k.py'
 # The first compiles; what is true of it by chance must not be built in. The number of images stays.
 SIZES = ((96, 160), (128, 96), (64, 192), (160, 160))
-LIMITS = (TOLERANCES[torch.float32], GRADIENT_TOLERANCES[torch.float32])
+LIMITS = (TOLERANCES[torch.float32], GRADIENT_TOLERANCE)
 
 
 def check(place: Place) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 from .processes import Outcome, Processes
 from .sizes import Place

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from mmengine.config import ConfigDict
 
 CONVNEXT = dict(arch=dict(depths=[1, 1, 4, 1], channels=[16, 24, 32, 48]), embed_dims=32)
-RESNET = dict(stem_channels=8, base_channels=8, embed_dims=32)
+RESNET = dict(stem_channels=8, base_channels=8)
 
 
 class Place(NamedTuple):
@@ -31,17 +31,21 @@ class Place(NamedTuple):
         return self.out / 'data'
 
 
-def narrow(backbone: ConfigDict) -> dict:
+def narrow(backbone: ConfigDict, width: int = 1) -> dict:
     """What makes a backbone narrow.
 
     Args:
-        backbone (ConfigDict): Of one of mmctx's configs.
+        backbone (ConfigDict): Backbone of one of mmctx's configs.
+        width (int): Factor of all numbers of channels. Defaults to 1.
 
     Returns:
         dict: Settings to replace.
     """
     if 'ConvNeXt' in backbone.type:
-        return CONVNEXT
+        arch = dict(CONVNEXT['arch'])
+        arch['channels'] = [width * channels for channels in arch['channels']]
+        return dict(arch=arch, embed_dims=width * CONVNEXT['embed_dims'])
+    found = {key: width * RESNET[key] for key in ('stem_channels', 'base_channels')}
     if backbone.get('prior') != 'none':
-        return dict(RESNET, embed_dims=backbone.get('embed_dims', 256) // 8)
-    return {key: RESNET[key] for key in ('stem_channels', 'base_channels')}
+        found['embed_dims'] = width * backbone.get('embed_dims', 256) // 8
+    return found

@@ -1,17 +1,18 @@
 """Trainings of twenty iterations through `tools/train.py`, resumed halfway."""
 
-import json
 import math
 import os
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from pprint import pformat
 from statistics import mean
 
 from mmengine.config import Config
 
+from benchmarks.logs import read_logs
 from mmctx.compat.config_paths import config_dir
 
 from .data import root_of
@@ -91,14 +92,16 @@ def _mask_rcnn(place, dataset):
     dataset.update(data_root=str(root))
     model = {}
     if not real:
-        classes = dict(num_classes=8)
-        model = dict(roi_head=dict(bbox_head=dict(classes), mask_head=dict(classes)))
+        heads = {name: dict(num_classes=8) for name in ('bbox_head', 'mask_head')}
+        model = dict(roi_head=heads)
         dataset.update(
             type='mmctx.ShapesDataset',
             ann_file='annotations/instances_train.json',
             data_prefix=dict(img='train/'),
         )
     if place.small:
+        model['roi_head']['bbox_head'].update(fc_out_channels=64)
+        model['roi_head']['mask_head'].update(num_convs=1, conv_out_channels=32)
         model |= dict(
             neck=dict(in_channels=CONVNEXT['arch']['channels']),
             train_cfg=dict(rpn_proposal=dict(max_per_img=20), rcnn=dict(sampler=dict(num=16))),
@@ -143,11 +146,8 @@ def write_config(name: str, place: Place) -> Path:
 
 def losses_of(work_dir: Path) -> dict[int, float]:
     """The loss of each iteration of all runs in a work dir, by its number, from 1."""
-    found = {}
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        records = map(json.loads, log.read_text().splitlines())
-        found.update({r['step']: r['loss'] for r in records if 'loss' in r})
-    return found
+    lines = chain.from_iterable(read_logs(work_dir))
+    return {line['step']: line['loss'] for line in lines if 'loss' in line}
 
 
 def judge(losses: dict[int, float], iterations: int, falling: bool = True) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.logs import read_logs
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 MB = 1e6
 # Of the time. In the first minutes memory grows with the largest batches and with what a validation

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 from .processes import memory_report, training_report, watch
 

@@ -12,11 +12,11 @@ from mmengine.logging import MMLogger
 
 from benchmarks import report
 from benchmarks.timing import comparable_convolutions, use_device
-from mmctx.apis.cli import CfgOptions
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_model
+from mmctx.cli.config import load_config
+from mmctx.cli.options import CfgOptions
+from mmctx.cli.running import build_model
 from mmctx.compat.config_paths import resolve
+from mmctx.errors import UserError
 
 from . import model_benchmark, model_table, networks
 

@@ -12,8 +12,9 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 
 from benchmarks.tables.paper import TABLES
 from benchmarks.throughput import bare_forward
-from mmctx.apis.errors import UserError
-from mmctx.layers import ContextualConv2d
+from mmctx.apis.image_network import is_detector
+from mmctx.errors import UserError
+from mmctx.models.layers import ContextualConv2d
 
 SWITCHES = ('amp', 'channels-last', 'compile')
 AMP_DTYPES = {'cpu': torch.bfloat16, 'cuda': torch.float16}
@@ -97,7 +98,7 @@ class Network:
         device: torch.device,
     ):
         self.mode, self.shape, self.device, self.optim_cfg = mode, shape, device, cfg.optim_wrapper
-        self.detects = hasattr(model, 'rpn_head')
+        self.detects = is_detector(model)
         last = 'channels-last' in mode
         self.memory_format = torch.channels_last if last else torch.contiguous_format
         self.model = deepcopy(model).to(device, memory_format=self.memory_format).eval()

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import report
 from benchmarks.timing import comparable_convolutions, use_device
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 from . import op_benchmark, op_cases, op_table
 

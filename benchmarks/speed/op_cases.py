@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 PATTERN = re.compile(r'(dw|dense)(\d+):(\d+)x(\d+)x(\d+)(?::s(\d+))?(?::b(\d+))?')

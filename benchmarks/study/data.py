@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmctx.apis.errors import UserError
-from mmctx.apis.preflight import preflight
+from mmctx.cli.preflight import preflight
+from mmctx.errors import UserError
 
 from .jobs import Job
 

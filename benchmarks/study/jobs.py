@@ -16,8 +16,8 @@ from mmengine.config import Config
 
 from benchmarks.report import environment
 from benchmarks.timing import pick_device
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import UserError
+from mmctx.cli.config import load_config
+from mmctx.errors import UserError
 
 from .plan import Run
 from .progress import last_validation

@@ -13,8 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from mmctx.apis.cli import CfgOptions
-from mmctx.apis.errors import UserError
+from mmctx.cli.options import CfgOptions
+from mmctx.errors import UserError
 
 from .plan import PARTS, SIZES, plan_runs
 
@@ -113,7 +113,7 @@ def main():
     try:
         done = study.run(runs, args.jobs, args.minutes)
     except KeyboardInterrupt:
-        from mmctx.engine.interruption_hook import EXIT_STATUS
+        from mmctx.engine.hooks.interruption_hook import EXIT_STATUS
 
         print('interrupted; the same command resumes from the last checkpoints', file=sys.stderr)
         sys.exit(EXIT_STATUS)

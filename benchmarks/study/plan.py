@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 SIZES = ('cpu', 'cpu_long', 'gpu')
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'study'

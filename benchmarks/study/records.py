@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmctx.engine.atomic_backend import AtomicBackend
+from mmctx.checkpoints.atomic_backend import AtomicBackend
 
 from .plan import Run
 from .progress import read_run

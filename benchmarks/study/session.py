@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from mmctx.apis.complexity import measure_complexity
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_model
+from mmctx.cli.running import build_model
+from mmctx.errors import UserError
 
 from .data import prepare_data
 from .jobs import ENVIRONMENT, LOG, Job, make_jobs, train

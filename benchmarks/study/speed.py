@@ -8,8 +8,8 @@ import torch
 from benchmarks.report import environment
 from benchmarks.speed.networks import Network, randomize_predictors
 from benchmarks.timing import Call, pick_device, time_in_turn
-from mmctx.apis.runner import build_model
-from mmctx.engine.atomic_backend import AtomicBackend
+from mmctx.checkpoints.atomic_backend import AtomicBackend
+from mmctx.cli.running import build_model
 
 from .jobs import Job
 

@@ -9,10 +9,9 @@ from mmengine.config import Config
 from benchmarks.logs import read_logs
 from benchmarks.text import NOTHING
 from benchmarks.throughput import measure_throughput
-from mmctx.apis.clips import FrameBatch
 from mmctx.apis.complexity import measure_complexity
-from mmctx.apis.config import load_config
-from mmctx.apis.runner import build_model
+from mmctx.cli.config import load_config
+from mmctx.cli.running import build_model
 from mmctx.compat.config_paths import config_dir
 
 from .paper import Row, Table
@@ -135,9 +134,8 @@ def measure_row(
     params, flops = measure_complexity(model, table.shape)
     speed = None
     if batch_size:
-        network = FrameBatch(model) if table.frames > 1 else model
         images = batch_size * table.frames
-        speed = measure_throughput(network, table.shape, images, seconds) / table.frames
+        speed = measure_throughput(model, table.shape, images, seconds) / table.frames
     return Figures(params, flops, speed, find_accuracy(table, row, work_dirs))
 
 

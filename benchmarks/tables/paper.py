@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import yaml
 
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 
 class Row(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.text import as_markdown, as_text
 from benchmarks.timing import name_device, pick_device
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 from .figures import legend, measure_row, table_cells
 from .launch_commands import launch_commands

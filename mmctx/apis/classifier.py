@@ -5,6 +5,8 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from mmctx.errors import UserError
+
 
 def build_classifier(backbone: dict) -> ImageClassifier:
     """Build mmpretrain's `ImageClassifier` around a contextual backbone.
@@ -34,10 +36,10 @@ def build_classifier(backbone: dict) -> ImageClassifier:
 
 
 def stage_logits(classifier: ImageClassifier, inputs: Tensor) -> tuple[Tensor, ...]:
-    """What each stage thinks of the images.
+    """Class scores of each stage.
 
     Args:
-        classifier (ImageClassifier): Of `build_classifier`, or of a config like it.
+        classifier (ImageClassifier): Classifier made by `build_classifier`, or by a config like it.
         inputs (Tensor): Normalised images, (B, 3, H, W).
 
     Returns:
@@ -45,9 +47,9 @@ def stage_logits(classifier: ImageClassifier, inputs: Tensor) -> tuple[Tensor, .
         order, −inf for classes no longer considered.
 
     Raises:
-        ValueError: The classifier's backbone does not give logits.
+        UserError: The classifier's backbone does not give logits.
     """
     if getattr(classifier.backbone, 'out_type', None) != 'logits':
-        raise ValueError("stage_logits needs a contextual backbone with out_type='logits'")
+        raise UserError("stage_logits needs a contextual backbone with out_type='logits'")
     logits: tuple[torch.Tensor, ...] = classifier.extract_feat(inputs)
     return logits

@@ -1,6 +1,5 @@
 """Parameters and multiply-adds of a configured model."""
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +8,7 @@ from mmengine.analysis import FlopAnalyzer, parameter_count
 
 from mmctx.ops.counting import multiply_adds
 
-from .clips import FrameBatch, clip_length
+from .image_network import ImageNetwork
 
 
 class Complexity(NamedTuple):
@@ -53,16 +52,10 @@ def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     Returns:
         Complexity: Parameters and multiply-adds.
     """
-    frames = clip_length(model)
-    network = FrameBatch(model) if frames else model
-    images = torch.rand(frames or 1, 3, *shape, generator=torch.Generator().manual_seed(0))
-    was_training, forward = model.training, model.forward
+    network = ImageNetwork(model)
+    images = torch.rand(network.frames or 1, 3, *shape, generator=torch.Generator().manual_seed(0))
+    was_training = model.training
     model.eval()
-    if hasattr(model, 'rpn_head'):
-        from mmdet.structures import DetDataSample
-
-        sample = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, pad_shape=shape))
-        model.forward = partial(forward, data_samples=[sample])
     try:
         analyzer = FlopAnalyzer(network, images)
         analyzer.set_op_handle('mmctx::sampled_depthwise_conv', _count_sampled_depthwise_conv)
@@ -70,5 +63,4 @@ def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
         analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return Complexity(parameter_count(model)[''], int(analyzer.total()))
     finally:
-        model.forward = forward
         model.train(was_training)

@@ -110,7 +110,7 @@ def write_pictures(dataset, predictions, out, count=12, score_thr=0.5):
 
     Args:
         dataset (mmdet.datasets.BaseDetDataset): Data set with instance masks.
-        predictions (list[dict]): What mmdet's `DumpDetResults` wrote for that data set.
+        predictions (list[dict]): Contents of the file that mmdet's `DumpDetResults` wrote.
         out (str | Path): Folder for `<name of the image>.png` and `contact_sheet.png`.
         count (int): Most images to draw, the first that have a prediction. Defaults to 12.
         score_thr (float): Lowest score that is drawn. Defaults to 0.5.

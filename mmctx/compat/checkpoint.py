@@ -148,6 +148,16 @@ def weights_only():
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
+def drop_config(checkpoint):
+    """Take away the config that a checkpoint holds, which `Runner.resume` would run as Python.
+
+    Args:
+        checkpoint (object): Contents of a file, changed in place.
+    """
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+
+
 def install():
     """Have mmengine load and resume checkpoints without running anything that they hold."""
     original = CheckpointLoader.load_checkpoint.__func__
@@ -157,8 +167,7 @@ def install():
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
         with history_allowed(), weights_only():
             checkpoint = original(cls, filename, map_location, logger)
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
-            checkpoint['meta'].pop('config', None)
+        drop_config(checkpoint)
         return checkpoint
 
     CheckpointLoader.load_checkpoint = classmethod(load_checkpoint)

@@ -10,8 +10,14 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from mmctx.errors import UserError
+
 _PACKAGE = Path(__file__).parents[1]
 _PREFIX = 'mmctx::'
+
+
+class UnknownConfig(UserError, FileNotFoundError):
+    """mmctx has no config of this name."""
 
 
 def config_dir():
@@ -30,12 +36,12 @@ def resolve(name):
         str: The file's absolute path.
 
     Raises:
-        FileNotFoundError: If mmctx has no such config.
+        UnknownConfig: If mmctx has no such config.
     """
     name = name.removeprefix(_PREFIX)
     path = config_dir() / name
     if not path.is_file():
-        raise FileNotFoundError(f'mmctx has no config {name!r} in {config_dir()}')
+        raise UnknownConfig(f'mmctx has no config {name!r} in {config_dir()}')
     return str(path)
 
 

@@ -21,6 +21,8 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from mmctx.errors import UserError
+
 # A variable that each launcher sets, and the command that starts it.
 STARTED_BY = {
     'pytorch': ('LOCAL_RANK', 'torchrun'),
@@ -43,7 +45,7 @@ def prepare_launcher(cfg):
             `model_wrapper_cfg`.
 
     Raises:
-        ValueError: If this process was not started by the launcher, or there is no GPU left for it.
+        UserError: If this process was not started by the launcher, or there is no GPU left for it.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
@@ -103,7 +105,7 @@ def leave_launcher(status=0):
 def _prepare_environment(launcher):
     variable, starter = STARTED_BY[launcher]
     if variable not in os.environ:
-        raise ValueError(
+        raise UserError(
             f'--launcher {launcher}: {starter} did not start this process ({variable} is not set)'
         )
     if launcher == 'slurm':
@@ -119,7 +121,7 @@ def _prepare_environment(launcher):
     local_rank = int(os.environ.get('SLURM_LOCALID' if launcher == 'slurm' else 'LOCAL_RANK', 0))
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
-        raise ValueError(
+        raise UserError(
             f'process {local_rank + 1} of this machine sees only {gpus} GPU(s): start one process '
             'a GPU and let each see all of them (slurm: --gres instead of --gpus-per-task), or '
             'set CUDA_VISIBLE_DEVICES=-1 to run on the CPU'
@@ -163,7 +165,7 @@ def _set_mpi_master():
         return
     everywhere, here = (os.environ.get(f'OMPI_COMM_WORLD_{part}SIZE') for part in ('', 'LOCAL_'))
     if everywhere != here:
-        raise ValueError(
+        raise UserError(
             '--launcher mpi: set MASTER_ADDR to the first machine and hand it on with '
             'mpirun -x MASTER_ADDR'
         )

@@ -2,16 +2,18 @@
 
 from mmaction.registry import MODELS
 
+from mmctx.errors import Unavailable
+
 
 @MODELS.register_module()
 class DRN:
     """Placeholder that lets `mmaction.models` be imported.
 
     Raises:
-        NotImplementedError: Whenever a DRN is built.
+        Unavailable: Whenever a DRN is built.
     """
 
     def __init__(self, *args, **kwargs):
-        raise NotImplementedError(
+        raise Unavailable(
             "DRN is missing from mmaction2's wheel; install mmaction2 from its source to use it"
         )

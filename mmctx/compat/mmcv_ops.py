@@ -9,10 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from mmctx.errors import Unavailable, UserError
+
 _REMEDY = (
     'to have it, build mmcv with its ops: `MMCV_WITH_OPS=1 pip install --no-build-isolation '
     "'mmcv>=2.0.1,<2.2.0'` (with setuptools<82, wheel and ninja installed)"
 )
+
+
+class MissingKernel(UserError, ImportError):
+    """torchvision has no compiled kernels for this torch."""
 
 
 @cache
@@ -26,7 +32,7 @@ def _kernel(name):
             found = f'torchvision {version("torchvision")}'
         except PackageNotFoundError:
             found = 'no torchvision'
-        raise ImportError(
+        raise MissingKernel(
             f"mmcv.ops needs torchvision's compiled `{name}`, but {found} does not provide it with "
             f'torch {torch.__version__}: install the torchvision made for this torch'
         ) from error
@@ -57,7 +63,7 @@ def nms(boxes, scores, iou_threshold, offset):
 
 def _check_average(pool_mode):
     if pool_mode != 1:
-        raise NotImplementedError(f"roi_align with pool_mode='max' is not available; {_REMEDY}")
+        raise Unavailable(f"roi_align with pool_mode='max' is not available; {_REMEDY}")
 
 
 def roi_align_forward(
@@ -159,6 +165,6 @@ def __getattr__(name):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
     def unavailable(*args, **kwargs):
-        raise NotImplementedError(f'this mmcv has no compiled op `{name}`; {_REMEDY}')
+        raise Unavailable(f'this mmcv has no compiled op `{name}`; {_REMEDY}')
 
     return unavailable

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from mmengine.fileio.handlers import PickleHandler
 
+from mmctx.errors import UserError
+
 from . import checkpoint
 
 
@@ -53,6 +55,10 @@ for _core in ('numpy.core', 'numpy._core'):
     ALLOWED[f'{_core}.numeric', '_frombuffer'] = _frombuffer
 
 
+class RefusedPickle(UserError, pickle.UnpicklingError):
+    """A file that holds more than data."""
+
+
 class DataUnpickler(pickle.Unpickler):
     """Unpickles plain values and arrays of numbers, and refuses everything else."""
 
@@ -61,7 +67,7 @@ class DataUnpickler(pickle.Unpickler):
         # Protocols before 3 have Python 2's name.
         module = module.replace('__builtin__', 'builtins')
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(
+            raise RefusedPickle(
                 f'the file is refused: besides data it holds {module}.{name}, which reading would '
                 'run; if you trust it, save its data as JSON'
             )

@@ -33,7 +33,7 @@ def _mend_index(interpreter) -> None:
         patch(tensor, scope)
         scope.set_attr(tensor, '__index__', lambda self: self.handle.data.item())
 
-    patch_and_mend.mended = True
+    patch_and_mend.mended = True  # type: ignore[attr-defined]
     interpreter._patch_lang_tensor = patch_and_mend
 
 
@@ -77,5 +77,5 @@ def _mend_bfloat16(interpreter) -> None:
             return narrowed(compute(self, widened(lhs), widened(rhs), op))
         return compute(self, lhs, rhs, op)
 
-    create_dot.mended = True
+    create_dot.mended = True  # type: ignore[attr-defined]
     builder.create_dot, builder.binary_op = create_dot, binary_op

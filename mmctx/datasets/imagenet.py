@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from typing import TYPE_CHECKING
 
 import cv2
 import mmcv
@@ -9,25 +10,31 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from mmpretrain.datasets import ImageNet as MMPretrainImageNet
 
+from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
+if TYPE_CHECKING:
+    from mmpretrain.datasets import BaseDataset as Unchecked
+else:
+    Unchecked = object
 
-class NamesMistakes:
-    """Mixin before a data set of mmpretrain: broken images and wrong labels are named.
+
+class CheckedImages(Unchecked):
+    """Mixin before a data set of mmpretrain: labels are checked, broken images named.
 
     Args:
         skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
             to False.
-        **kwargs: Of the data set, which knows its `split`.
+        **kwargs: Arguments of the data set, which knows its `split`.
 
     Raises:
-        ValueError: `skip_broken` outside training, where it would change what is measured, or a
+        UserError: `skip_broken` outside training, where it would change what is measured, or a
             label is out of range.
     """
 
     def __init__(self, skip_broken: bool = False, **kwargs):
         if skip_broken and kwargs.get('split') != 'train':
-            raise ValueError("skip_broken=True is for split='train' only")
+            raise UserError("skip_broken=True is for split='train' only")
         self.skip_broken = skip_broken
         super().__init__(**kwargs)
 
@@ -37,7 +44,7 @@ class NamesMistakes:
         count = len(self.CLASSES)
         for image in images:
             if not 0 <= image.get('gt_label', 0) < count:
-                raise ValueError(
+                raise UserError(
                     f'{image["img_path"]} has the label {image["gt_label"]}, but there are '
                     f'{count} classes, numbered from 0'
                 )
@@ -47,7 +54,7 @@ class NamesMistakes:
         """What the pipeline makes of an image; None for a broken one with `skip_broken`.
 
         Raises:
-            ValueError: The image is broken.
+            UserError: The image is broken.
         """
         try:
             return super().prepare_data(idx)
@@ -57,7 +64,7 @@ class NamesMistakes:
                 raise
             message = f'{path} is not a readable image'
             if not self.skip_broken:
-                raise ValueError(message) from error
+                raise UserError(message) from error
             # Of all processes but the first mmengine shows errors alone.
             print_log(f'{message}: another one takes its place', 'current', logging.ERROR)
             return None
@@ -72,11 +79,11 @@ def is_readable(path: str) -> bool:
 
 
 @DATASETS.register_module()
-class ImageNet(NamesMistakes, MMPretrainImageNet):
+class ImageNet(CheckedImages, MMPretrainImageNet):
     """mmpretrain's `ImageNet`, which names a broken image and a label out of range.
 
     Args:
         skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
             to False.
-        **kwargs: Of `mmpretrain.datasets.ImageNet`.
+        **kwargs: Arguments of `mmpretrain.datasets.ImageNet`.
     """

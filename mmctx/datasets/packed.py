@@ -16,6 +16,8 @@ from mmpretrain.structures import DataSample
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from mmctx.errors import UserError
+from mmctx.files import written_whole
 from mmctx.registry import DATASETS
 
 from .tiny_imagenet import TinyImageNet
@@ -36,11 +38,11 @@ class PackedTinyImageNet(Dataset):
         cache (str): Folder of the decoded files.
         split (str): `train` or `val`. Defaults to `train`.
         image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
-        num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
+        num_classes (int, optional): Number of classes, evenly spaced in their order. Defaults to
             None, all.
 
     Raises:
-        ValueError: As `pack_tiny_imagenet` does.
+        UserError: As `pack_tiny_imagenet` does.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Packed(NamedTuple):
 
     Attributes:
         file (Path): The images, a `.npy` file of an array (N, 3, H, W) of uint8, BGR.
-        labels (list[int]): Of the N images, which number the classes.
+        labels (list[int]): Numbers of the classes of the N images.
         classes (tuple[str]): Their names.
     """
 
@@ -96,14 +98,14 @@ def pack_tiny_imagenet(
         cache (str): Folder of the decoded files.
         split (str): `train` or `val`. Defaults to `train`.
         image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
-        num_classes (int, optional): How many classes, evenly spaced in their order. Defaults to
+        num_classes (int, optional): Number of classes, evenly spaced in their order. Defaults to
             None, all.
 
     Returns:
         Packed: The file, whose name tells it from those of other images, and what it shows.
 
     Raises:
-        ValueError: There are not as many classes, an image cannot be read or is smaller, or as
+        UserError: There are not as many classes, an image cannot be read or is smaller, or as
             `TinyImageNet` does.
     """
     images = TinyImageNet(data_root, split, lazy_init=True)
@@ -111,7 +113,7 @@ def pack_tiny_imagenet(
     names = images.CLASSES
     num_classes = len(names) if num_classes is None else num_classes
     if not 1 <= num_classes <= len(names):
-        raise ValueError(f'{data_root} has {len(names)} classes, not {num_classes}')
+        raise UserError(f'{data_root} has {len(names)} classes, not {num_classes}')
     chosen = [i * len(names) // num_classes for i in range(num_classes)]
     new_labels = {label: i for i, label in enumerate(chosen)}
     paths, labels = [], []
@@ -131,8 +133,8 @@ def digest(paths: list[str], root: str) -> str:
     """Twelve hexadecimal digits for images, the same wherever their root lies.
 
     Args:
-        paths (list[str]): Of the images, from `TinyImageNet`.
-        root (str): Above them.
+        paths (list[str]): Paths of the images, from `TinyImageNet`.
+        root (str): Folder above them.
 
     Returns:
         str: Others for other names, order or contents, as far as `_versions` tells these.
@@ -165,12 +167,12 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
     """Decode images into an array (N, 3, H, W) of uint8, BGR, and save it.
 
     Args:
-        paths (list[str]): For mmengine's file functions.
+        paths (list[str]): Paths that mmengine's file functions take.
         image_size (int): Side in pixels.
         file (Path): The `.npy` file; it is there only when it is complete.
 
     Raises:
-        ValueError: An image cannot be read or is smaller.
+        UserError: An image cannot be read or is smaller.
     """
     import cv2
 
@@ -179,12 +181,9 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
     for i, path in enumerate(track(paths, f'decoding {file.stem}')):
         image = cv2.imdecode(np.frombuffer(fileio.get(path), np.uint8), cv2.IMREAD_COLOR)
         if image is None or min(image.shape[:2]) < image_size:
-            raise ValueError(f'{path} is not a readable image of {image_size} pixels')
+            raise UserError(f'{path} is not a readable image of {image_size} pixels')
         if image.shape[:2] != (image_size, image_size):
             image = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
         packed[i] = image.transpose(2, 0, 1)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f'{file.name}.{os.getpid()}')
-    with open(partial, 'wb') as out:
+    with written_whole(file) as out:
         np.save(out, packed)
-    os.replace(partial, file)

@@ -16,6 +16,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
+from mmctx.errors import UserError
+
 SPLITS = ('train', 'val')
 STAMP = 'shapes.json'
 FORMAT_VERSION = 1
@@ -25,6 +27,10 @@ MAX_TURN = np.deg2rad(25)
 MIN_VISIBLE_FRACTION = 0.4
 MIN_VISIBLE_AREA = 60
 SUPERSAMPLING = 4
+
+
+class ForeignFolder(UserError, FileExistsError):
+    """The folder to render into holds other files."""
 
 
 def _turn(angle):
@@ -199,7 +205,7 @@ def _write_image(index, root, split, seed):
     image, categories, masks = render_image(index, split, seed)
     name = f'{index:06d}.jpg'
     if not cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
-        raise OSError(f'cannot write {root / split / name}')
+        raise UserError(f'cannot write {root / split / name}')
     entry = {'id': index, 'file_name': name, 'height': image.shape[0], 'width': image.shape[1]}
     objects = []
     for category, mask in zip(categories, masks):
@@ -257,11 +263,11 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
         bool: Whether anything had to be rendered.
 
     Raises:
-        ValueError: If a number is out of range.
-        FileExistsError: If `root` holds something that is not a rendered set.
+        UserError: If a number is out of range.
+        ForeignFolder: If `root` holds something that is not a rendered set.
     """
     if min(num_train, num_val) < 1 or seed < 0:
-        raise ValueError(
+        raise UserError(
             'num_train and num_val must be at least 1 and seed at least 0, '
             f'but got {num_train}, {num_val} and {seed}'
         )
@@ -270,7 +276,7 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
     if _is_complete(root, stamp):
         return False
     if root.exists() and any(root.iterdir()) and not (root / STAMP).is_file():
-        raise FileExistsError(f'{root} is not empty and holds no rendered set; name another folder')
+        raise ForeignFolder(f'{root} is not empty and holds no rendered set; name another folder')
 
     (root / 'annotations').mkdir(parents=True, exist_ok=True)
     (root / STAMP).write_text(json.dumps(dict(stamp, complete=False)))

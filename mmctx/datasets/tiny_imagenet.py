@@ -9,9 +9,10 @@ from zipfile import ZipFile
 
 from mmpretrain.datasets import BaseDataset
 
+from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
-from .imagenet import NamesMistakes
+from .imagenet import CheckedImages
 from .zip_backend import zip_path
 
 SPLITS = ('train', 'val')
@@ -20,11 +21,11 @@ CLASS_FOLDER = re.compile(r'(?:^|/)(n\d{8})/')
 
 
 class _TinyImageNet(BaseDataset):
-    """Tiny-ImageNet without the checks of `NamesMistakes`."""
+    """Tiny-ImageNet without the checks of `CheckedImages`."""
 
     def __init__(self, data_root: str, split: str, **kwargs):
         if split not in SPLITS:
-            raise ValueError(f'split should be one of {SPLITS}, got {split!r}')
+            raise UserError(f'split should be one of {SPLITS}, got {split!r}')
         self.split = split
         super().__init__(ann_file='', data_root=data_root, **kwargs)
 
@@ -38,13 +39,13 @@ class _TinyImageNet(BaseDataset):
         wnids = sorted(names)
         empty = [wnid for wnid in wnids if not images.get(wnid)]
         if empty:
-            raise ValueError(
+            raise UserError(
                 f'{len(empty)} of the {len(wnids)} classes have no images in {self.split} of '
                 f'{root}: {", ".join(empty[:3])}'
             )
         unknown = sorted(images.keys() - names)
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f'{self.split} of {root} has classes that are not among its {len(wnids)}: '
                 f'{", ".join(unknown[:3])}'
             )
@@ -57,7 +58,7 @@ class _TinyImageNet(BaseDataset):
 
 
 @DATASETS.register_module()
-class TinyImageNet(NamesMistakes, _TinyImageNet):
+class TinyImageNet(CheckedImages, _TinyImageNet):
     """Tiny-ImageNet in its standard folders or in zip archives, which are read as they are.
 
     Beneath the root lie `train/` and `val/`, or archives `train*.zip` and `val*.zip`; in them an
@@ -70,10 +71,10 @@ class TinyImageNet(NamesMistakes, _TinyImageNet):
         split (str): `train` or `val`. Defaults to `train`.
         skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
             to False.
-        **kwargs: Of mmpretrain's `BaseDataset`.
+        **kwargs: Arguments of mmpretrain's `BaseDataset`.
 
     Raises:
-        ValueError: The split is not there, a class is unknown or has no images, or labels are out
+        UserError: The split is not there, a class is unknown or has no images, or labels are out
             of the range of a given `metainfo`.
     """
 
@@ -85,7 +86,7 @@ def images_by_class(root: Path, split: str) -> dict[str, list[str]]:
     """Find the images of a split.
 
     Args:
-        root (Path): Of the data.
+        root (Path): Folder of the data.
         split (str): `train` or `val`.
 
     Returns:
@@ -93,11 +94,11 @@ def images_by_class(root: Path, split: str) -> dict[str, list[str]]:
         for an empty folder.
 
     Raises:
-        ValueError: There is neither a folder nor an archive of the split.
+        UserError: There is neither a folder nor an archive of the split.
     """
     folder, archives = root / split, sorted(root.glob(f'{split}*.zip'))
     if not folder.is_dir() and not archives:
-        raise ValueError(f'there is neither {folder} nor {root}/{split}*.zip')
+        raise UserError(f'there is neither {folder} nor {root}/{split}*.zip')
     annotations = folder / f'{split}_annotations.txt'
     stated = dict(_table(annotations)) if annotations.is_file() else {}
     images: dict[str, list[str]] = defaultdict(list)

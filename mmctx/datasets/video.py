@@ -6,6 +6,7 @@ import os
 from mmaction.datasets import VideoDataset as MMActionVideoDataset
 from mmengine.logging import print_log
 
+from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 
 from .video_file import VideoError
@@ -23,10 +24,10 @@ class VideoDataset(MMActionVideoDataset):
             in training only. Defaults to None: in training yes.
         num_classes (int, optional): Labels must be below it. Defaults to None, any.
         max_refetch (int): Give up when so many videos in a row are broken. Defaults to 100.
-        **kwargs: Of `mmaction.datasets.VideoDataset`.
+        **kwargs: Arguments of `mmaction.datasets.VideoDataset`.
 
     Raises:
-        ValueError: `skip_broken` with `test_mode`, where it would change what is measured; or a
+        UserError: `skip_broken` with `test_mode`, where it would change what is measured; or a
             line of the list is malformed or its label out of range.
     """
 
@@ -40,7 +41,7 @@ class VideoDataset(MMActionVideoDataset):
         **kwargs,
     ):
         if skip_broken and test_mode:
-            raise ValueError('skip_broken=True is for training only, not for test_mode=True')
+            raise UserError('skip_broken=True is for training only, not for test_mode=True')
         self.skip_broken = not test_mode if skip_broken is None else skip_broken
         self._broken_in_a_row = 0
         super().__init__(ann_file, pipeline, test_mode=test_mode, max_refetch=max_refetch, **kwargs)

@@ -12,12 +12,14 @@ import numpy as np
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
 
+from mmctx.errors import UserError
+
 REFUSAL = ' is not a readable video: '
 # Seconds by which a stream may fall short of the duration that its container states.
 MAY_END_EARLY = 1.0
 
 
-class VideoError(ValueError):
+class VideoError(UserError):
     """A video that cannot be read to the wanted frame; the message names it and says why."""
 
 
@@ -26,8 +28,8 @@ class Video:
 
     Args:
         path (str): A local path, or what mmengine's file functions accept.
-        backend_args (dict, optional): Of mmengine's file functions. Defaults to None.
-        num_threads (int): Of the decoder; 0 lets it take one for each CPU. Defaults to 1.
+        backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
+        num_threads (int): Threads of the decoder; 0 is one for each CPU. Defaults to 1.
 
     Attributes:
         total_frames (int): Number of frames that the container states, else that of its packets.
@@ -150,7 +152,8 @@ class Video:
         """
         indices = [int(index) for index in indices]
         wanted, last = set(indices), max(indices)
-        size, images, frame = {}, {}, None
+        size: dict[str, int] = {}
+        images, frame = {}, None
         for number, frame in enumerate(self.decode()):
             size = size or dict(width=frame.width, height=frame.height)
             if number in wanted:
@@ -171,8 +174,8 @@ class VideoFacts(NamedTuple):
         frames (int): Number of frames; of packets, which may be a few more, unless all were
             decoded. 0 for a broken video.
         seconds (float): Duration at the mean frame rate, 0 where that is unknown.
-        width (int): Of the first frame, pixels.
-        height (int): Of the first frame, pixels.
+        width (int): Width of the first frame in pixels.
+        height (int): Height of the first frame in pixels.
         problem (str): Why the video cannot be used; '' for a good one.
     """
 
@@ -187,10 +190,10 @@ def check_video(path: str, full: bool = False, backend_args: dict | None = None)
     """Check that a video can be read.
 
     Args:
-        path (str): As for :class:`Video`.
+        path (str): Local path, or what mmengine's file functions accept.
         full (bool): Decode every frame. Otherwise only the first is decoded and the others' packets
             are counted, which finds whatever was cut off. Defaults to False.
-        backend_args (dict, optional): Of mmengine's file functions. Defaults to None.
+        backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
 
     Returns:
         VideoFacts: Its size and length, or its problem.

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from mmengine import fileio
 
+from mmctx.errors import UserError
+
 
 def read_video_list(
     path: str, num_classes: int | None = None, delimiter: str = ' '
@@ -13,28 +15,28 @@ def read_video_list(
     Args:
         path (str): The list, for mmengine's file functions.
         num_classes (int, optional): Labels must be below it. Defaults to None, any.
-        delimiter (str): What separates file and label. Defaults to ' ', any white space.
+        delimiter (str): Separator of file and label. Defaults to ' ', any white space.
 
     Returns:
         list[tuple[str, int]]: File and label of each video.
 
     Raises:
-        ValueError: A line is malformed or its label out of range, or there are no lines.
+        UserError: A line is malformed or its label out of range, or there are no lines.
     """
     try:
         lines = fileio.get_text(path).splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f'{path} is not a list of videos: {error}') from error
+        raise UserError(f'{path} is not a list of videos: {error}') from error
     videos = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             videos.append(read_line(line, num_classes, delimiter))
-        except ValueError as error:
-            raise ValueError(f'{path}, line {number}: {error}') from None
+        except UserError as error:
+            raise UserError(f'{path}, line {number}: {error}') from None
     if not videos:
-        raise ValueError(f'{path} lists no videos')
+        raise UserError(f'{path} lists no videos')
     return videos
 
 
@@ -42,16 +44,16 @@ def read_line(line: str, num_classes: int | None = None, delimiter: str = ' ') -
     """File and label of a line; the arguments are those of :func:`read_video_list`.
 
     Raises:
-        ValueError: The line is malformed or its label out of range.
+        UserError: The line is malformed or its label out of range.
     """
     try:
-        name, label = line.rstrip().rsplit(delimiter.strip() or None, 1)
-        label = int(label)
+        name, number = line.rstrip().rsplit(delimiter.strip() or None, 1)
+        label = int(number)
     except ValueError:
-        raise ValueError(f'expected a file and the number of its class, got {line!r}') from None
+        raise UserError(f'expected a file and the number of its class, got {line!r}') from None
     if label < 0 or (num_classes is not None and label >= num_classes):
         classes = 'classes' if num_classes is None else f'{num_classes} classes'
-        raise ValueError(f'label {label}, but {classes} are numbered from 0: {line!r}')
+        raise UserError(f'label {label}, but {classes} are numbered from 0: {line!r}')
     return name, label
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from mmaction.datasets.transforms import SampleFrames
 from mmcv.transforms import BaseTransform
 
+from mmctx.errors import UserError
 from mmctx.registry import TRANSFORMS
 
 from .video_file import Video
@@ -19,8 +20,8 @@ class PyAVInit(BaseTransform):
     Required keys: `filename`. Added keys: `video_reader`, `total_frames`, `avg_fps`.
 
     Args:
-        num_threads (int): Of the decoder; 0 lets it take one for each CPU. Defaults to 1.
-        backend_args (dict, optional): Of mmengine's file functions. Defaults to None.
+        num_threads (int): Threads of the decoder; 0 is one for each CPU. Defaults to 1.
+        backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
 
     Raises:
         VideoError: The video cannot be opened.
@@ -85,7 +86,7 @@ class SampleShiftedClips(SampleFrames):
 
     def __init__(self, num_clips: int, shifts: int = 10, clip_len: int = 1):
         if clip_len != 1 or shifts < 1:
-            raise ValueError(f'clip_len must be 1 and shifts at least 1, got {clip_len}, {shifts}')
+            raise UserError(f'clip_len must be 1 and shifts at least 1, got {clip_len}, {shifts}')
         super().__init__(clip_len=clip_len, num_clips=num_clips, test_mode=True)
         self.shifts = shifts
 

@@ -24,7 +24,7 @@ class ZipBackend(BaseStorageBackend):
         """Contents of a file.
 
         Args:
-            filepath (str): From `zip_path`.
+            filepath (str): Path made by `zip_path`.
 
         Raises:
             FileNotFoundError: The archive is not there, or has no such member.

@@ -1,10 +1,15 @@
 """Training that survives interruptions: a runner, its hooks, loops and data loading."""
 
-from .cascade_warm_up_hook import CascadeWarmUpHook
-from .checkpoint_hook import CheckpointHook
-from .exact_resume_hook import ExactResumeHook
-from .interruption_hook import Interrupted, InterruptionHook
-from .nonfinite_loss_hook import NonFiniteLoss, NonFiniteLossHook
+from .hooks import (
+    CascadeWarmUpHook,
+    CheckpointHook,
+    ExactResumeHook,
+    Interrupted,
+    InterruptionHook,
+    NonFiniteLoss,
+    NonFiniteLossHook,
+    PendingValidationHook,
+)
 from .runner import ResumableRunner
 
 __all__ = [
@@ -15,5 +20,6 @@ __all__ = [
     'InterruptionHook',
     'NonFiniteLoss',
     'NonFiniteLossHook',
+    'PendingValidationHook',
     'ResumableRunner',
 ]

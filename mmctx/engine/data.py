@@ -1,18 +1,18 @@
-"""Data loading that can start anywhere in a run and knows what each worker is reading."""
+"""Data loading by place in the run, which knows the sample that each worker is reading."""
 
 import os
 import re
 import signal
-from collections.abc import Iterator
 from functools import partial
 from numbers import Integral
-from typing import NamedTuple
 
 import torch
 from mmengine.dist import get_dist_info
-from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import BatchSampler, DataLoader, get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
+from mmctx.errors import UserError, recognise
+
+from .batches import NumberedBatch
 from .randomness import derive_seed, seed_generators
 
 WORKER_DIED = re.compile(
@@ -25,69 +25,14 @@ PATHS = ('img_path', 'filename', 'video_path', 'frame_dir')
 
 
 class SampleError(RuntimeError):
-    """Reading a sample failed; the message names it, the cause is chained."""
+    """Reading a sample failed by a fault; the message names the sample, the cause is chained."""
 
 
-class NumberedBatch(NamedTuple):
-    """What a worker is asked for.
+class UnreadableSample(UserError):
+    """A sample's file is broken, as the message says; one process alone meets it."""
 
-    Attributes:
-        number (int): Of the batch, counted from the start of training.
-        indices (list[int]): Samples of the data set.
-    """
-
-    number: int
-    indices: list
-
-
-class NumberedBatchSampler(BatchSampler):
-    """Number the batches of another batch sampler, and leave out those that were trained on.
-
-    Args:
-        sampler (Sampler): Of the samples.
-        batch_size (int): Samples in a batch.
-        drop_last (bool): Whether an incomplete last batch is left out. Defaults to False.
-        inner (dict | None): Config of a batch sampler. Defaults to None: batches in turn.
-    """
-
-    def __init__(self, sampler, batch_size, drop_last=False, inner=None):
-        super().__init__(sampler, batch_size, drop_last)
-        if inner is None:
-            self.inner = BatchSampler(sampler, batch_size, drop_last)
-        else:
-            self.inner = DATA_SAMPLERS.build(
-                inner, default_args=dict(sampler=sampler, batch_size=batch_size)
-            )
-        self.number = 0
-        self._started = None
-
-    def advance(self, number: int, batches: int) -> int:
-        """Leave out the first batches of the next pass, and further passes if there are more.
-
-        Args:
-            number (int): That the next batch shall have.
-            batches (int): To leave out; nothing of them is read.
-
-        Returns:
-            int: Complete passes that were left out.
-        """
-        self.number, passes = number, 0
-        self._started = iter(self.inner)
-        for _ in range(batches):
-            while next(self._started, None) is None:
-                passes += 1
-                self.sampler.set_epoch(passes)
-                self._started = iter(self.inner)
-        return passes
-
-    def __iter__(self) -> Iterator[NumberedBatch]:
-        batches, self._started = self._started or iter(self.inner), None
-        for indices in batches:
-            self.number += 1
-            yield NumberedBatch(self.number - 1, indices)
-
-    def __len__(self) -> int:
-        return len(self.inner)
+    def __init__(self, message: str):
+        super().__init__(message, one_rank=True)
 
 
 class Fetch:
@@ -100,8 +45,8 @@ class Fetch:
 
     Args:
         dataset (Dataset): The data set.
-        seed (int): Of the run.
-        num_workers (int): Of the data loader.
+        seed (int): Seed of the run.
+        num_workers (int): Number of workers of the data loader.
     """
 
     def __init__(self, dataset, seed: int, num_workers: int):
@@ -129,6 +74,9 @@ class Fetch:
         try:
             return self.dataset[index]
         except Exception as error:
+            refusal = recognise(error)
+            if refusal is not None:
+                raise UnreadableSample(str(refusal)) from error
             raise SampleError(
                 f'{self.name(index)} cannot be read: {type(error).__name__}: {error}'
             ) from error
@@ -143,11 +91,11 @@ class Fetch:
             path = None
         return f'sample {index}' + (f' ({path})' if path else '')
 
-    def last_words(self, message: str) -> str | None:
-        """What the workers were reading that died.
+    def describe_dead_workers(self, message: str) -> str | None:
+        """Say which samples the workers that died were reading.
 
         Args:
-            message (str): Of the exception that PyTorch raised.
+            message (str): Message of the exception that PyTorch raised.
 
         Returns:
             str | None: One line; None if the message tells of no dead worker of this data loader.
@@ -168,7 +116,7 @@ def start_worker(worker_id: int, init=None) -> None:
     """Prepare a worker process; it runs there.
 
     Args:
-        worker_id (int): Its number.
+        worker_id (int): Number of the worker.
         init (callable, optional): The data loader's own `worker_init_fn`. Defaults to None.
     """
     if init is not None:
@@ -190,7 +138,7 @@ def end_workers(loader: DataLoader | None) -> None:
     """End persistent workers, for which Python would wait at its exit as long as they live on.
 
     Args:
-        loader (DataLoader, optional): Theirs; it can be used again.
+        loader (DataLoader, optional): Their data loader, which can be used again.
     """
     batches = getattr(loader, '_iterator', None)
     if batches is not None:
@@ -211,26 +159,18 @@ class LazyDataLoader(DataLoader):
         yield from super().__iter__()
 
 
-def numbered(config: dict) -> dict:
-    """A data loader's config with `NumberedBatchSampler` around its batch sampler."""
-    config = dict(config)
-    sampler = dict(type=NumberedBatchSampler, inner=config.get('batch_sampler'))
-    if 'drop_last' in config:
-        sampler['drop_last'] = config.pop('drop_last')
-    return {**config, 'batch_sampler': sampler}
-
-
 def instrument(loader: DataLoader, seed: int) -> DataLoader:
     """Have a data loader with numbered batches read through `Fetch`.
 
     Args:
-        loader (DataLoader): Of a map-style data set, changed in place.
-        seed (int): Of the run.
+        loader (DataLoader): Data loader of a map-style data set, changed in place.
+        seed (int): Seed of the run.
 
     Returns:
         DataLoader: The same one.
     """
-    loader.dataset.__getitems__ = Fetch(loader.dataset, seed, loader.num_workers)
+    fetch = Fetch(loader.dataset, seed, loader.num_workers)
+    loader.dataset.__getitems__ = fetch  # type: ignore[attr-defined]
     loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn)
     loader.__class__ = LazyDataLoader
     return loader

@@ -1,4 +1,4 @@
-"""mmengine's training loops, which can go on within an epoch."""
+"""mmengine's training loops, which resume within an epoch."""
 
 from itertools import repeat
 
@@ -6,7 +6,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterBasedTrainLoop
 
-from .data import NumberedBatchSampler
+from .batches import NumberedBatchSampler
 
 
 class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
@@ -15,7 +15,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
     mmengine's own loop starts the epoch again.
 
     Attributes:
-        batches_done (int): Of the current epoch.
+        batches_done (int): Number of batches of the current epoch that are trained.
     """
 
     batches_done = 0

@@ -1,7 +1,7 @@
 """Random numbers that depend on where a run stands, not on how it came there.
 
-With them a run that was interrupted goes on as if it had not been: no generator's state has to be
-saved, and neither the number of data-loading workers nor their prefetching changes a sample.
+With them a run that was interrupted can be resumed as if it had not been: no generator's state has
+to be saved, and neither the number of data-loading workers nor their prefetching changes a sample.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def seed_generators(seed: int, devices: bool = True) -> None:
     """Seed the global generators of Python, NumPy and PyTorch.
 
     Args:
-        seed (int): Of 63 bits.
+        seed (int): Seed of 63 bits.
         devices (bool): Whether the generators of accelerators are seeded too, for which a worker
             of a data loader has no use. Defaults to True.
     """

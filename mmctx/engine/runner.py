@@ -6,25 +6,39 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from .checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
-from .data import end_workers, instrument, numbered
-from .exact_resume_hook import ExactResumeHook
-from .interruption_hook import InterruptionHook
-from .latest import latest_checkpoint, nothing_whole
+from mmctx.checkpoints.latest import Latest, read_latest
+from mmctx.checkpoints.reading import served_from_memory
+
+from .batches import numbered
+from .data import end_workers, instrument
+from .hooks.checkpoint_hook import CheckpointHook, MMEngineCheckpointHook
+from .hooks.exact_resume_hook import ExactResumeHook
+from .hooks.interruption_hook import InterruptionHook
+from .hooks.nonfinite_loss_hook import NonFiniteLossHook
+from .hooks.pending_validation_hook import PendingValidationHook
 from .loops import resumable_loop
-from .nonfinite_loss_hook import NonFiniteLossHook
 
 MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 
 
 class ResumableRunner(Runner):
-    """A runner that can be killed at any moment and goes on as if it had not been.
+    """A runner that can be killed at any moment and resumed as if it had not been.
 
     It replaces mmengine's checkpoint hook and training loops by those of :mod:`mmctx.engine` and
     adds this package's hooks, unless the config brings them itself. A config's own hooks and loops
     of other types are left as they are. `nonfinite_loss` in the config is
     `NonFiniteLossHook`'s action.
+
+    Attributes:
+        checkpoints (dict[str, dict]): Contents of checkpoint files by their names, from whoever has
+            read them before the run, which does not read them again.
+        latest (Latest | None): The checkpoint of the work dir to resume from, if it has been read.
     """
+
+    def __init__(self, *args, **kwargs):
+        self.checkpoints: dict[str, dict] = {}
+        self.latest: Latest | None = None
+        super().__init__(*args, **kwargs)
 
     @staticmethod
     def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
@@ -35,7 +49,7 @@ class ResumableRunner(Runner):
         return instrument(loader, seed)
 
     def build_train_loop(self, loop):
-        """The training loop, which can go on within an epoch if it is one of mmengine's."""
+        """The training loop, which resumes within an epoch if it is one of mmengine's."""
         return super().build_train_loop(resumable_loop(loop) if isinstance(loop, dict) else loop)
 
     def register_default_hooks(self, hooks=None):
@@ -52,6 +66,7 @@ class ResumableRunner(Runner):
         for cls, options in (
             (ExactResumeHook, {}),
             (InterruptionHook, {}),
+            (PendingValidationHook, {}),
             (NonFiniteLossHook, dict(action=self.cfg.get('nonfinite_loss', 'stop'))),
         ):
             if not any(isinstance(hook, cls) for hook in self.hooks):
@@ -84,17 +99,29 @@ class ResumableRunner(Runner):
         """Load or resume a checkpoint; without a name, the latest that is whole.
 
         Raises:
-            ValueError: There are checkpoints, but none that can be resumed.
+            UserError: There are checkpoints, but none that can be resumed.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
-            found = [latest_checkpoint(self.work_dir) if is_main_process() else None]
-            broadcast_object_list(found)
-            self._load_from, passed_over = found[0]
-            if self._load_from is None and passed_over:
-                raise ValueError(nothing_whole(self.work_dir, passed_over))
-            for reason in passed_over:
-                self.logger.warning(f'{reason}: resuming from {self._load_from} instead')
-            if self._load_from is None:
-                self.logger.info(f'nothing to resume in {self.work_dir}: starting afresh')
-                self._resume = False
-        super().load_or_resume()
+            self._choose_latest()
+        with served_from_memory(self.checkpoints):
+            super().load_or_resume()
+        self.checkpoints, self.latest = {}, None
+
+    def _choose_latest(self):
+        chosen = [None, []]
+        if is_main_process():
+            path, contents, passed_over = self.latest or read_latest(self.work_dir)
+            chosen = [path, passed_over]
+            if contents is not None:
+                self.checkpoints = {**self.checkpoints, path: contents}
+        broadcast_object_list(chosen)
+        self._load_from, passed_over = chosen
+        for reason in passed_over:
+            self.logger.warning(f'{reason}: resuming from {self._load_from} instead')
+        if self._load_from is None:
+            self.logger.info(f'nothing to resume in {self.work_dir}: starting afresh')
+            self._resume = False
+
+    def _init_model_weights(self):
+        with served_from_memory(self.checkpoints):
+            super()._init_model_weights()

@@ -18,8 +18,8 @@ class StageRecall(BaseMetric):
     Args:
         considered (Sequence[int]): Classes N₂, N₃, N₄ kept after stages 1, 2, 3, as of the
             backbone. Defaults to (500, 200, 50).
-        collect_device (str): As of mmengine's `BaseMetric`. Defaults to `cpu`.
-        prefix (str, optional): Of the figures' names. Defaults to None, `stages`.
+        collect_device (str): Device that collects the results, `cpu` or `gpu`. Defaults to `cpu`.
+        prefix (str, optional): Prefix of the figures' names. Defaults to None, `stages`.
     """
 
     default_prefix = 'stages'

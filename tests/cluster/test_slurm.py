@@ -41,7 +41,7 @@ def resumed_at(work_dir):
 
 
 def check_that_nothing_was_lost(work_dir, epochs):
-    """Each run went on where the one before had been ended, and the last came to the end."""
+    """Each run resumed where the one before had been ended, and the last came to the end."""
     runs, resumed = iterations(work_dir), resumed_at(work_dir)
     print('iterations of the runs:', [(run[0], run[-1]) for run in runs if run], resumed)
     assert len(resumed) == len(runs) - 1 > 0
@@ -99,7 +99,7 @@ def wait_for_end(slurm, number, seconds, work_dir):
     return int(job['Restarts'])
 
 
-def test_preempted_job_goes_on_from_its_last_checkpoint(slurm, shapes, repo, tmp_path):
+def test_preempted_job_resumes_from_its_last_checkpoint(slurm, shapes, repo, tmp_path):
     epochs, work_dir = 40, tmp_path / 'preempted'
     number = submit(slurm, shapes, repo, work_dir, epochs, '--time=1:00:00')
     slurm.wait((work_dir / 'epoch_2.pth').is_file, 300, 'the second checkpoint')

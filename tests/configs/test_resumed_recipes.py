@@ -9,8 +9,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from mmctx.apis.config import load_config, set_training
-from mmctx.apis.runner import build_runner, run
+from mmctx.cli.config import load_config
+from mmctx.cli.switches import set_training
+from mmctx.cli.running import build_runner, run
 from mmctx.datasets.shapes import render_dataset
 from mmctx.engine import Interrupted
 

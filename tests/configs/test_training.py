@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import ConvNeXt
 from mmpretrain.registry import MODELS
 
-from mmctx.layers import ContextualConv2d
+from mmctx.models.layers import ContextualConv2d
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torchvision
 
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import UserError
-from mmctx.apis.preflight import pretrained_weights
-from mmctx.apis.runner import build_model
+from mmctx.cli.config import load_config
+from mmctx.errors import UserError
+from mmctx.cli.starting_weights import pretrained_weights
+from mmctx.cli.running import build_model
 
 # ResNet50 and 101 without their classifiers, the contextual one without that of stage 4, and the
 # classifier of 400 classes.
@@ -83,7 +83,7 @@ def test_data_root_with_and_without_slash(name, root, load, monkeypatch):
 
 def test_missing_weights_of_the_contextual_row(load):
     with pytest.raises(UserError, match=r'ctx_resnet50_in1k\.pth does not exist') as caught:
-        pretrained_weights(load('tsm_ctx_resnet50_k400'))
+        pretrained_weights(load('tsm_ctx_resnet50_k400'), {})
     for way_out in ('pretrained=torchvision://resnet50', 'pretrained=None'):
         assert way_out in str(caught.value)
 
@@ -98,7 +98,7 @@ def test_missing_weights_of_the_contextual_row(load):
 def test_vanilla_rows_start_from_torchvision(name, address, load):
     assert load(name).model.backbone.pretrained == address
     scratch = load(name, pretrained=None)
-    assert not pretrained_weights(scratch)
+    assert not pretrained_weights(scratch, {})
     model = build_model(scratch)
     model.init_weights()
     assert model.backbone.layer1[0].conv1.conv.net.weight.any()
@@ -106,14 +106,14 @@ def test_vanilla_rows_start_from_torchvision(name, address, load):
 
 @pytest.mark.parametrize('name', ['tsm_resnet50_k400', 'tsm_ctx_resnet50_k400'])
 def test_weights_named_on_the_command_line(name, load, tmp_path):
-    from mmctx.apis.checkpoints import check_fit
+    from mmctx.checkpoints.fitting import check_fit
 
     path = str(tmp_path / 'resnet50.pth')
     state = torchvision.models.resnet50().state_dict()
     torch.save(state, path)
     cfg = load(name, pretrained=path)
     model = build_model(cfg)
-    (weights,) = pretrained_weights(cfg)
+    (weights,) = pretrained_weights(cfg, {})
     check_fit(model, weights)
     model.init_weights()
     loaded = {n.replace('.net.', '.'): v for n, v in model.backbone.state_dict().items()}
@@ -123,12 +123,12 @@ def test_weights_named_on_the_command_line(name, load, tmp_path):
 
 
 def test_vanilla_row_refuses_names_that_it_would_pass_over(load, tmp_path):
-    from mmctx.apis.checkpoints import check_fit
+    from mmctx.checkpoints.fitting import check_fit
 
     path = str(tmp_path / 'classifier.pth')
     torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}}, path)
     cfg = load('tsm_resnet50_k400', pretrained=path)
-    (weights,) = pretrained_weights(cfg)
+    (weights,) = pretrained_weights(cfg, {})
     with pytest.raises(UserError, match="not the names of torchvision's ResNet"):
         check_fit(build_model(cfg), weights)
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mmctx.apis.errors import UserError
-from mmctx.apis.imagenet_check import check_image_folder
+from mmctx.datasets.checks.imagenet import check_image_folder
 from mmctx.datasets.imagenet import ImageNet
+from mmctx.errors import UserError
 
 PIPELINE = [dict(type='mmpretrain.LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
 

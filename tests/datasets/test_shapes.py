@@ -138,9 +138,9 @@ def test_command_line(tmp_path):
     assert 'rendered into' in first.stdout
     assert 'already complete' in second.stdout
     broken = subprocess.run([*command, '--seed', '-1'], capture_output=True, text=True)
-    assert broken.returncode != 0
-    assert broken.stderr.startswith('error: ')
-    assert 'Traceback' not in broken.stderr
+    assert broken.returncode == 2
+    (line,) = broken.stderr.splitlines()
+    assert line.startswith('error: num_train and num_val must be at least 1')
 
 
 def test_dataset_class_reads_the_set(rendered):

@@ -157,7 +157,7 @@ def test_names_what_is_wrong_with_the_classes(standard, tmp_path):
         TinyImageNet(str(tmp_path / 'nowhere'))
 
 
-def test_refuses(standard):
+def test_unknown_splits_and_missing_data_are_refused(standard):
     with pytest.raises(ValueError, match='has the label 2, but there are 2 classes'):
         TinyImageNet(str(standard), metainfo=dict(classes=('a', 'b')))
     with pytest.raises(ValueError, match='split'):

@@ -7,7 +7,7 @@ from toy_run import toy_config
 
 from mmctx import compat
 from mmctx.engine import ResumableRunner
-from mmctx.engine.interruption_hook import SIGNALS
+from mmctx.engine.hooks.interruption_hook import SIGNALS
 
 
 @pytest.fixture

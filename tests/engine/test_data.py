@@ -8,10 +8,10 @@ import pytest
 import torch
 from toy_run import EnginePoints
 
-from mmctx.apis.errors import UserError
-from mmctx.apis.failures import LastBatch, explain
-from mmctx.apis.runner import run
+from mmctx.cli.failures import LastBatch, explain
+from mmctx.cli.running import run
 from mmctx.engine.data import SampleError
+from mmctx.errors import UserError
 
 
 def batches(runner):
@@ -78,7 +78,7 @@ def test_a_sample_that_cannot_be_read_is_named(workers, toy_runner):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_broken_image_stays_one_line(workers, toy_runner):
     def fail():
-        raise ValueError('/data/13.jpg is not a readable image')
+        raise UserError('/data/13.jpg is not a readable image')
 
     runner = toy_runner(**{'train_dataloader.num_workers': workers})
     runner.train_dataloader.dataset.on_index[13] = fail

@@ -13,7 +13,7 @@ def test_killed_then_terminated_then_finished(repo, tmp_path):
     assert 0 < killed_at < 300
     status, log = training.run(0.5, signal.SIGTERM)
     assert status == 75, log
-    assert 'SIGTERM: saved iteration' in log and 'go on with --resume' in log
+    assert 'SIGTERM: saved iteration' in log and 'resume with --resume' in log
     saved = training.checkpoint()['meta']
     assert saved['iter'] > killed_at
     status, log = training.run()

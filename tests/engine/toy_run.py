@@ -20,8 +20,8 @@ class EngineToyModel(BaseModel):
     `nan_at` is a process and the number of its training iteration whose loss is no number.
     """
 
-    def __init__(self, nan_at=None):
-        super().__init__()
+    def __init__(self, nan_at=None, init_cfg=None):
+        super().__init__(init_cfg=init_cfg)
         self.nan_at = nan_at
         self.iterations = 0
         self.layers = torch.nn.Sequential(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from mmctx.checkpoints.latest import latest_checkpoint
 from mmctx.compat.checkpoint import history_allowed
-from mmctx.engine.latest import latest_checkpoint
 
 TOY = Path(__file__).resolve().parents[1] / 'engine'
 CONFIG = """

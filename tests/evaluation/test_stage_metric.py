@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 
 from mmctx.apis import build_classifier, stage_logits
 from mmctx.evaluation.stage_metric import StageRecall
-from mmctx.heads import ContextualClsHead
+from mmctx.models.heads import ContextualClsHead
 
 CONSIDERED = (10, 6, 3)
 SMALL = dict(

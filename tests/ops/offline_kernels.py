@@ -141,7 +141,7 @@ def shipped_convolutions():
     """Contextual convolutions of every backbone that a config has, one of each kind."""
     from mmengine.config import Config
 
-    from mmctx.layers import ContextualConv2d
+    from mmctx.models.layers import ContextualConv2d
     from mmctx.registry import MODELS
 
     found, built = {}, set()

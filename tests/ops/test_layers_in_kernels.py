@@ -7,7 +7,7 @@ import torch.nn as nn
 pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
-from mmctx.layers import ContextualConv2d, Contextualizing
+from mmctx.models.layers import ContextualConv2d, Contextualizing
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -264,7 +264,7 @@ def test_counted_alike_through_every_back_end(depthwise):
 def test_complexity_is_the_same_through_every_back_end(monkeypatch):
     pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
     from mmctx.apis.complexity import measure_complexity
-    from mmctx.layers import ContextualConv2d
+    from mmctx.models.layers import ContextualConv2d
 
     class Model(torch.nn.Module):
         def __init__(self):

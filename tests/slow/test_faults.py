@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 def test_twenty_kills_at_random_moments(repo, tmp_path):
     """Every iteration saves, so that many of the kills fall into the writing of a checkpoint."""
-    training = ToyTraining(repo, tmp_path, epochs=60, workers=1)
+    training = ToyTraining(repo, tmp_path, epochs=120, workers=1)
     moments = random.Random(0)
     reached = []
     for _ in range(20):
@@ -32,11 +32,11 @@ def test_twenty_kills_at_random_moments(repo, tmp_path):
     assert reached == sorted(reached) and reached[-1] > 0
     status, log = training.run()
     assert status == 0, log
-    assert training.checkpoint()['meta']['iter'] == 600
+    assert training.checkpoint()['meta']['iter'] == 1200
     status, log = training.run(work_dir='whole')
     assert status == 0, log
     assert training.losses() == training.losses('whole')
-    assert len(training.losses()) == 600
+    assert len(training.losses()) == 1200
 
 
 class TwoProcesses:

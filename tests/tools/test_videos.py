@@ -91,7 +91,7 @@ def test_from_folders_to_top_1(run_tool, repo, root, tmp_path):
     )
 
 
-def test_preparing_goes_on_after_it_was_killed(run_tool, repo, root, tmp_path):
+def test_preparing_resumes_after_it_was_killed(run_tool, repo, root, tmp_path):
     clip = next((root / 'videos_train' / 'other').glob('*.mp4')).resolve()
     for number in range(100):
         (root / 'videos_train' / 'other' / f'{number:03d}.mp4').symlink_to(clip)

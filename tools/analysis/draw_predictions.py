@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmctx.apis.cli import CfgOptions
-from mmctx.apis.errors import run_tool
+from mmctx.cli.options import CfgOptions
+from mmctx.cli.tool import run_tool
 
 
 def parse_args():
@@ -20,8 +20,8 @@ def main():
     from mmengine import load
     from mmengine.registry import init_default_scope
 
-    from mmctx.apis.config import load_config
     from mmctx.apis.visualize import write_pictures
+    from mmctx.cli.config import load_config
     from mmctx.registry import DATASETS
 
     cfg = load_config(args.config, args.cfg_options)

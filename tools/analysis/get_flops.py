@@ -2,8 +2,9 @@
 
 import argparse
 
-from mmctx.apis.cli import CfgOptions
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.options import CfgOptions
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 SMALLEST = 32
 SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224), 'mmaction': (224, 224)}
@@ -27,9 +28,9 @@ def parse_args():
 def main():
     args = parse_args()
     from mmctx.apis import measure_complexity
-    from mmctx.apis.clips import clip_length
-    from mmctx.apis.config import load_config
-    from mmctx.apis.runner import build_model
+    from mmctx.apis.image_network import clip_length
+    from mmctx.cli.config import load_config
+    from mmctx.cli.running import build_model
 
     print(f'{"config":40s} {"image":>10s} {"params":>10s} {"FLOPs":>10s}')
     for path in args.config:

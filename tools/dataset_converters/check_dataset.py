@@ -15,7 +15,8 @@ import os
 import sys
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 INTERRUPTED = 130
 CLASSES = {'imagenet': 1000, 'tiny_imagenet': 200, 'kinetics': 400}
@@ -27,14 +28,22 @@ def parse_args():
     )
     parser.add_argument('kind', choices=['coco', *CLASSES])
     parser.add_argument('root', type=Path, help='folder of the data')
-    parser.add_argument('--splits', nargs='+', metavar='SPLIT', help='(all that there are)')
-    parser.add_argument('--classes', type=int, metavar='N', help='how many, not for coco')
-    parser.add_argument('--report', type=Path, metavar='FILE', help='write the problems there too')
     parser.add_argument(
-        '--workers', type=int, default=os.cpu_count(), help='processes (one for each CPU)'
+        '--splits', nargs='+', metavar='SPLIT', help='splits to check (all that there are)'
+    )
+    parser.add_argument('--classes', type=int, metavar='N', help='number of classes, not for coco')
+    parser.add_argument(
+        '--report', type=Path, metavar='FILE', help='file to write the problems to as well'
     )
     parser.add_argument(
-        '--timeout', type=float, default=300, metavar='SECONDS', help='for one file (300)'
+        '--workers', type=int, default=os.cpu_count(), help='number of processes (one for each CPU)'
+    )
+    parser.add_argument(
+        '--timeout',
+        type=float,
+        default=300,
+        metavar='SECONDS',
+        help='longest time for one file (300)',
     )
     args = parser.parse_args()
     if args.workers < 1 or args.timeout <= 0 or (args.classes is not None and args.classes < 1):
@@ -46,10 +55,10 @@ def parse_args():
 
 def plan(args):
     if args.kind == 'coco':
-        from mmctx.apis.dataset_check.coco import plan_coco
+        from mmctx.datasets.checks.coco.full import plan_coco
 
         return plan_coco(args.root, args.splits)
-    from mmctx.apis.dataset_check import imagenet, kinetics
+    from mmctx.datasets.checks import imagenet, kinetics
 
     make = {
         'imagenet': imagenet.plan_imagenet,
@@ -68,7 +77,7 @@ def main():
         report = open(args.report or os.devnull, 'w', encoding='utf-8')  # noqa: SIM115
     except OSError as error:
         raise UserError(f'cannot write {args.report}: {error.strerror}') from error
-    from mmctx.apis.dataset_check.plan import problems_of
+    from mmctx.datasets.checks.full_check import problems_of
 
     count = 0
     with report:

@@ -4,14 +4,15 @@ Videos are beneath ROOT/videos_train/ and ROOT/videos_val/, each in a folder nam
 or, with --csv, anywhere in there under the names that Kinetics' downloaders give them
 (<youtube id>_<start>_<end>.mp4). Writes kinetics400_{train,val}_list_videos.txt, the classes in the
 order of their numbers, and a table with each video's frames, duration, size and problem. A run that
-was stopped goes on where it was.
+was stopped resumes where it was.
 """
 
 import argparse
 import os
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 
 def parse_args():
@@ -38,7 +39,10 @@ def parse_args():
     )
     parser.add_argument('--out', type=Path, help='folder to write to (ROOT)')
     parser.add_argument(
-        '--nproc', type=int, default=min(os.cpu_count(), 8), help='processes (one for each CPU)'
+        '--nproc',
+        type=int,
+        default=min(os.cpu_count(), 8),
+        help='number of processes (one for each CPU)',
     )
     return parser.parse_args()
 
@@ -50,7 +54,7 @@ def main():
     out = args.out or args.root
     if not out.is_dir():
         raise UserError(f'folder {out} does not exist')
-    from mmctx.apis.kinetics_lists import find_splits, number_classes, prepare, read_classes
+    from mmctx.datasets.kinetics_lists import find_splits, number_classes, prepare, read_classes
 
     splits = find_splits(args.root, args.csv)
     numbers = number_classes(splits, read_classes(args.classes) if args.classes else None)
@@ -73,4 +77,4 @@ if __name__ == '__main__':
     try:
         run_tool(main)
     except KeyboardInterrupt:
-        raise SystemExit('interrupted; the same command goes on from here') from None
+        raise SystemExit('interrupted; the same command resumes from here') from None

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 
 def parse_args():
@@ -28,7 +29,7 @@ def parse_args():
 
 
 def convert(src, dst, ema=None, considered=None):
-    from mmctx.converters import backbone_config, convert_released, read_state, write_checkpoint
+    from mmctx.weights import backbone_config, convert_released, read_state, write_checkpoint
 
     found = read_state(src, ema)
     state = convert_released(found.state)
@@ -51,10 +52,7 @@ def main():
     args = parse_args()
     if Path(args.dst).exists() and not args.force:
         raise UserError(f'{args.dst} exists: name another file or pass --force')
-    try:
-        source, backbone = convert(args.src, args.dst, args.ema, args.considered)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    source, backbone = convert(args.src, args.dst, args.ema, args.considered)
     settings = ', '.join(f'{key}={value!r}' for key, value in backbone.items())
     size = ', '.join(f'{key} {backbone[key]}' for key in ('arch', 'depth') if key in backbone)
     name = backbone['type'].removeprefix('mmctx.')

@@ -8,7 +8,8 @@ Names of mmpretrain, facebookresearch, timm and torchvision are taken. A context
 import argparse
 from pathlib import Path
 
-from mmctx.apis.errors import UserError, run_tool
+from mmctx.cli.tool import run_tool
+from mmctx.errors import UserError
 
 NEW = ('contextualizing', 'offset_predictor', 'delta_predictor')
 
@@ -30,7 +31,7 @@ def parse_args():
 
 
 def convert(src, dst, ema=None):
-    from mmctx.converters import backbone_config, convert_vanilla, read_state, write_checkpoint
+    from mmctx.weights import backbone_config, convert_vanilla, read_state, write_checkpoint
 
     found = read_state(src, ema)
     state, title = convert_vanilla(found.state)
@@ -58,10 +59,7 @@ def main():
     args = parse_args()
     if Path(args.dst).exists() and not args.force:
         raise UserError(f'{args.dst} exists: name another file or pass --force')
-    try:
-        source, title, backbone = convert(args.src, args.dst, args.ema)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
+    source, title, backbone = convert(args.src, args.dst, args.ema)
     backbone['init_cfg'] = dict(type='Pretrained', checkpoint=args.dst, prefix='backbone.')
     settings = ', '.join(f'{key}={value!r}' for key, value in backbone.items())
     print(f'{args.src}: {title}; its classifier is left out')

@@ -2,15 +2,18 @@
 
 import json
 import math
+import os
 import sys
 
 import pytest
 import torch
 
 from benchmarks.gpu_check import processes
+from benchmarks.gpu_check.backbones import Comparison, build, cases, error_of_each
 from benchmarks.gpu_check.sizes import Place
 from benchmarks.gpu_check.steps import NAMES, Step
 from benchmarks.gpu_check.training import judge
+from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
 
 def test_every_step_passes_on_a_cpu(run_tool, tmp_path):
@@ -81,6 +84,35 @@ def test_a_failed_step_fails_the_check(run_tool, tmp_path):
     assert result.returncode == 1
     assert 'op: FAILED' in result.stdout and '--no-such-option' in result.stdout
     assert not json.loads((tmp_path / 'check' / 'summary.json').read_text())['passed']
+
+
+def test_each_gradient_is_held_to_its_own_scale():
+    exact = {
+        'large': torch.full((4,), 1e3),
+        'small': torch.full((2,), 1e-5),
+        'none': torch.zeros(3),
+    }
+    assert max(error_of_each(exact, exact).values()) == 0
+    got = {**exact, 'small': exact['small'] * 1.5}
+    assert error_of_each(got, exact) == {'large': 0, 'small': pytest.approx(0.5), 'none': 0}
+    got = {**exact, 'large': exact['large'] * math.nan, 'none': torch.ones(3)}
+    errors = error_of_each(got, exact)
+    assert errors['large'] == math.inf and errors['none'] > 1e6
+
+
+def test_one_missing_gradient_fails_the_comparison(tmp_path):
+    (backbone, *_) = cases('convnext', Place('cpu', tmp_path)).values()
+    torch.manual_seed(0)
+    model = build(backbone)
+    name = 'stages.2.0.depthwise_conv.offset_predictor.0.weight'
+    comparison = Comparison(model, 'cpu')
+    # The reference alone is named by the environment.
+    model.get_parameter(name).register_hook(
+        lambda gradient: gradient if BACKEND_VARIABLE in os.environ else 0 * gradient
+    )
+    comparison.run()
+    for dtype in ('float32', 'bfloat16'):
+        assert any(f'{dtype} worst gradient of {name}' in line for line in comparison.wrong)
 
 
 FALLING = {step: 10.0 - step for step in range(1, 21)}

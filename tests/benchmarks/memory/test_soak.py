@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.memory.processes import Sample, memory_report, training_report, tree_memory, watch
-from mmctx.apis.errors import UserError
+from mmctx.errors import UserError
 
 HOLD = 'import os, time; x = bytearray(os.urandom({mb} * 1000000)); {then}; time.sleep(60)'
 

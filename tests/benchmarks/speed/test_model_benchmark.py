@@ -9,11 +9,11 @@ import torch
 from benchmarks.speed import models
 from benchmarks.speed.model_check import Gate, reference_backend, relative_error
 from benchmarks.speed.networks import Network, parse_mode, randomize_predictors, vanilla_config
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import UserError
-from mmctx.apis.errors import run_tool as report
-from mmctx.apis.runner import build_model
-from mmctx.layers import ContextualConv2d
+from mmctx.cli.config import load_config
+from mmctx.cli.running import build_model
+from mmctx.cli.tool import run_tool as report
+from mmctx.errors import UserError
+from mmctx.models.layers import ContextualConv2d
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 CPU = torch.device('cpu')

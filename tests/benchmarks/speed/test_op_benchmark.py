@@ -17,8 +17,8 @@ from benchmarks.speed.op_cases import (
 )
 from benchmarks.speed.op_check import check, exact_results, relative_errors, run_once
 from benchmarks.timing import Call, time_in_turn, use_device
-from mmctx.apis.errors import UserError
-from mmctx.apis.errors import run_tool as report
+from mmctx.cli.tool import run_tool as report
+from mmctx.errors import UserError
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 CPU = torch.device('cpu')

@@ -28,8 +28,8 @@ from benchmarks.study.report import differences, part_cells, part_report, spread
 from benchmarks.study.results import describe_recipe, rows_of, write_results
 from benchmarks.study.session import Study
 from benchmarks.study.speed import load_times, save_times
-from mmctx.apis.errors import UserError
-from mmctx.apis.runner import build_model
+from mmctx.cli.running import build_model
+from mmctx.errors import UserError
 
 ROWS = PARTS['classification'].rows
 

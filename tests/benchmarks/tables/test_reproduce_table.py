@@ -24,8 +24,8 @@ from benchmarks.text import as_markdown, as_text
 from benchmarks.throughput import measure_throughput
 from benchmarks.timing import name_device, pick_device
 from mmctx.apis import build_classifier
-from mmctx.apis.config import load_config
-from mmctx.apis.errors import run_tool as report
+from mmctx.cli.config import load_config
+from mmctx.cli.tool import run_tool as report
 
 
 @pytest.fixture

@@ -1,0 +1,68 @@
+"""Networks without kinks, whose gradients rounding changes no more than it changes the outputs.
+
+Where rounding moves a value across a kink, the gradient of all that lies behind it jumps, by as
+much in float16 as in bfloat16: an offset across a whole pixel, a feature across ReLU's zero, a
+class out of those considered. Such a network says nothing about single parameters.
+"""
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmctx.models.layers import ContextualConv2d, Contextualizing
+
+# Δp in pixels: about halfway from the whole pixel, and spread far less than to the next one.
+OFFSET, OFFSET_SHARE = 0.3, 0.005
+# Of the norms ahead of the small networks' ReLUs, whose outputs then are above zero.
+POSITIVE = 3.0
+# Of residual branches and of Δw, so that 16 blocks hand on a change and do not amplify it.
+BRANCH_SCALE, DELTA_SHARE = 0.3, 0.1
+
+
+def make_smooth(model: nn.Module, images: Tensor) -> nn.Module:
+    """Take the kinks out of a backbone with random predictors, in place.
+
+    Args:
+        model (nn.Module): In evaluation mode, on the device of the images.
+        images (Tensor): (B, 3, H, W), to which BatchNorm's statistics are fitted.
+
+    Returns:
+        nn.Module: The backbone.
+    """
+    with torch.no_grad():
+        for name, module in [*model.named_modules()]:
+            if isinstance(module, ContextualConv2d):
+                _calm_predictors(module)
+            elif isinstance(module, Contextualizing):
+                module.considered = (module.embeddings.num_embeddings,) * len(module.considered)
+            elif isinstance(module, nn.Sequential):
+                # FC, norm and ReLU, which the layers run without calling the ReLU.
+                if len(module) > 2 and isinstance(module[2], nn.ReLU):
+                    module[1].bias.fill_(POSITIVE)
+            elif isinstance(getattr(module, 'relu', None), nn.ReLU):
+                module.relu = nn.GELU()
+            if isinstance(getattr(module, 'gamma', None), nn.Parameter):
+                module.gamma.fill_(BRANCH_SCALE)
+            if name.endswith('.bn3'):
+                module.weight.fill_(BRANCH_SCALE)
+        _fit_batch_norms(model, images)
+    return model
+
+
+def _calm_predictors(conv: ContextualConv2d) -> None:
+    if conv.offset_predictor is not None:
+        conv.offset_predictor[-1].weight.mul_(OFFSET_SHARE)
+        conv.offset_predictor[-1].bias.fill_(OFFSET)
+    if conv.delta_predictor is not None:
+        conv.delta_predictor[-1].weight.mul_(DELTA_SHARE)
+
+
+def _fit_batch_norms(model: nn.Module, images: Tensor) -> None:
+    """Without this, features shrink from block to block, until float16 has no gradients left."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.0
+            module.train()
+    model(images)
+    model.eval()

@@ -1,0 +1,149 @@
+"""Whether the weights of a file fit a model."""
+
+import re
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
+
+from mmctx.errors import UserError
+
+
+class Weights(NamedTuple):
+    """What a weight file holds, to be compared with the model once that is built.
+
+    Attributes:
+        path (str): The file.
+        shapes (dict[str, tuple[int, ...]]): Shape of each tensor by its name.
+        module (str): Dotted name of the submodule that loads it; '' for the whole model.
+        complete (bool): Whether the file must serve every part of that module.
+    """
+
+    path: str
+    shapes: dict
+    module: str = ''
+    complete: bool = False
+
+
+def weight_shapes(checkpoint, path, prefix=None, bare=False):
+    """Names and shapes of a checkpoint's weights, as mmengine would load them.
+
+    Args:
+        checkpoint (dict): Contents of the file.
+        path (str): The file, for messages.
+        prefix (str, optional): Take only names that start with it, and strip it. Defaults to None.
+        bare (bool): Whether a plain network inside `model`, as in files that do not come from
+            OpenMMLab, is looked into. Defaults to False.
+
+    Returns:
+        dict[str, tuple[int, ...]]: Shape of each tensor by its name.
+
+    Raises:
+        UserError: If there are no weights, or none under the prefix.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    if bare:
+        state = state.get('model', state)
+    shapes = {
+        re.sub(r'^module\.', '', str(name)): tuple(value.shape)
+        for name, value in (state.items() if isinstance(state, dict) else ())
+        if isinstance(value, torch.Tensor)
+    }
+    if not shapes and isinstance(checkpoint.get('model'), dict):
+        raise UserError(
+            f"{path} holds a bare network, in 'model': it can only start a training, by "
+            f'--cfg-options pretrained={path}'
+        )
+    if not shapes:
+        raise UserError(f'{path} holds no weights')
+    if prefix is None:
+        return shapes
+    prefix = prefix if prefix.endswith('.') else f'{prefix}.'
+    inner = {name[len(prefix) :]: s for name, s in shapes.items() if name.startswith(prefix)}
+    if not inner:
+        raise UserError(
+            f'{path} has no weights whose names start with {prefix!r} (the first is '
+            f'{next(iter(shapes))!r}); if it holds the bare network, pass '
+            '--cfg-options model.backbone.init_cfg.prefix=None'
+        )
+    return inner
+
+
+def shapes_as_loaded(module, shapes):
+    """Shapes after the renaming and resizing that a module's own loading hooks do.
+
+    Args:
+        module (nn.Module): The module that is to load the weights.
+        shapes (dict[str, tuple[int, ...]]): Shape of each tensor by its name in the file.
+
+    Returns:
+        dict[str, tuple[int, ...]]: Shape of each tensor by its name in the module.
+    """
+    state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    for name, part in module.named_modules():
+        if part._load_state_dict_pre_hooks:
+            prefix = f'{name}.' if name else ''
+            # mmengine, too, shows a hook nothing but its own module's weights.
+            own = {key: state.pop(key) for key in list(state) if key.startswith(prefix)}
+            for hook in part._load_state_dict_pre_hooks.values():
+                hook(own, prefix, {}, True, [], [], [])
+            state.update(own)
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def translates_names(cls):
+    """Whether a class may translate the names of its pretrained weights itself, as Swin does."""
+    own_way = getattr(cls, 'init_weights', None) is not BaseModule.init_weights
+    return own_way and not cls.__module__.startswith('mmctx.')
+
+
+def check_fit(model, weights):
+    """Refuse weights that the model would silently ignore.
+
+    Args:
+        model (nn.Module): The model, wrapped for distributed runs or test-time augmentation or not.
+        weights (Weights): Weights of the file and the submodule that loads them.
+
+    Raises:
+        UserError: If no weight fits the module or, where the file must be complete, if a part of
+            the model gets none or a weight has another shape.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    try:
+        module = model.get_submodule(weights.module)
+    except AttributeError:
+        return
+    if weights.module and translates_names(type(module)):
+        # mmaction2's passes over names that it cannot translate without a word.
+        if type(module).__name__ == 'ResNetTSM' and 'conv1.weight' not in weights.shapes:
+            raise UserError(
+                f"{weights.path} has not the names of torchvision's ResNet, which ResNetTSM reads "
+                f'(its first is {next(iter(weights.shapes))!r})'
+            )
+        return
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = shapes_as_loaded(module, weights.shapes)
+    fitting = {name for name, shape in wanted.items() if given.get(name) == shape}
+    owner = f'the {type(module).__name__} of this config'
+    if not fitting:
+        raise UserError(
+            f'{weights.path} is of another model: none of its {len(weights.shapes)} weights fits '
+            f'{owner} (the file has {next(iter(weights.shapes))!r}, the model '
+            f'{next(iter(wanted))!r})'
+        )
+    if not weights.complete:
+        return
+    for part, child in module.named_children():
+        names = {f'{part}.{name}' for name, _ in child.named_parameters()}
+        if names and not names & fitting:
+            raise UserError(
+                f'{weights.path} is of another model: it has no weight that fits {part} of {owner}'
+            )
+    for name, shape in wanted.items():
+        found = given.get(name, shape)
+        if found != shape:
+            raise UserError(
+                f'{weights.path} does not fit {owner}: {name} is {found} in the file and {shape} '
+                'in the model'
+            )

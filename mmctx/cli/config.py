@@ -1,0 +1,160 @@
+"""From a config file and `--cfg-options` to a config that can run.
+
+One way for the three frameworks; where their own tools differ, `FRAMEWORKS` says how.
+"""
+
+import difflib
+import inspect
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmctx.errors import UserError
+
+FRAMEWORKS = {
+    'mmdet': dict(
+        draw=dict(draw=True), out_dir='test_out_dir', dump='DumpDetResults', loader=dict()
+    ),
+    'mmpretrain': dict(
+        draw=dict(enable=True),
+        out_dir='out_dir',
+        dump='DumpResults',
+        loader=dict(persistent_workers=True, collate_fn=dict(type='default_collate')),
+    ),
+    'mmaction': dict(draw=dict(enable=True), out_dir='out_dir', dump='DumpResults', loader=dict()),
+}
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+RUNNER_KEYS = set(inspect.signature(Runner.__init__).parameters) | {
+    'auto_scale_lr', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'compile',
+    'activation_checkpointing', 'efficient_conv_bn_eval', 'runner_type', 'tta_model',
+    'tta_pipeline', 'pretrained',
+}  # fmt: skip
+
+
+def as_list(value):
+    """A setting that may be one thing or several, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+
+
+def load_config(path, options=None, work_dir=None, launcher='none'):
+    """Read a config file and merge the command line into it.
+
+    Args:
+        path (str): The config file.
+        options (dict, optional): `--cfg-options`, by dotted key. Defaults to None.
+        work_dir (str, optional): Folder that the run writes to. Defaults to the config's own, else
+            `work_dirs/<name of the config>` beneath the current folder.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to 'none'.
+
+    Returns:
+        Config: The merged config.
+
+    Raises:
+        UserError: If the file or an option is not usable.
+    """
+    options = options or {}
+    if not Path(path).is_file():
+        raise UserError(f'config file {path} does not exist')
+    try:
+        cfg = Config.fromfile(path)
+    except UserError:
+        raise
+    except Exception as error:
+        if raised_in_mmctx(error):
+            raise
+        # A config is a program, so anything can go wrong in it.
+        raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
+    if 'model' not in cfg:
+        raise UserError(f'{path} is not the config of a run: it has no `model`')
+    for key in {key.split('.')[0] for key in options} - RUNNER_KEYS - set(cfg.keys()):
+        near = difflib.get_close_matches(key, [*cfg.keys(), *RUNNER_KEYS], n=1, cutoff=0.8)
+        if near:
+            raise UserError(f'--cfg-options: there is no {key!r} in {path}; is {near[0]!r} meant?')
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError) as error:
+        raise UserError(f'--cfg-options do not fit {path}: {error}') from error
+    apply_pretrained(cfg, options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    set_loaders(cfg)
+    return cfg
+
+
+def raised_in_mmctx(error):
+    """Whether an error comes from a module of this package, which a config may import."""
+    traceback = error.__traceback__
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_globals.get('__name__', '').startswith('mmctx.')
+
+
+def apply_pretrained(cfg, options):
+    """Let `pretrained` take effect although the config is already expanded.
+
+    Args:
+        cfg (Config): The merged config; its `model.backbone.init_cfg`, or the backbone's own
+            `pretrained` where it has one as mmaction2's have, is changed in place. A `pretrained`
+            of None, in the file or among the options, trains from scratch.
+        options (dict): `--cfg-options`; `pretrained=FILE` sets the backbone's weights.
+
+    Raises:
+        UserError: If the config's variable `pretrained` and the backbone name different files,
+            as in a config that inherits from another and replaces one of the two.
+    """
+    backbone = cfg.model.get('backbone')
+    if not isinstance(backbone, dict) or 'pretrained' not in cfg:
+        return
+    init = backbone.get('init_cfg')
+    names_weights = 'pretrained' in backbone
+    if names_weights and (cfg.pretrained is None or 'pretrained' in options):
+        backbone.pretrained = cfg.pretrained
+        if cfg.pretrained is None and backbone.type.split('.')[-1] == 'ResNetTSM':
+            # It would look for weights all the same.
+            backbone.pretrained2d = False
+    elif cfg.pretrained is None:
+        # PyTorch's own initialization: with the zero biases of ConvNeXt's every pixel of padding is
+        # constant at first, and LayerNorm's gradients there explode.
+        backbone.init_cfg = None
+    elif 'pretrained' not in options:
+        stated = init.get('checkpoint') if isinstance(init, dict) else None
+        if names_weights:
+            stated = backbone.pretrained
+        overridden = any(key.startswith('model.backbone') for key in options)
+        if stated and not overridden and cfg.pretrained != stated:
+            key = 'pretrained' if names_weights else 'init_cfg'
+            raise UserError(
+                f"the config's `pretrained` is {cfg.pretrained} but its model.backbone.{key} "
+                f'loads {stated}; set both, or pass --cfg-options pretrained=FILE'
+            )
+    elif isinstance(init, dict) and init.get('type') == 'Pretrained':
+        init.checkpoint = cfg.pretrained
+    else:
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')
+
+
+def framework(cfg):
+    """The entry of `FRAMEWORKS` for a config's `default_scope`.
+
+    Raises:
+        UserError: If the scope is of none of the three frameworks.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in FRAMEWORKS:
+        raise UserError(
+            f'the config has default_scope={scope!r}; this tool serves {", ".join(FRAMEWORKS)}'
+        )
+    return FRAMEWORKS[scope]
+
+
+def set_loaders(cfg):
+    """Fill in the framework's defaults for data loaders, as far as this machine allows them."""
+    for name in LOADERS:
+        if cfg.get(name):
+            loader = {**framework(cfg)['loader'], **cfg[name]}
+            if not loader.get('num_workers'):
+                loader['persistent_workers'] = False
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            cfg[name] = loader

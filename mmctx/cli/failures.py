@@ -1,0 +1,88 @@
+"""What ended a run, in one line that says what to do."""
+
+import re
+
+from mmengine.hooks import Hook
+
+from mmctx.checkpoints.latest import latest_checkpoint
+from mmctx.engine.data import Fetch, SampleError, UnreadableSample, image_paths
+from mmctx.errors import DISK_FULL, UserError, recognise
+
+# What gloo and NCCL say in the processes that are left when one has gone.
+PROCESS_LOST = re.compile(
+    r'Connection (?:closed|reset) by peer|Connection refused|remote process exited'
+)
+
+
+class LastBatch(Hook):
+    """Keep the paths of the images that the model is working on, for error messages."""
+
+    def __init__(self):
+        self.images = []
+
+    def _before_iter(self, runner, batch_idx, data_batch=None, mode='train'):
+        self.images = image_paths(data_batch)
+
+
+def explain(error, runner):
+    """Say what ended a run, where that is a matter of its input or its machine.
+
+    Args:
+        error (Exception): Exception that the runner raised.
+        runner (Runner): Runner of :func:`mmctx.cli.running.build_runner`.
+
+    Returns:
+        UserError | None: None for a fault of the code, which needs its traceback.
+    """
+    if isinstance(error, UnreadableSample):
+        return error
+    if isinstance(error, UserError):
+        return with_images(error, runner)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return disk_full(error, runner)
+    if isinstance(error, RuntimeError):
+        return process_lost(error, runner)
+    refusal = recognise(error)
+    return refusal and UserError(refusal, one_rank=True)
+
+
+def with_images(refusal, runner):
+    """A refusal of a batch, with the paths of its images."""
+    images = next((hook.images for hook in runner.hooks if isinstance(hook, LastBatch)), [])
+    # Losses are compared between processes, so that one of them may report another's.
+    here = getattr(refusal, 'here', True)
+    among = f' (images of this batch: {", ".join(images)})' if images and here else ''
+    return UserError(f'{refusal}{among}', one_rank=here)
+
+
+def disk_full(error, runner):
+    """The message for a disk without room."""
+    saved = latest_checkpoint(runner.work_dir)[0]
+    state = f'{saved} is whole' if saved else 'no checkpoint has been saved yet'
+    return UserError(
+        f'cannot write {error.filename or "to the work dir"}: {error.strerror}. {state}; make room '
+        f'on the disk, then resume with --resume',
+        one_rank=True,
+    )
+
+
+def process_lost(error, runner):
+    """The message for a worker or another training process that died; None for another error."""
+    message = str(error)
+    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+        dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+        fetch = getattr(dataset, '__getitems__', None)
+        died = fetch.describe_dead_workers(message) if isinstance(fetch, Fetch) else None
+        if died:
+            return UserError(
+                f'{died}; if memory ran out, lower num_workers or batch_size', one_rank=True
+            )
+    # A store of data loses connections too.
+    own = runner.world_size > 1 and not isinstance(error, SampleError)
+    if own and PROCESS_LOST.search(message):
+        return UserError(
+            f'process {runner.rank} of {runner.world_size} lost another one, which has failed or '
+            'was killed: see its message or the log of its machine, then resume with --resume',
+            one_rank=True,
+        )
+    return None

@@ -1,0 +1,168 @@
+"""Checks of a config's data and weights before anything slow or silent can happen with them."""
+
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.registry import DATASETS
+
+from mmctx.checkpoints.latest import Latest, read_latest
+from mmctx.datasets.checks import imagenet, kinetics
+from mmctx.datasets.checks.coco import quick as coco
+from mmctx.datasets.checks.dataset_files import DatasetFiles
+from mmctx.errors import UserError
+
+from .config import as_list
+from .starting_weights import pretrained_weights, started_from
+
+ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
+
+
+class Checked(NamedTuple):
+    """What was read of the files of a run, so that it is read once.
+
+    Attributes:
+        weights (list[Weights]): Weight files to compare with the model once that is built.
+        checkpoints (dict[str, dict]): Contents of these files, by the names that the config has.
+        latest (Latest | None): The checkpoint of the work dir to resume from, if it was asked for.
+    """
+
+    weights: list
+    checkpoints: dict
+    latest: Latest | None = None
+
+
+def preflight(cfg, mode):
+    """Check the files that a run reads.
+
+    Args:
+        cfg (Config): The merged config.
+        mode (str): 'train' (looks at the training and validation data, the pretrained weights and
+            the checkpoint to start from) or 'test' (the test data and the checkpoint).
+
+    Returns:
+        Checked: The weights and checkpoints that were read.
+
+    Raises:
+        UserError: At the first mistake.
+    """
+    for split in ('train', 'val') if mode == 'train' else ('test',):
+        check_split(cfg, split)
+    checkpoints = {}
+    weights = pretrained_weights(cfg, checkpoints) if mode == 'train' else []
+    latest = None
+    if mode == 'train' and cfg.get('resume', False) and cfg.get('load_from') is None:
+        latest = read_latest(cfg.work_dir)
+    weights += started_from(cfg, mode, latest, checkpoints)
+    return Checked(weights, checkpoints, latest)
+
+
+def check_split(cfg, split):
+    """Check the data sets and the metrics' annotation files of a split."""
+    metrics = as_list(cfg.get(f'{split}_evaluator'))
+    predict_only = any(metric.get('format_only') for metric in metrics)
+    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
+        check_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
+    for metric in metrics:
+        ann_file = metric.get('ann_file')
+        if is_local(metric, ann_file) and not Path(ann_file).is_file():
+            raise UserError(
+                f'annotation file {described(ann_file)} of {split}_evaluator does not exist; '
+                f'{root_hint(cfg, f"{split}_evaluator.ann_file")}'
+            )
+
+
+def leaf_datasets(dataset):
+    """Every data set beneath wrappers such as RepeatDataset and ConcatDataset.
+
+    Args:
+        dataset (dict | None): A data set's config.
+
+    Returns:
+        list[dict]: Configs of the data sets that read files.
+    """
+    if not dataset:
+        return []
+    inner = as_list(dataset.get('dataset')) + as_list(dataset.get('datasets'))
+    return [leaf for item in inner for leaf in leaf_datasets(item)] if inner else [dataset]
+
+
+def is_local(holder, path):
+    """Whether a path is to be found on this machine's file system."""
+    return (
+        bool(path)
+        and isinstance(path, str)
+        and '://' not in path
+        and not holder.get('backend_args')
+    )
+
+
+def described(path):
+    path = str(path)
+    return path if os.path.isabs(path) else f'{path} (in {os.getcwd()})'
+
+
+def root_hint(cfg, key):
+    """How to say where the data is, by the environment variables that the config file reads."""
+    names = sorted({name for name in ENV_VARIABLE.findall(cfg.text) if name.endswith('ROOT')})
+    if not names:
+        return f'set {key}, for example with --cfg-options {key}=FOLDER'
+    name = names[0]
+    now = f'now {os.environ[name]}' if name in os.environ else 'now not set'
+    return f'set {name} ({now}) to the folder of the data: export {name}=/path/to/data'
+
+
+def check_dataset(cfg, dataset, loader, annotations_needed=True):
+    """Check the folders and the annotation file of a data set, and what is in them if it is known.
+
+    Args:
+        cfg (Config): The whole config, for its scope and its hints.
+        dataset (dict): Config of a data set that reads files.
+        loader (str): Name of the data loader, for messages.
+        annotations_needed (bool): Whether a COCO file must hold annotations. Defaults to True.
+
+    Raises:
+        UserError: At the first mistake.
+    """
+    cls = dataset_class(cfg, dataset)
+    downloads = cls is not None and 'download' in inspect.signature(cls.__init__).parameters
+    root = dataset.get('data_root') or ''
+    if downloads or '://' in root or dataset.get('backend_args'):
+        return
+    hint = root_hint(cfg, f'{loader}.dataset.data_root')
+    if root and not Path(root).is_dir():
+        raise UserError(f'data root {described(root)} of {loader} does not exist; {hint}')
+    ann_file = dataset.get('ann_file')
+    if not is_local(dataset, ann_file):
+        ann_file = ''
+    else:
+        ann_file = os.path.join(root, ann_file)
+        if not Path(ann_file).is_file():
+            lists = kinetics.reads_video_list(cls)
+            write = f', then write the lists by "{kinetics.PREPARE} ROOT"' if lists else ''
+            raise UserError(
+                f'annotation file {described(ann_file)} of {loader} does not exist; {hint}{write}'
+            )
+    prefixes = dataset.get('data_prefix') or {}
+    prefixes = prefixes if isinstance(prefixes, dict) else {'img_path': prefixes}
+    folders = {key: os.path.join(root, p) for key, p in prefixes.items() if isinstance(p, str)}
+    for folder in folders.values():
+        if folder and '://' not in folder and not Path(folder).is_dir():
+            raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
+    num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
+    files = DatasetFiles(
+        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes
+    )
+    for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
+        check(files)
+
+
+def dataset_class(cfg, dataset):
+    """Class of a data set's config in the config's scope; None where it is not registered."""
+    if not isinstance(dataset['type'], str):
+        return dataset['type']
+    scope = dataset.get('_scope_') or cfg.get('default_scope')
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        return registry.get(dataset['type'])

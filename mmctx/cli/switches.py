@@ -1,0 +1,147 @@
+"""From the arguments of `tools/train.py` and `tools/test.py` to the config of a run."""
+
+import logging
+
+from mmengine.device import get_device
+from mmengine.logging import print_log
+
+from mmctx.errors import UserError
+
+from .config import framework, load_config
+
+AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
+
+
+def training_config(args):
+    """The config of a training.
+
+    Args:
+        args (argparse.Namespace): Arguments of `tools/train.py`.
+
+    Returns:
+        Config: The merged config.
+
+    Raises:
+        UserError: If the file, an option or a switch is not usable.
+    """
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    set_training(cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss)
+    return cfg
+
+
+def testing_config(args):
+    """The config of a test.
+
+    Args:
+        args (argparse.Namespace): Arguments of `tools/test.py`.
+
+    Returns:
+        Config: The merged config.
+
+    Raises:
+        UserError: If the file, an option or a switch is not usable.
+    """
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    set_testing(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time, args.tta)
+    return cfg
+
+
+def set_amp(cfg, wanted):
+    """Switch mixed precision on, or off where this machine has no accelerator for it.
+
+    Args:
+        cfg (Config): The merged config, changed in place.
+        wanted (bool): Whether `--amp` was given.
+
+    Raises:
+        UserError: If it was given without an accelerator, or the optimizer wrapper is a special
+            one.
+    """
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.setdefault('type', 'OptimWrapper')
+    available = get_device() not in ('cpu', 'mps')
+    if wanted and not available:
+        raise UserError('--amp needs a GPU, and PyTorch sees none here; leave it out')
+    if wanted and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp does not go with optim_wrapper.type={kind}')
+    if wanted:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    elif kind == 'AmpOptimWrapper' and not available:
+        print_log(
+            'no GPU: training in float32 instead of mixed precision',
+            logger='current',
+            level=logging.WARNING,
+        )
+        wrapper.type = 'OptimWrapper'
+        for key in AMP_ARGUMENTS:
+            wrapper.pop(key, None)
+
+
+def set_training(cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_loss=None):
+    """Apply `tools/train.py`'s switches.
+
+    Args:
+        cfg (Config): The merged config, changed in place.
+        amp (bool): Train in mixed precision. Defaults to False.
+        auto_scale_lr (bool): Scale the learning rate by batch size. Defaults to False.
+        resume (str, optional): A checkpoint, or 'auto' for the last one in the work dir. Defaults
+            to None, a new run.
+        nonfinite_loss (str, optional): Action of `NonFiniteLossHook`. Defaults to None, the
+            config's.
+
+    Raises:
+        UserError: If a switch does not go with the config or the machine.
+    """
+    set_amp(cfg, amp)
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise UserError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        cfg.auto_scale_lr.enable = True
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    if nonfinite_loss is not None:
+        cfg.nonfinite_loss = nonfinite_loss
+
+
+def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=2, tta=False):
+    """Apply `tools/test.py`'s switches.
+
+    Args:
+        cfg (Config): The merged config, changed in place.
+        checkpoint (str): Weights to test.
+        out (str, optional): Pickle file for the predictions. Defaults to None.
+        show (bool): Show pictures in a window. Defaults to False.
+        show_dir (str, optional): Folder for pictures; mmdet puts it beneath the work dir's folder
+            of this run. Defaults to None.
+        wait_time (float): Seconds that a window stays. Defaults to 2.
+        tta (bool): Test-time augmentation as the config's `tta_model` and `tta_pipeline` state it;
+            mmaction2 needs no `tta_model`. Defaults to False.
+
+    Raises:
+        UserError: If a switch does not go with the config.
+    """
+    rules = framework(cfg)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if out is not None:
+        if not out.endswith(('.pkl', '.pickle')):
+            raise UserError(f'--out must name a .pkl or .pickle file, not {out}')
+        metrics = cfg.test_evaluator
+        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+        cfg.test_evaluator = [*metrics, dict(type=rules['dump'], out_file_path=out)]
+    if show or show_dir:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise UserError('--show and --show-dir need default_hooks.visualization in the config')
+        hook = cfg.default_hooks.visualization
+        hook.update(rules['draw'], show=show, wait_time=wait_time)
+        if show_dir:
+            hook[rules['out_dir']] = show_dir
+    if tta:
+        # The heads of mmaction2 average the views of a video themselves.
+        needed = [*([] if cfg.default_scope == 'mmaction' else ['tta_model']), 'tta_pipeline']
+        if any(key not in cfg for key in needed):
+            raise UserError(f'--tta needs {" and ".join(needed)} in the config')
+        if 'tta_model' in cfg:
+            cfg.model = dict(cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

@@ -1,0 +1,1 @@
+"""Checks of data sets: quick ones before a run, and full ones that read every file."""

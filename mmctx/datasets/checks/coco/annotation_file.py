@@ -1,0 +1,85 @@
+"""COCO's annotation files: how they are read, and what an entry must have."""
+
+import contextlib
+import gc
+import json
+
+from mmctx.errors import UserError
+
+
+@contextlib.contextmanager
+def _no_garbage_collection():
+    # Millions of new objects trigger it over and over: COCO's file takes five times as long.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def is_whole(value):
+    return isinstance(value, int)
+
+
+def is_positive(value):
+    return isinstance(value, int) and value > 0
+
+
+def is_number(value):
+    return isinstance(value, (int, float))
+
+
+def is_text(value):
+    return isinstance(value, str)
+
+
+def is_box(value):
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def is_mask(value):
+    return isinstance(value, (list, dict))
+
+
+# What mmdet and COCO's API take for granted.
+FIELDS = {
+    'images': dict(id=is_whole, file_name=is_text, width=is_positive, height=is_positive),
+    'categories': dict(id=is_whole, name=is_text),
+    'annotations': dict(
+        image_id=is_whole, category_id=is_whole, bbox=is_box, area=is_number, iscrowd=is_whole
+    ),
+}
+
+
+def read_json(path):
+    """Contents of an annotation file.
+
+    Raises:
+        UserError: If it cannot be read or is not JSON.
+    """
+    try:
+        with open(path, encoding='utf-8') as file, _no_garbage_collection():
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
+
+
+def entry_mistake(entry, fields):
+    """What is wrong with an entry of an annotation file.
+
+    Args:
+        entry (object): An image, a category or an annotation.
+        fields (dict): The keys that it needs, and whether a value is valid, as in `FIELDS`.
+
+    Returns:
+        str: The mistake; '' for a good entry.
+    """
+    if not isinstance(entry, dict):
+        return 'is no object'
+    missing = [key for key in fields if key not in entry]
+    if missing:
+        return f'has no {", ".join(missing)}'
+    wrong = [key for key, is_valid in fields.items() if not is_valid(entry[key])]
+    return f'has {wrong[0]}={str(entry[wrong[0]])[:60]!r}' if wrong else ''

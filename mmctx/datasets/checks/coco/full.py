@@ -1,0 +1,183 @@
+"""A data set in COCO's format, read as a whole."""
+
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from mmctx.datasets.checks.full_check import Item, Plan, Problem
+from mmctx.datasets.checks.image_file import image_problem
+from mmctx.datasets.checks.missing_files import missing_files
+from mmctx.errors import UserError
+
+from .annotation_file import FIELDS, entry_mistake, read_json
+from .masks import mask_mistake, run_lengths, runs_mistake
+
+CHUNK = 8
+# Pixels by which a box may leave its image: the coordinates are rounded.
+MARGIN = 1.0
+
+
+class CocoImage(NamedTuple):
+    """What is stated of an image.
+
+    Attributes:
+        path (str): Path of the image.
+        size (tuple[int, int]): Width and height.
+        codes (list[tuple[str, dict]]): Compressed masks, with the names of their annotations.
+    """
+
+    path: str
+    size: tuple[int, int]
+    codes: list
+
+
+def plan_coco(root: Path, splits: list[str] | None = None) -> Plan:
+    """Check `annotations/instances_*.json`, each against the folder that its name ends with.
+
+    Args:
+        root (Path): Folder of the data, the COCO_ROOT of the configs.
+        splits (list[str], optional): Ends of the names, as `val2017`. Defaults to None, all.
+
+    Returns:
+        Plan: With what is wrong in the annotation files.
+
+    Raises:
+        UserError: There is no annotation file.
+    """
+    if splits is None:
+        found = sorted((root / 'annotations').glob('instances_*.json'))
+        splits = [path.stem.removeprefix('instances_') for path in found]
+    if not splits:
+        raise UserError(f'there is no {root}/annotations/instances_*.json')
+    problems: list[Problem] = []
+    items: list[Item] = []
+    annotations = 0
+    for split in splits:
+        path = root / 'annotations' / f'instances_{split}.json'
+        if not path.is_file():
+            raise UserError(f'annotation file {path} does not exist')
+        file = _AnnotationFile(path, root, split, problems)
+        items += file.items
+        annotations += file.annotations
+    what = f'{len(items)} images, {annotations} annotations'
+    return Plan(what, problems, items, read_coco_image, CHUNK)
+
+
+class _AnnotationFile:
+    """The good entries of a file; what is wrong with the others joins the problems."""
+
+    def __init__(self, path, root, split, problems):
+        self.name = str(path.relative_to(root))
+        self.problems = problems
+        self.items, self.annotations = [], 0
+        try:
+            contents = read_json(path)
+        except UserError as error:
+            self.report('', str(error))
+            return
+        images = self.entries(contents, 'images')
+        categories = {c['id'] for c in self.entries(contents, 'categories')}
+        annotations = self.entries(contents, 'annotations')
+        self.annotations = len(annotations)
+        by_id = {image['id']: image for image in images}
+        codes = defaultdict(list)
+        for annotation in annotations:
+            name = f'annotation {annotation["id"]}'
+            mistakes = annotation_mistakes(annotation, by_id, categories)
+            for mistake in mistakes:
+                self.report(name, mistake)
+            mask = annotation.get('segmentation')
+            if not mistakes and isinstance(mask, dict) and isinstance(mask['counts'], str):
+                codes[annotation['image_id']].append((f'{self.name}: {name}', mask))
+        folder = root / split
+        if not folder.is_dir():
+            self.report('', f'its images should be in {folder}, which does not exist')
+            return
+        missing = set(missing_files((image['file_name'] for image in images), folder))
+        for image in images:
+            name = f'{split}/{image["file_name"]}'
+            if image['file_name'] in missing:
+                problems.append(Problem(name, f'is missing, but listed in {self.name}'))
+                continue
+            size = image['width'], image['height']
+            facts = CocoImage(str(folder / image['file_name']), size, codes[image['id']])
+            self.items.append(Item(name, facts))
+
+    def report(self, entry, reason):
+        self.problems.append(Problem(f'{self.name}: {entry}' if entry else self.name, reason))
+
+    def entries(self, contents, part):
+        """Those that are complete and whose ids and names stand in the file once."""
+        entries = contents.get(part) if isinstance(contents, dict) else None
+        if not isinstance(entries, list):
+            self.report('', f'has no list {part!r}')
+            return []
+        good = []
+        # COCO's API numbers annotations too.
+        fields = dict(FIELDS[part], id=FIELDS['images']['id'])
+        keys = {'images': ('id', 'file_name'), 'categories': ('id', 'name')}.get(part, ('id',))
+        seen = {key: set() for key in keys}
+        for index, entry in enumerate(entries):
+            mistake = entry_mistake(entry, fields)
+            if not mistake:
+                again = [key for key in keys if entry[key] in seen[key]]
+                mistake = f'has the {again[0]} {entry[again[0]]!r} of another one' if again else ''
+            if mistake:
+                self.report(f'{part}[{index}]', mistake)
+                continue
+            for key in keys:
+                seen[key].add(entry[key])
+            good.append(entry)
+        return good
+
+
+def annotation_mistakes(annotation: dict, images: dict, categories: set) -> list[str]:
+    """What is wrong with an annotation that has all its keys.
+
+    Args:
+        annotation (dict): The annotation.
+        images (dict[int, dict]): The images by their ids.
+        categories (set[int]): Ids of the categories.
+
+    Returns:
+        list[str]: The mistakes.
+    """
+    mistakes = []
+    image = images.get(annotation['image_id'])
+    if image is None:
+        mistakes.append(f'is of image {annotation["image_id"]}, which is not listed')
+    if annotation['category_id'] not in categories:
+        mistakes.append(f'has category {annotation["category_id"]}, which is not listed')
+    box = annotation['bbox']
+    x, y, width, height = box
+    if not all(map(math.isfinite, box)) or min(width, height) <= 0:
+        mistakes.append(f'has an empty box {box}')
+    elif image and not (
+        min(x, y) >= -MARGIN
+        and x + width <= image['width'] + MARGIN
+        and y + height <= image['height'] + MARGIN
+    ):
+        size = f'{image["width"]}x{image["height"]}'
+        mistakes.append(f'has a box {box} that leaves its image of {size}')
+    if 'segmentation' in annotation:
+        mistake = mask_mistake(annotation['segmentation'], image)
+        mistakes += [mistake] if mistake else []
+    return mistakes
+
+
+def read_coco_image(item: Item) -> list[Problem]:
+    """Problems of an image, an :class:`Item` of :class:`CocoImage`, and its compressed masks."""
+    path, size, codes = item.facts
+    problem, found = image_problem(path)
+    if found and found != size:
+        turned = ' (turned by its EXIF tag)' if found == size[::-1] else ''
+        problem = f'is {found[0]}x{found[1]}{turned}, but listed as {size[0]}x{size[1]}'
+    problems = [Problem(item.name, problem)] if problem else []
+    for name, code in codes:
+        try:
+            mistake = runs_mistake(run_lengths(code['counts']), code['size'])
+        except UserError as error:
+            mistake = f'has a run-length code that is not valid: {error}'
+        problems += [Problem(name, mistake)] if mistake else []
+    return problems

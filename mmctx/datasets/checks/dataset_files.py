@@ -1,0 +1,39 @@
+"""What a config says of the files of a data set, for its quick check."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class DatasetFiles(NamedTuple):
+    """The files of a data set, which are known to be there, and what they must hold.
+
+    Attributes:
+        config (Mapping): Config of the data set.
+        cls (type | None): Class of the data set; None where it is not registered.
+        root (str): Folder of the data.
+        ann_file (str): Annotation file; '' if there is none on this machine.
+        folders (Mapping[str, str]): Folders of the data by the keys of `data_prefix`.
+        hint (str): Advice on naming another folder of the data.
+        annotations_needed (bool): Whether the annotation file must hold annotations; a set that is
+            only predicted has none.
+        num_classes (int | None): Number of classes of the model, if its config tells.
+    """
+
+    config: Mapping
+    cls: type | None
+    root: str
+    ann_file: str
+    folders: Mapping[str, str]
+    hint: str
+    annotations_needed: bool = True
+    num_classes: int | None = None
+
+    @property
+    def classes(self) -> Sequence[str] | str | None:
+        """Names of the classes, or what stands for them; None if nothing tells them."""
+        own = getattr(self.cls, 'METAINFO', {}).get('classes')
+        return (self.config.get('metainfo') or {}).get('classes', own)
+
+    def is_a(self, name: str) -> bool:
+        """Whether the class of the data set or a base of it has a name."""
+        return any(base.__name__ == name for base in getattr(self.cls, '__mro__', ()))

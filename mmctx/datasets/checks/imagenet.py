@@ -1,0 +1,174 @@
+"""Folders of images, one for each class, and Tiny-ImageNet also in its archives.
+
+The quick check looks at the folders, the full one at every image.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile
+
+from mmctx.errors import UserError, first_few
+
+from .dataset_files import DatasetFiles
+from .full_check import Item, Plan, Problem
+from .image_file import read_image
+from .listed_files import ListedFiles
+
+SPLITS = ('train', 'val')
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+CHUNK = 16
+
+
+def quick_check(files: DatasetFiles) -> None:
+    """Check mmpretrain's ImageNet whose labels are taken from the folders' names.
+
+    Args:
+        files (DatasetFiles): The files of a data set; other kinds are passed over.
+
+    Raises:
+        UserError: As :func:`check_image_folder`.
+    """
+    config, split = files.config, files.config.get('split')
+    listed = config.get('ann_file') or config.get('data_prefix')
+    if not (files.is_a('ImageNet') and files.root and split) or listed:
+        return
+    if not Path(files.root, 'meta', f'{split}.txt').is_file():
+        classes = files.classes and len(files.classes)
+        check_image_folder(os.path.join(files.root, split), classes, files.hint)
+
+
+def check_image_folder(root, classes=None, hint=''):
+    """Check a folder of one folder of images for each class, as `train/` of ImageNet.
+
+    Args:
+        root (str | Path): The folder.
+        classes (int, optional): Number of classes of the data set. Defaults to None, any.
+        hint (str): Advice on a missing folder. Defaults to ''.
+
+    Raises:
+        UserError: If the folder is missing, has not as many class folders, or has empty ones.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f'image folder {root} does not exist; {hint}')
+    folders = class_folders(root)
+    if not folders:
+        raise UserError(f'image folder {root} has no class folders')
+    if classes is not None and len(folders) != classes:
+        raise UserError(
+            f'image folder {root} has {len(folders)} class folders, but the data set has '
+            f'{classes} classes'
+        )
+    empty = [name for name in folders if not _has_image(root / name)]
+    if empty:
+        raise UserError(
+            f'{len(empty)} of the {len(folders)} class folders of {root} have no images: '
+            f'{first_few(empty)}'
+        )
+
+
+def class_folders(root):
+    """Names of the folders in a folder, sorted: their order numbers the classes."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+
+
+def is_image_name(name):
+    """Whether mmpretrain takes a file of this name for an image."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _has_image(folder):
+    return any(is_image_name(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def plan_imagenet(root: Path, splits: list[str] | None = None, classes: int = 1000) -> Plan:
+    """Check `train/` and `val/`, and a split whose labels stand in `meta/` by that list.
+
+    Args:
+        root (Path): Folder of the data, the IMAGENET_ROOT of the configs.
+        splits (list[str], optional): Folders of classes. Defaults to None, `train` and `val`.
+        classes (int): Number of classes. Defaults to 1000.
+
+    Returns:
+        Plan: With what is wrong in the folders.
+
+    Raises:
+        UserError: A split is not there, or has neither class folders nor a list.
+    """
+    problems, items, found = [], [], {}
+    for split in splits or SPLITS:
+        folder = root / split
+        if not folder.is_dir():
+            raise UserError(f'image folder {folder} does not exist')
+        if (root / 'meta' / f'{split}.txt').is_file():
+            listed = ListedFiles(root, f'meta/{split}.txt', split, classes)
+            problems += listed.problems
+            items += listed.items
+            continue
+        names = class_folders(folder)
+        if not names:
+            raise UserError(f'image folder {folder} has no class folders')
+        found[split] = set(names)
+        if len(names) != classes:
+            problems.append(Problem(split, f'has {len(names)} class folders, not {classes}'))
+        for name in sorted(os.listdir(folder)):
+            if name not in found[split]:
+                problems.append(Problem(f'{split}/{name}', 'is in no class folder'))
+        for name in names:
+            items += _images_in(root, f'{split}/{name}', problems)
+    problems += differences(found)
+    return Plan(f'{len(items)} images', problems, items, read_image, CHUNK)
+
+
+def plan_tiny_imagenet(root: Path, splits: list[str] | None = None, classes: int = 200) -> Plan:
+    """Check Tiny-ImageNet, in folders or archives; the arguments are :func:`plan_imagenet`'s.
+
+    Raises:
+        UserError: A split is not there, or the package that reads it is missing.
+    """
+    from mmctx.datasets.tiny_imagenet import images_by_class
+    from mmctx.datasets.zip_backend import PREFIX
+
+    problems, items, found = [], [], {}
+    for split in splits or SPLITS:
+        try:
+            images = images_by_class(root, split)
+        except (UserError, BadZipFile, OSError) as error:
+            raise UserError(f'cannot read {split} of {root}: {error}') from error
+        found[split] = set(images)
+        if len(images) != classes:
+            problems.append(Problem(split, f'has {len(images)} classes, not {classes}'))
+        for name in sorted(images):
+            if not images[name]:
+                problems.append(Problem(f'{split}, class {name}', 'has no images'))
+            for path in sorted(images[name]):
+                shown = os.path.relpath(path.removeprefix(PREFIX), root)
+                items.append(Item(shown, path))
+    problems += differences(found)
+    return Plan(f'{len(items)} images', problems, items, read_image, CHUNK)
+
+
+def differences(found: dict[str, set[str]]) -> Iterator[Problem]:
+    """Classes that one split has and another one lacks: all labels behind them would differ."""
+    everything = set().union(*found.values())
+    for split, names in found.items():
+        for name in sorted(everything - names):
+            others = ', '.join(other for other in found if name in found[other])
+            yield Problem(f'{split}/{name}', f'is no class folder here, but in {others}')
+
+
+def _images_in(root, folder, problems):
+    """Items of a class folder, in which images may lie at any depth."""
+    items = []
+    for parent, _, names in os.walk(root / folder, followlinks=True):
+        inside = Path(parent).relative_to(root)
+        for name in sorted(names):
+            shown = (inside / name).as_posix()
+            if is_image_name(name):
+                items.append(Item(shown, os.path.join(parent, name)))
+            else:
+                problems.append(Problem(shown, 'is no image by its name'))
+    if not items:
+        problems.append(Problem(folder, 'has no images'))
+    return items

@@ -1,0 +1,53 @@
+"""Lists of a file and a number on each line, of which every mistake is named."""
+
+from pathlib import Path
+
+from mmctx.datasets.video_list import read_line
+from mmctx.errors import UserError
+
+from .full_check import Item, Problem
+from .missing_files import missing_files
+
+
+class ListedFiles:
+    """The files of a list that are there, and what is wrong with the others.
+
+    Args:
+        root (Path): Folder of the data.
+        name (str): The list, from there.
+        folder (str): The folder that its file names start from, from there.
+        classes (int): Labels must be below it.
+
+    Attributes:
+        items (list[Item]): The files, each once.
+        problems (list[Problem]): Mistakes in the lines, and files that are missing.
+    """
+
+    def __init__(self, root: Path, name: str, folder: str, classes: int):
+        self.problems: list[Problem] = []
+        self.items: list[Item] = []
+        try:
+            lines = (root / name).read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            self.problems.append(Problem(name, f'cannot be read: {error}'))
+            return
+        where: dict[str, int] = {}
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                file, _ = read_line(line, classes)
+                if file in where:
+                    raise UserError(f'{file} stands in line {where[file]} already')
+                where[file] = number
+            except UserError as error:
+                self.problems.append(Problem(f'{name}: line {number}', str(error)))
+        if not lines:
+            self.problems.append(Problem(name, 'is empty'))
+        missing = set(missing_files(where, root / folder))
+        for file, number in where.items():
+            shown = f'{folder}/{file}'
+            if file in missing:
+                self.problems.append(Problem(shown, f'is missing, but in line {number} of {name}'))
+            else:
+                self.items.append(Item(shown, str(root / folder / file)))

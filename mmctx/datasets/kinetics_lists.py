@@ -1,0 +1,213 @@
+"""Lists of checked videos, from the folders or the tables that Kinetics comes in."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mmctx.datasets.checks.video_report import check_videos
+from mmctx.datasets.video_file import VideoFacts
+from mmctx.datasets.video_list import write_video_list
+from mmctx.errors import UserError, first_few
+
+SPLITS = ('train', 'val')
+EXTENSIONS = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.flv', '.mpg', '.mpeg', '.wmv')
+CSV_COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end', 'split')
+# The tables have said both.
+CSV_SPLITS = {'train': 'train', 'val': 'val', 'validate': 'val'}
+
+
+class Split(NamedTuple):
+    """The videos of a split.
+
+    Attributes:
+        name (str): `train` or `val`.
+        folder (Path): Folder of the videos.
+        classes (dict[str, str]): Class of each video by its path from the folder.
+        missing (list[str]): Names of those that a table lists and the folder lacks.
+    """
+
+    name: str
+    folder: Path
+    classes: dict
+    missing: list
+
+
+def find_splits(root: Path, tables: list[Path]) -> list[Split]:
+    """Find the videos beneath `videos_train/` and `videos_val/`, as far as these are there.
+
+    Args:
+        root (Path): Folder of the data.
+        tables (list[Path]): Kinetics' csv files, which say the class of each video; without any,
+            the folder that a video is in is its class.
+
+    Returns:
+        list[Split]: One for each folder.
+
+    Raises:
+        UserError: There is neither folder, one has no videos, or a table is malformed.
+    """
+    rows = [row for table in tables for row in _read_table(table)]
+    splits = []
+    for name in SPLITS:
+        folder = root / f'videos_{name}'
+        if not folder.is_dir():
+            continue
+        files = list(_video_files(folder))
+        if tables:
+            classes, missing = _match(files, [row for row in rows if row['split'] == name])
+        else:
+            classes, missing = {file: file.split('/')[0] for file in files if '/' in file}, []
+        if not classes:
+            how = 'named in the tables' if tables else 'in class folders; without those give --csv'
+            raise UserError(f'{folder} has no videos {how}')
+        splits.append(Split(name, folder, classes, missing))
+    if not splits:
+        raise UserError(
+            f'there is neither {root}/videos_train nor {root}/videos_val; for videos in a folder '
+            f'of another name make a link, e.g. ln -s train {root}/videos_train'
+        )
+    return splits
+
+
+def _video_files(folder: Path) -> Iterator[str]:
+    for parent, _, names in os.walk(folder, followlinks=True):
+        inside = Path(parent).relative_to(folder)
+        for name in names:
+            if name.lower().endswith(EXTENSIONS):
+                path = (inside / name).as_posix()
+                if path != path.strip() or len(path.splitlines()) > 1:
+                    raise UserError(f'rename {path!r} in {folder}: a list cannot hold such a name')
+                yield path
+
+
+def _read_table(path: Path) -> list[dict]:
+    try:
+        with open(path, encoding='utf-8', newline='') as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f'cannot read {path}: {error}') from error
+    for number, row in enumerate(rows, start=2):
+        try:
+            row['split'] = CSV_SPLITS.get(row['split'])
+            start, end = int(float(row['time_start'])), int(float(row['time_end']))
+            row['name'] = f'{row["youtube_id"]}_{start:06d}_{end:06d}'
+            row['label'].strip()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            columns = ', '.join(CSV_COLUMNS)
+            raise UserError(f'{path}, line {number}: expected the columns {columns}') from error
+    return rows
+
+
+def _match(files: list[str], rows: list[dict]) -> tuple[dict, list]:
+    by_stem = {Path(file).stem: file for file in files}
+    classes, missing = {}, []
+    for row in rows:
+        file = by_stem.get(row['name'], by_stem.get(row['youtube_id']))
+        if file is None:
+            missing.append(row['name'])
+        else:
+            classes[file] = row['label'].strip()
+    return classes, missing
+
+
+def read_classes(path: Path) -> list[str]:
+    """Class names in the order of their numbers, one a line.
+
+    Raises:
+        UserError: The file cannot be read, or has a name twice or none at all.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f'cannot read {path}: {error}') from error
+    names = [line for line in lines if line]
+    if not names or len(set(names)) < len(names):
+        raise UserError(f'{path} should name each class once, one a line')
+    return names
+
+
+def number_classes(splits: list[Split], names: list[str] | None = None) -> dict[str, int]:
+    """Number the classes.
+
+    Args:
+        splits (list[Split]): Splits of :func:`find_splits`.
+        names (list[str], optional): The classes in their order. Defaults to None, those that there
+            are, sorted.
+
+    Returns:
+        dict[str, int]: The number of each class.
+
+    Raises:
+        UserError: A split has classes that are not among the names or the training set's.
+    """
+    found = {split.name: set(split.classes.values()) for split in splits}
+    known = set(names) if names else found.get('train', found[splits[0].name])
+    for split in splits:
+        unknown = found[split.name] - known
+        if unknown:
+            of = 'among the given ones' if names else 'in the training set'
+            raise UserError(
+                f'{len(unknown)} classes of {split.folder} are not {of}: {first_few(unknown)}'
+            )
+    return {name: number for number, name in enumerate(names or sorted(known))}
+
+
+def prepare(
+    splits: list[Split], numbers: dict, out: Path, full: bool, skip_broken: bool, nproc: int
+) -> Iterator[str]:
+    """Check the videos and write their lists; what was checked before is not checked again.
+
+    Args:
+        splits (list[Split]): Splits of :func:`find_splits`.
+        numbers (dict[str, int]): Number of each class, of :func:`number_classes`.
+        out (Path): Folder for the lists and the reports.
+        full (bool): Decode every frame.
+        skip_broken (bool): Leave broken videos out of the lists.
+        nproc (int): Number of processes.
+
+    Yields:
+        str: What was done, for the user.
+
+    Raises:
+        UserError: A video is broken and `skip_broken` is not set, or none is left; no list is then
+            written.
+    """
+    good, broken = {}, []
+    for split in splits:
+        report = out / f'kinetics400_{split.name}_videos.tsv'
+        facts = check_videos(split.folder, split.classes, report, full, nproc)
+        good[split.name] = sorted(name for name, fact in facts.items() if not fact.problem)
+        for name in sorted(set(facts) - set(good[split.name])):
+            broken.append(split.folder / name)
+            yield f'{broken[-1]} is broken: {facts[name].problem}'
+        yield f'{summary(split, facts)}; see {report}'
+    if broken and not skip_broken:
+        raise UserError(
+            f'{len(broken)} videos are broken: {first_few(broken)}; replace them, or leave them '
+            'out of the lists by --skip-broken'
+        )
+    if not all(good.values()):
+        raise UserError('there is a split without any good video')
+    for split in splits:
+        path = out / f'kinetics400_{split.name}_list_videos.txt'
+        videos = [(name, numbers[split.classes[name]]) for name in good[split.name]]
+        write_video_list(str(path), videos)
+        yield f'wrote {path}, {len(videos)} videos'
+
+
+def summary(split: Split, facts: dict[str, VideoFacts]) -> str:
+    """Numbers of videos, classes and frames of a split, in a sentence."""
+    frames = [fact.frames for fact in facts.values() if not fact.problem]
+    hours = sum(fact.seconds for fact in facts.values()) / 3600
+    text = f'{split.folder}: {len(facts)} videos of {len(set(split.classes.values()))} classes'
+    if frames:
+        text += (
+            f', {min(frames)} to {max(frames)} frames each, {sum(frames)} ({hours:.2f} h) in all'
+        )
+    if split.missing:
+        text += f'; {len(split.missing)} of the tables are not there: {first_few(split.missing)}'
+    if len(frames) < len(facts):
+        text += f'; {len(facts) - len(frames)} broken'
+    return text

@@ -1,0 +1,19 @@
+"""Hooks that keep a run's state safe, and one that warms a cascade up."""
+
+from .cascade_warm_up_hook import CascadeWarmUpHook
+from .checkpoint_hook import CheckpointHook
+from .exact_resume_hook import ExactResumeHook
+from .interruption_hook import Interrupted, InterruptionHook
+from .nonfinite_loss_hook import NonFiniteLoss, NonFiniteLossHook
+from .pending_validation_hook import PendingValidationHook
+
+__all__ = [
+    'CascadeWarmUpHook',
+    'CheckpointHook',
+    'ExactResumeHook',
+    'Interrupted',
+    'InterruptionHook',
+    'NonFiniteLoss',
+    'NonFiniteLossHook',
+    'PendingValidationHook',
+]

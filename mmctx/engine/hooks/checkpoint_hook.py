@@ -1,0 +1,94 @@
+"""Checkpoints that are there whole or not at all."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+
+from mmctx.checkpoints.atomic_backend import NAME
+from mmctx.files import leftovers, written_whole
+from mmctx.registry import HOOKS
+
+INTERRUPTED = 'interrupted.pth'
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """mmengine's, but a crash or a full disk while saving leaves the previous checkpoint.
+
+    A checkpoint appears under its name when all of it is on the disk, and only then do those go
+    that it supersedes, so there must be room for one more than `max_keep_ckpts`. Remote storage and
+    a user's own `backend_args` are left as they are. It takes the arguments of
+    `mmengine.hooks.CheckpointHook`.
+    """
+
+    backend_args: dict | None
+
+    def before_train(self, runner) -> None:
+        """Choose how files are written; clear away what a killed run left half-written."""
+        out_dir = self.out_dir or runner.work_dir
+        plain = self.backend_args is None and self.file_client_args is None
+        if plain and type(get_file_backend(out_dir)) is LocalBackend:
+            self.backend_args = dict(backend=NAME)
+        super().before_train(runner)
+        self._forget_files_elsewhere(runner)
+        if self._is_atomic and is_main_process():
+            for part in leftovers(self.out_dir, '*.pth'):
+                part.unlink(missing_ok=True)
+
+    @property
+    def _is_atomic(self):
+        return self.backend_args == dict(backend=NAME)
+
+    def _removals_put_off(self):
+        return self.file_backend.removals_put_off() if self._is_atomic else nullcontext()
+
+    def _forget_files_elsewhere(self, runner):
+        # The best checkpoint so far is removed for a better one, and its path is from a file.
+        def inside(path):
+            return path is not None and Path(path).parent == Path(self.out_dir)
+
+        if hasattr(self, 'best_ckpt_path') and not inside(self.best_ckpt_path):
+            self.best_ckpt_path = None
+        if hasattr(self, 'best_ckpt_path_dict'):
+            self.best_ckpt_path_dict = {
+                name: path if inside(path) else None
+                for name, path in self.best_ckpt_path_dict.items()
+            }
+
+    def _save_checkpoint_with_step(self, runner, step, meta):
+        with self._removals_put_off():
+            super()._save_checkpoint_with_step(runner, step, meta)
+        interrupted = Path(self.out_dir) / INTERRUPTED
+        if is_main_process() and str(interrupted) == str(runner._load_from):
+            interrupted.unlink(missing_ok=True)
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        with self._removals_put_off():
+            super()._save_best_checkpoint(runner, metrics)
+
+    def save_interrupted(self, runner, iteration: int) -> str:
+        """Save the state of a run that is about to end.
+
+        Args:
+            runner (Runner): The runner.
+            iteration (int): Iterations done.
+
+        Returns:
+            str: Path of the checkpoint, which the next `--resume` takes.
+        """
+        path = self.file_backend.join_path(self.out_dir, INTERRUPTED)
+        runner.save_checkpoint(
+            self.out_dir,
+            INTERRUPTED,
+            self.file_client_args,
+            meta=dict(epoch=runner.epoch, iter=iteration),
+            by_epoch=False,
+            backend_args=self.backend_args,
+        )
+        if is_main_process():
+            with written_whole(Path(runner.work_dir) / 'last_checkpoint') as file:
+                file.write(path.encode())
+        return path

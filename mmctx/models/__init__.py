@@ -1,0 +1,1 @@
+"""What networks are built of: backbones, their contextual layers, heads, losses, preprocessors."""

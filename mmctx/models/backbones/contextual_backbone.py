@@ -1,0 +1,231 @@
+"""What every contextual backbone adds to its vanilla base class."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from mmctx.models.layers import (
+    Contextualizing,
+    ZeroPredictors,
+    forward_contextual_block,
+    make_contextual,
+    with_zeroed_predictors,
+)
+from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
+from mmctx.models.layers.contextualizing import merging_step
+
+if TYPE_CHECKING:
+    from mmengine.model import BaseModule as Vanilla
+else:
+    Vanilla = object
+
+PRESETS = ('paper', 'released')
+OUT_TYPES = ('featmap', 'logits')
+PRIORS = ('predictors', 'input', 'none')
+
+
+class ContextualBackbone(Vanilla):
+    """Mixin, before a vanilla backbone of four stages in the bases of a class.
+
+    The vanilla constructor runs first; `add_context` then replaces a convolution in some blocks and
+    adds the contextualizing layers. Stages are counted from 0 here.
+
+    Attributes:
+        replaced (str): Attribute of a residual block that holds the convolution to replace.
+        stride (int): Of the last stage, in pixels; smaller images are refused.
+        out_type (str): `featmap` or `logits`.
+    """
+
+    replaced: str
+    stride: int
+    init_cfg: dict | list[dict] | None
+    contextualizing: Contextualizing | None
+    first_merging: nn.Sequential | None
+
+    def blocks_of(self, stage: int) -> Iterable[nn.Module]:
+        """Residual blocks of a stage."""
+        raise NotImplementedError
+
+    def enter_stage(self, x: Tensor, stage: int) -> Tensor:
+        """What comes before a stage's blocks: the stem or a downsampling layer."""
+        raise NotImplementedError
+
+    def leave_stage(self, x: Tensor, stage: int) -> Tensor:
+        """A stage's map as the vanilla backbone outputs it."""
+        return x
+
+    def add_context(
+        self,
+        channels: Sequence[int],
+        conv_channels: Sequence[int],
+        predictors: Sequence[dict],
+        every: int,
+        out_type: str,
+        contextual_stages: Sequence[int] = (2, 3, 4),
+        prior: str = 'predictors',
+        **contextualizing,
+    ) -> None:
+        """Make the backbone contextual.
+
+        Args:
+            channels (Sequence[int]): Channels of each stage's map.
+            conv_channels (Sequence[int]): Channels of each stage's replaced convolutions.
+            predictors (Sequence[dict]): Predictor arguments of `ContextualConv2d`, for each stage.
+            every (int): Every n-th block of a contextual stage, beginning with the first, is
+                contextual.
+            out_type (str): `featmap` or `logits`.
+            contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap
+                up to 4. Defaults to (2, 3, 4).
+            prior (str): Where the prior goes: `predictors`; `input`, more channels of the replaced
+                1×1 convolution; `none`, nowhere, so that the predictors see features alone.
+                Defaults to `predictors`.
+            **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages.
+        """
+        if not all(0 <= index < 4 for index in self.out_indices):
+            raise ValueError(f'out_indices should be stages from 0 to 3, got {self.out_indices}')
+        self.out_type = out_type
+        first = contextual_stages[0] - 1
+        # Stages that neither classify nor narrow the considered set.
+        self.skipped = max(first - 1, 0)
+        prior_channels = [c // 2 for c in conv_channels]
+        layer = PriorInputConv2d if prior == 'input' else ContextualConv2d
+        for stage in range(first, 4):
+            context = dict(prior_channels=0 if prior == 'none' else prior_channels[stage])
+            if layer is ContextualConv2d:
+                context.update(predictors[stage])
+            for block in list(self.blocks_of(stage))[::every]:
+                make_contextual(block, self.replaced, layer, **context)
+        self.contextualizing = self.first_merging = None
+        if prior != 'none':
+            if self.skipped:
+                contextualizing['considered'] = contextualizing['considered'][self.skipped :]
+            self.contextualizing = Contextualizing(
+                (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
+                prior_channels[self.skipped + 1 :],
+                **contextualizing,
+            )
+            if first == 0:
+                first_step: Any = self.contextualizing.merging[0]
+                each = first_step['each']
+                hidden, embed_dims = each[0].weight.shape
+                self.first_merging = nn.Sequential(
+                    merging_step(embed_dims, hidden), merging_step(hidden, prior_channels[0])
+                )
+        self.init_cfg = with_zeroed_predictors(self.init_cfg)
+        self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Initialize; the predictors' zeros are put back if a parent's initializer reached them."""
+        if not self.is_init:
+            ZeroPredictors()(self)
+        super().init_weights()
+
+    def first_prior(self, x: Tensor) -> Tensor | None:
+        """Prior of the first stage, (B, P), where one is needed: all classes merged, or nothing."""
+        if self.contextualizing is None:
+            return x.new_zeros(len(x), 0)
+        if self.first_merging is None:
+            return None
+        each, joint = self.first_merging
+        mean = each(self.contextualizing.embeddings.weight).mean(0, keepdim=True)
+        return joint(mean).expand(len(x), -1)
+
+    def refine_prior(self, prior: Tensor) -> Tensor:
+        """What the next stage is given of the prior made for it, (B, P)."""
+        return prior
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run the network.
+
+        Args:
+            x (Tensor): Images, (B, 3, H, W), H and W at least the stride.
+
+        Returns:
+            tuple[Tensor, ...]: `featmap`: the maps of `out_indices`, (B, C_i, H_i, W_i), as the
+            vanilla base class gives them. `logits`: logits of each stage that classifies, (B, N₁),
+            the last of which is stage 4.
+
+        Raises:
+            ValueError: The images are smaller than the stride.
+        """
+        if min(x.shape[-2:]) < self.stride:
+            raise ValueError(
+                f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '
+                f'{self.stride} of {type(self).__name__}: enlarge or pad them'
+            )
+        maps, logits = [], []
+        kept, prior = None, self.first_prior(x)
+        classifying: nn.ModuleList | tuple[()] = ()
+        classes = None
+        if self.contextualizing is not None:
+            classifying = self.contextualizing.classifying
+            classes = self.contextualizing.class_directions()
+        for stage in range(4):
+            x = self.enter_stage(x, stage)
+            for block in self.blocks_of(stage):
+                x = forward_contextual_block(block, self.replaced, x, prior)
+            if stage in self.out_indices:
+                maps.append(self.leave_stage(x, stage))
+            if 0 <= stage - self.skipped < len(classifying):
+                # Without a loss on the logits nothing flows back from them.
+                seen = x if self.out_type == 'logits' else x.detach()
+                scores, kept, prior = self.contextualizing(  # type: ignore[misc]
+                    seen, stage - self.skipped, kept, classes
+                )
+                logits.append(scores)
+                if prior is not None:
+                    prior = self.refine_prior(prior)
+        return tuple(logits if self.out_type == 'logits' else maps)
+
+    def _freeze_stages(self):
+        super()._freeze_stages()
+        # The base class calls this before its subclass has built anything.
+        if getattr(self, 'contextualizing', None) is None:
+            return
+        # What feeds a frozen stage stays as it is, too.
+        feeding = max(self.frozen_stages - 1 - self.skipped, 0)
+        frozen = list(self.contextualizing.classifying[:feeding])
+        frozen += self.contextualizing.merging[:feeding]
+        if self.first_merging is not None and self.frozen_stages > 0:
+            frozen.append(self.first_merging)
+        if feeding or self.first_merging in frozen:
+            frozen.append(self.contextualizing.embeddings)
+        if self.out_type == 'featmap':
+            frozen += self.contextualizing.classifying
+            self.contextualizing.logit_scale.requires_grad_(False)
+        for layer in frozen:
+            layer.eval()
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set the mode, and return the backbone, which mmpretrain's own classes do not."""
+        super().train(mode)
+        return self
+
+
+def check_choices(
+    preset: str,
+    out_type: str,
+    every: int,
+    contextual_stages: Sequence[int] = (2, 3, 4),
+    prior: str = 'predictors',
+) -> None:
+    """Raise a ValueError for arguments that no contextual backbone takes."""
+    for name, value, choices in (
+        ('preset', preset, PRESETS),
+        ('out_type', out_type, OUT_TYPES),
+        ('prior', prior, PRIORS),
+    ):
+        if value not in choices:
+            raise ValueError(f'{name} should be one of {choices}, got {value!r}')
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f'every should be a whole number of at least 1, got {every!r}')
+    if tuple(contextual_stages) not in [tuple(range(n, 5)) for n in (1, 2, 3, 4)]:
+        raise ValueError(
+            'contextual_stages should be stages of 1 to 4 without a gap up to 4, '
+            f'got {tuple(contextual_stages)}'
+        )
+    if prior == 'none' and out_type == 'logits':
+        raise ValueError("prior='none' leaves no class embeddings: use out_type='featmap'")

@@ -1,0 +1,111 @@
+"""Contextual ConvNeXt: "Contextual Convolutional Networks" (Liang et al., ICLR 2023) on ConvNeXt.
+
+A vanilla stage 1; then each stage's blocks are bent by a prior made of the classes that the stage
+before still considers.
+"""
+
+from collections.abc import Sequence
+
+from mmpretrain.models import ConvNeXt
+from torch import Tensor, nn
+
+from mmctx.registry import MODELS
+from mmctx.weights.vanilla import adopt_vanilla_convnext
+
+from .contextual_backbone import ContextualBackbone, check_choices
+
+
+@MODELS.register_module()
+class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
+    """ConvNeXt whose depthwise convolutions follow the classes still considered.
+
+    Args:
+        arch (str | dict): One of mmpretrain's ConvNeXt names (`tiny`, `small`, `base` are the
+            paper's), or a dict of four `depths` and four `channels`. Defaults to `tiny`.
+        preset (str): Layout of the predictors. `paper` reproduces the paper's columns of parameters
+            and FLOPs; `released` is the authors' code, modulated, which its checkpoints need.
+            Defaults to `paper`.
+        num_classes (int): Classes N₁ considered at first. Defaults to 1000.
+        considered (Sequence[int]): Classes N₂, N₃, N₄ kept after stages 1, 2, 3. Defaults to
+            (500, 200, 50).
+        embed_dims (int): Width of the class embeddings. Defaults to 256.
+        selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
+        every (int): Every n-th block of stages 2–4, beginning with the first, is contextual.
+            Defaults to 3.
+        out_type (str): `featmap` returns the maps of `out_indices`, as mmpretrain's ConvNeXt. No
+            loss then teaches the classifying layers and τ, so they are frozen. `logits` returns the
+            four stages' logits instead, for `ContextualClsHead`. Defaults to `featmap`.
+        **kwargs: Of `mmpretrain.models.ConvNeXt`.
+
+    Raises:
+        ValueError: An argument is unknown or the considered numbers do not shrink.
+    """
+
+    replaced = 'depthwise_conv'
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        preset: str = 'paper',
+        num_classes: int = 1000,
+        considered: Sequence[int] = (500, 200, 50),
+        embed_dims: int = 256,
+        selection: str = 'reduce',
+        every: int = 3,
+        out_type: str = 'featmap',
+        **kwargs,
+    ):
+        check_choices(preset, out_type, every)
+        if not isinstance(arch, dict) and arch not in self.arch_settings:
+            raise ValueError(
+                f'arch should be one of {list(self.arch_settings)} or a dict, got {arch!r}'
+            )
+        if not 0 <= kwargs.get('frozen_stages', 0) <= 4:
+            raise ValueError(f'frozen_stages should be 0 to 4, got {kwargs["frozen_stages"]}')
+        if isinstance(arch, dict) and any(
+            len(arch.get(k, ())) != 4 for k in ('depths', 'channels')
+        ):
+            raise ValueError(f'an arch dict needs four `depths` and four `channels`, got {arch}')
+        if out_type == 'logits':
+            kwargs['out_indices'] = ()
+        elif isinstance(kwargs.get('out_indices'), Sequence):
+            # The base class resolves negative indices in place.
+            kwargs['out_indices'] = list(kwargs['out_indices'])
+        super().__init__(arch=arch, **kwargs)
+        self.stride = 8 * self.downsample_layers[0][0].stride[0]
+        self._register_load_state_dict_pre_hook(adopt_vanilla_convnext, with_module=True)
+        self.add_context(
+            self.channels,
+            self.channels,
+            [_predictors(preset, sum(self.depths), channels) for channels in self.channels],
+            every,
+            out_type,
+            num_classes=num_classes,
+            considered=considered,
+            embed_dims=embed_dims,
+            selection=selection,
+        )
+
+    def blocks_of(self, stage: int) -> nn.Sequential:
+        """Blocks of a stage, counted from 0."""
+        return self.stages[stage]
+
+    def enter_stage(self, x: Tensor, stage: int) -> Tensor:
+        """Stem or downsampling layer."""
+        return self.downsample_layers[stage](x)
+
+    def leave_stage(self, x: Tensor, stage: int) -> Tensor:
+        """Normalised map, (B, C, H, W), or (B, C) with `gap_before_final_norm`."""
+        norm = getattr(self, f'norm{stage}')
+        if self.gap_before_final_norm:
+            return norm(x.mean((-2, -1), keepdim=True)).flatten(1)
+        return norm(x)
+
+
+def _predictors(preset: str, depth: int, channels: int) -> dict:
+    if preset == 'released':
+        hidden = max(channels // 16, 1)
+        return dict(offset_hidden=hidden, delta_hidden=hidden, modulated=True)
+    # What the paper's sizes of T and of S and B imply.
+    ratio = 32 if depth <= 18 else 128
+    return dict(offset_hidden=None, delta_hidden=max(channels // ratio, 1), modulated=False)

@@ -1,0 +1,88 @@
+"""The loss over all stages, α(L₁ + L₂ + L₃) + L₄ (Sec. 3.3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor
+
+from mmctx.registry import MODELS
+
+
+@MODELS.register_module()
+class StagewiseCrossEntropy(nn.Module):
+    """Cross entropy of each stage over the classes that it considers.
+
+    A sample counts in a stage where its main label is considered. Its target is the label confined
+    to the considered classes and renormalised, then smoothed over them. A stage's loss is the mean
+    over the samples that count, zero where there are none.
+
+    Args:
+        stage_weights (Sequence[float]): Weight of each stage's loss. Defaults to the paper's
+            (0.15, 0.15, 0.15, 1.0).
+        label_smoothing (float): Share of the target spread over the considered classes, from 0 to
+            1. Defaults to 0.
+    """
+
+    def __init__(
+        self,
+        stage_weights: Sequence[float] = (0.15, 0.15, 0.15, 1.0),
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f'label_smoothing should be from 0 to 1, got {label_smoothing}')
+        self.stage_weights = tuple(stage_weights)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, stage_logits: Sequence[Tensor], target: Tensor) -> list[Tensor]:
+        """Weighted loss of each stage.
+
+        Args:
+            stage_logits (Sequence[Tensor]): (B, N₁) each, −inf for classes not considered.
+            target (Tensor): Labels (B,), int64, or scores of all classes (B, N₁), as Mixup and
+                CutMix make them.
+
+        Returns:
+            list[Tensor]: A scalar for each stage.
+
+        Raises:
+            ValueError: The number of stages is not the number of weights, or the target is neither
+            labels nor scores.
+        """
+        if len(stage_logits) != len(self.stage_weights):
+            raise ValueError(
+                f'{len(stage_logits)} stages for {len(self.stage_weights)} stage_weights'
+            )
+        if target.ndim == 1:
+            target = F.one_hot(target.long(), stage_logits[0].shape[1])
+        if target.shape != stage_logits[0].shape:
+            raise ValueError(
+                f'target should be of shape {tuple(stage_logits[0].shape)} or '
+                f'{tuple(stage_logits[0].shape[:1])}, got {tuple(target.shape)}'
+            )
+        considered = torch.stack([logits > -torch.inf for logits in stage_logits])  # [S, B, N₁]
+        label = target.argmax(1, keepdim=True).expand(len(considered), -1, -1)
+        counts = considered.gather(2, label).squeeze(2)  # [S, B]
+        numbers = counts.sum(1)
+        all_reduce(numbers)
+        losses = [
+            (self._of_samples(logits, among, target) * count).sum() * get_world_size() / number
+            for logits, among, count, number in zip(
+                stage_logits, considered, counts, numbers.clamp(min=1)
+            )
+        ]
+        return [weight * loss for weight, loss in zip(self.stage_weights, losses)]
+
+    def _of_samples(self, logits: Tensor, considered: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of each sample, (B,)."""
+        restricted = target.to(logits.dtype) * considered
+        tiny = torch.finfo(logits.dtype).tiny
+        restricted = restricted / restricted.sum(1, keepdim=True).clamp(min=tiny)
+        if self.label_smoothing:
+            uniform = considered / considered.sum(1, keepdim=True)
+            restricted = torch.lerp(restricted, uniform.to(logits.dtype), self.label_smoothing)
+        log_probs = F.log_softmax(logits, dim=1).masked_fill(~considered, 0)
+        return -(restricted * log_probs).sum(1)

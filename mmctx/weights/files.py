@@ -1,0 +1,96 @@
+"""Checkpoint files of other code bases, read without running anything that they hold."""
+
+import os
+import re
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmctx.checkpoints.reading import read_checkpoint
+from mmctx.errors import UserError
+from mmctx.files import written_whole
+
+EMA_WRAPPERS = ('state_dict_ema', 'model_ema')
+WRAPPERS = ('state_dict', 'model')
+
+
+class _Arguments:
+    """Stands in for `argparse.Namespace`, which training scripts save; what it held is dropped."""
+
+    def __setstate__(self, state):
+        pass
+
+
+_Arguments.__module__, _Arguments.__qualname__ = 'argparse', 'Namespace'
+
+
+class FoundState(NamedTuple):
+    """Weights found in a file.
+
+    Attributes:
+        state (dict[str, Tensor]): Each tensor by its name, without `module.`.
+        source (str): Key of the file that held them; '' for a bare state.
+    """
+
+    state: dict[str, Tensor]
+    source: str
+
+
+def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
+    """Read the weights of a checkpoint file that need not be trusted.
+
+    Args:
+        path (str | os.PathLike): The file: a state, bare or inside `state_dict`, `state_dict_ema`,
+            `model` or `model_ema`.
+        ema (bool, optional): Whether to take the moving average of the weights. Defaults to None:
+            if it is there.
+
+    Returns:
+        FoundState: The weights and where they were.
+
+    Raises:
+        UserError: The file is missing, damaged, holds more than data, or not these weights.
+    """
+    checkpoint = read_checkpoint(path, [_Arguments])
+    averaged = next((k for k in EMA_WRAPPERS if _is_state(checkpoint.get(k))), None)
+    plain = next((k for k in WRAPPERS if _is_state(checkpoint.get(k))), None)
+    if ema and averaged is None:
+        raise UserError(f'{path} has no moving average ({" or ".join(EMA_WRAPPERS)})')
+    source = plain if ema is False or averaged is None else averaged
+    state = checkpoint if source is None else checkpoint[source]
+    if not _is_state(state):
+        raise UserError(f'{path} holds no weights (its keys are {_some(checkpoint)})')
+    tensors = {
+        re.sub(r'^(module\.)+', '', name): value.detach()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    return FoundState(tensors, source or '')
+
+
+def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
+    """Write a checkpoint of mmengine's kind; the file is there whole or not at all.
+
+    Args:
+        path (str | os.PathLike): The file; an existing one is replaced.
+        state (dict[str, Tensor]): Each weight by its name.
+        meta (dict): Origin of the weights.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    # A view would bring all of its storage along.
+    state = {name: value.clone() for name, value in state.items()}
+    with written_whole(path) as file:
+        torch.save(dict(meta=meta, state_dict=state), file)
+
+
+def _is_state(value) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items()
+    )
+
+
+def _some(keys) -> str:
+    return ', '.join(repr(key) for key in list(keys)[:4])

@@ -1,0 +1,77 @@
+"""Vanilla ConvNeXt and ResNet: their checkpoints converted, or loaded with no conversion."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch.nn as nn
+from torch import Tensor
+
+from mmctx.errors import UserError
+
+from .layouts import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, find_layout
+
+_BODY = r'(downsample_layers|stages|norm\d|stem|conv1|bn1|layer\d)\.'
+
+
+def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Rename a vanilla network's state for contextual backbones and mmpretrain's.
+
+    The classifier is left out.
+
+    Args:
+        state (Mapping[str, Tensor]): State of mmpretrain's, facebookresearch's, timm's or
+            torchvision's ConvNeXt or ResNet.
+
+    Returns:
+        tuple[dict[str, Tensor], str]: The same tensors under mmpretrain's names, each beginning
+        with `backbone.`, and whose names were found.
+
+    Raises:
+        UserError: The layout is none of these.
+    """
+    layout, prefix = find_layout(state, CONVNEXT_LAYOUTS + RESNET_LAYOUTS, ('backbone.', ''))
+    if layout is None:
+        raise UserError(
+            'not a vanilla ConvNeXt or ResNet of mmpretrain, facebookresearch, timm or torchvision '
+            f'(its first name is {next(iter(state), None)!r})'
+        )
+    converted = {}
+    for name, value in state.items():
+        own = layout.rename(name[len(prefix) :]) if name.startswith(prefix) else ''
+        if re.match(_BODY, own):
+            converted[f'backbone.{own}'] = layout.reshape(own, value)
+    return converted, layout.title
+
+
+def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """Rename a checkpoint's keys, in place, to those of a contextual backbone.
+
+    A hook that runs before the state of the backbone is loaded. It takes the layouts of vanilla
+    networks, with or without `backbone.` before their names or `model` around them, and drops
+    classifying layers that the backbone has no use for.
+
+    Args:
+        layouts (Sequence[Layout]): Layouts to look for.
+        module (nn.Module): The backbone.
+        state_dict (dict): The state about to be loaded.
+        prefix (str): Beginning of the backbone's keys in the model being loaded.
+    """
+    if isinstance(state_dict.get('model'), dict):
+        state_dict.update(state_dict.pop('model'))
+    layout, source = find_layout(state_dict, layouts, (prefix, 'backbone.', ''))
+    own = {key[len(source) :]: key for key in list(state_dict) if key.startswith(source)}
+    contextualizing: Any = module.contextualizing
+    classifying = len(contextualizing.classifying)
+    for name, key in own.items():
+        stage = re.match(r'contextualizing\.classifying\.(\d+)\.', name)
+        if stage and int(stage[1]) >= classifying:
+            del state_dict[key]
+        elif layout is not None:
+            renamed = layout.rename(name)
+            state_dict[prefix + renamed] = layout.reshape(renamed, state_dict.pop(key))
+
+
+adopt_vanilla_convnext = partial(_adopt, CONVNEXT_LAYOUTS)
+adopt_vanilla_resnet = partial(_adopt, RESNET_LAYOUTS)

@@ -1,0 +1,88 @@
+"""The checkpoint to resume from is the latest one that is whole."""
+
+import os
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmctx.checkpoints.latest import latest_checkpoint, missing_state, read_latest
+from mmctx.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Folder of a run with the checkpoints of three epochs."""
+    for epoch in (1, 2, 3):
+        path = tmp_path / f'epoch_{epoch}.pth'
+        hub = dict(log_scalars={'loss': HistoryBuffer([0.5] * epoch, [1] * epoch)})
+        weights = {'weight': torch.full((1000,), float(epoch))}
+        contents = dict(meta=dict(epoch=epoch), message_hub=hub, state_dict=weights)
+        torch.save(contents, path)
+        os.utime(path, (epoch, epoch))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    return tmp_path
+
+
+def test_latest_checkpoint_comes_with_its_contents(run):
+    found = read_latest(str(run))
+    assert found.path == str(run / 'epoch_3.pth') and found.passed_over == []
+    assert found.contents['meta'] == dict(epoch=3)
+    assert torch.equal(found.contents['state_dict']['weight'], torch.full((1000,), 3.0))
+
+
+@pytest.mark.parametrize('share', [0, 0.3, 0.99])
+def test_checkpoint_that_was_cut_short_is_passed_over(share, run):
+    os.truncate(run / 'epoch_3.pth', int((run / 'epoch_3.pth').stat().st_size * share))
+    found, passed_over = latest_checkpoint(str(run))
+    assert found == str(run / 'epoch_2.pth')
+    assert len(passed_over) == 1 and 'epoch_3.pth is damaged' in passed_over[0]
+
+
+def test_checkpoint_with_a_hole_is_passed_over(run):
+    """What a crashed file system leaves: the right size, and zeros."""
+    path = run / 'epoch_3.pth'
+    contents = bytearray(path.read_bytes())
+    middle = contents.index(torch.tensor([3.0] * 40).numpy().tobytes())
+    contents[middle : middle + 40] = bytes(40)
+    path.write_bytes(contents)
+    found, passed_over = latest_checkpoint(str(run))
+    assert found == str(run / 'epoch_2.pth')
+    assert 'checksums' in passed_over[0]
+
+
+@pytest.mark.parametrize('named', [b'', b'\0\0\0', b'/gone/epoch_9.pth', b'\xff\xfe'])
+def test_broken_name_of_the_last_checkpoint_does_no_harm(named, run):
+    (run / 'last_checkpoint').write_bytes(named)
+    assert latest_checkpoint(str(run))[0] == str(run / 'epoch_3.pth')
+
+
+def test_files_of_weights_alone_are_passed_over(run):
+    os.remove(run / 'last_checkpoint')
+    for name in ('published.pth', 'best_accuracy.pth'):
+        torch.save(dict(state_dict={'weight': torch.zeros(2)}), run / name)
+    found, passed_over = latest_checkpoint(str(run))
+    assert found == str(run / 'epoch_3.pth')
+    assert passed_over == [f'{run}/published.pth holds no training state']
+
+
+def test_remote_checkpoint_is_left_to_mmengine(run):
+    (run / 'last_checkpoint').write_text('s3://bucket/epoch_9.pth')
+    assert read_latest(str(run)) == ('s3://bucket/epoch_9.pth', None, [])
+
+
+def test_nothing_is_found_in_an_empty_folder(tmp_path):
+    assert read_latest(str(tmp_path)) == (None, None, [])
+
+
+def test_only_broken_checkpoints_are_refused_by_name(run):
+    for path in run.glob('*.pth'):
+        path.write_bytes(b'')
+    with pytest.raises(UserError, match=r'cannot resume in .*epoch_3\.pth .*epoch_1\.pth .*remove'):
+        read_latest(str(run))
+    assert latest_checkpoint(str(run))[0] is None
+
+
+def test_missing_parts_of_the_training_state_are_named():
+    assert missing_state(dict(meta={}, state_dict={})) == ['message_hub']
+    assert missing_state(dict(meta={}, message_hub={})) == []

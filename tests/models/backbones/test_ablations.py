@@ -1,0 +1,102 @@
+"""Contextual ResNet's options of Tables 4 and 6."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.models import ResNet
+
+from mmctx.models.backbones import ContextualResNet
+from mmctx.models.layers import ContextualConv2d
+from mmctx.models.layers.contextual_conv import PriorInputConv2d
+
+NARROW = dict(stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
+SMALL = dict(num_classes=20, considered=(10, 6, 3), embed_dims=16, **NARROW)
+IMAGES = (2, 3, 64, 64)
+
+
+def make(**options):
+    return ContextualResNet(50, **{**SMALL, **options})
+
+
+def contextual_blocks(model):
+    types = (ContextualConv2d, PriorInputConv2d)
+    return [name for name, layer in model.named_modules() if isinstance(layer, types)]
+
+
+def test_prior_as_input_is_a_convolution_of_more_channels():
+    conv = PriorInputConv2d(6, 4, 1, 2, prior_channels=3)
+    torch.nn.init.normal_(conv.prior_weight)
+    x, prior = torch.randn(2, 6, 5, 7), torch.randn(2, 3)
+    with conv.given(prior):
+        got = conv(x)
+    wide = torch.cat([x, prior[..., None, None].expand(-1, -1, 5, 7)], 1)
+    weight = torch.cat([conv.weight, conv.prior_weight[..., None, None]], 1)
+    torch.testing.assert_close(got, F.conv2d(wide, weight, conv.bias, 2))
+
+
+@pytest.mark.parametrize('options', [dict(prior='input'), dict(prior='none'),
+                                     dict(contextual_stages=(4,)),
+                                     dict(contextual_stages=(1, 2, 3, 4))])  # fmt: skip
+def test_starts_as_the_vanilla_network(options):
+    vanilla, model = ResNet(50, **NARROW), make(**options)
+    assert not model.load_state_dict(vanilla.state_dict(), strict=False).unexpected_keys
+    vanilla.eval(), model.eval()
+    x = torch.randn(IMAGES)
+    for got, expected in zip(model(x), vanilla(x), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('options', 'blocks'),
+    [
+        (dict(prior='input'), ['layer2.0.conv1', 'layer3.0.conv1', 'layer4.0.conv1']),
+        (dict(contextual_stages=(4,)), ['layer4.0.conv2', 'layer4.2.conv2']),
+        (dict(contextual_stages=(1, 2, 3, 4), every=3),
+         ['layer1.0.conv2', 'layer2.0.conv2', 'layer2.3.conv2', 'layer3.0.conv2',
+          'layer3.3.conv2', 'layer4.0.conv2']),
+    ],
+)  # fmt: skip
+def test_which_blocks_take_the_prior(options, blocks):
+    assert contextual_blocks(make(**options)) == blocks
+
+
+@pytest.mark.parametrize(
+    ('stages', 'considered'),
+    [((4,), [20, 3]), ((3, 4), [20, 6, 3]), ((1, 2, 3, 4), [20, 10, 6, 3])],
+)
+def test_stages_before_the_first_prior_do_not_narrow(stages, considered):
+    model = make(contextual_stages=stages, out_type='logits')
+    logits = model(torch.randn(IMAGES))
+    assert [int((row > -torch.inf).sum()) for row, *_ in logits] == considered
+
+
+def test_the_prior_of_stage_1_is_of_all_classes():
+    model = make(contextual_stages=(1, 2, 3, 4))
+    prior = model.first_prior(torch.zeros(IMAGES))
+    each, joint = model.first_merging
+    by_class = torch.stack([each(row) for row in model.contextualizing.embeddings.weight])
+    torch.testing.assert_close(prior, joint(by_class.mean(0))[None].expand(2, -1))
+    frozen = make(contextual_stages=(1, 2, 3, 4), frozen_stages=1)
+    assert not any(p.requires_grad for p in frozen.first_merging.parameters())
+    assert all(p.requires_grad for p in frozen.contextualizing.merging.parameters())
+
+
+def test_without_a_prior_nothing_of_the_classes_is_left():
+    model = make(prior='none')
+    assert not any('contextualizing' in name for name in model.state_dict())
+    assert model.layer2[0].conv2.delta_predictor[0].in_features == 16
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(contextual_stages=(2, 3)), 'contextual_stages'),
+        (dict(contextual_stages=()), 'contextual_stages'),
+        (dict(prior='output'), 'prior'),
+        (dict(prior='none', out_type='logits'), 'featmap'),
+        (dict(prior='input', depth=18), '1×1'),
+    ],
+)
+def test_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        ContextualResNet(**{'depth': 50, **SMALL, **options})
