@@ -1,10 +1,11 @@
 """Time the contextual convolution: its back ends, the released code's formulation, a plain conv.
 
 A formulation whose output or gradients differ from the float64 reference gets no speed, and the
-exit status is then 1.
+exit status is then 1. With --host, what the Triton back end costs the host, beside `nn.Conv2d`.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -48,6 +49,12 @@ def parse_args():
         default=1.0,
         help='seconds to time each pass for, 3 runs at least (1)',
     )
+    parser.add_argument(
+        '--host',
+        action='store_true',
+        help="time the Triton back end's work on the host instead, with launching replaced by "
+        'nothing; needs no GPU',
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all figures')
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table')
     return parser.parse_args()
@@ -65,6 +72,9 @@ def main():
     args = parse_args()
     check(args)
     report.check_targets(json=args.json, markdown=args.markdown)
+    if args.host:
+        time_host(args)
+        return
     shapes = [op_cases.OpShape.parse(text) for text in args.shapes or op_cases.DEFAULT_SHAPES]
     functions = op_cases.formulations(args.backends)
     device, dtype = use_device(args.device, args.threads), getattr(torch, args.dtype)
@@ -98,3 +108,20 @@ def main():
     )
     if any(row['status'] == op_benchmark.FAILED for row in rows):
         sys.exit(1)
+
+
+def time_host(args):
+    """What `--host` does."""
+    from . import host_time
+
+    host_time.launch_nothing(os.environ)
+    rows = host_time.measure(args.seconds * len(host_time.LAYERS))
+    where = report.environment(torch.device('cpu'))
+    report.write_report(
+        'Host time of the Triton back end, launching replaced by nothing',
+        host_time.cells(rows),
+        [report.describe(where)],
+        dict(**where, seconds=args.seconds, rows=rows),
+        args.json,
+        args.markdown,
+    )

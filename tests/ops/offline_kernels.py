@@ -7,11 +7,9 @@ representation, which is where the compiler is stricter than the interpreter. `n
 DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code.
 """
 
-import importlib
 import itertools
 import json
 import os
-import pkgutil
 import re
 import subprocess
 import sys
@@ -27,13 +25,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-import mmctx
-import mmctx.ops.triton
+import mmctx  # noqa: F401 - registers the backbones
 from mmctx.ops import contextual_conv2d
-
-# Every kernel is defined before all seem to be interpreted.
-for module in pkgutil.iter_modules(mmctx.ops.triton.__path__, 'mmctx.ops.triton.'):
-    importlib.import_module(module.name)
+from mmctx.ops.triton import import_kernels
 
 REPO = Path(__file__).parents[2]
 CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
@@ -47,6 +41,8 @@ class Recorder:
         self.target = GPUTarget('cuda', capability, 32)
         self.backend = make_backend(self.target)
         self.variants = {}
+        # Kernels that are defined later would be interpreted.
+        import_kernels()
         JITFunction.run = self.bind_to_kernel()
         triton.knobs.runtime.interpret = True
 

@@ -1,8 +1,17 @@
-"""The contextual convolution in Triton kernels.
+"""The contextual convolution and its predictors in Triton kernels.
 
-`operator` registers it and needs no Triton; what it launches is imported at the first call.
+`operator` registers them and needs no Triton; what it launches is imported at the first call.
 """
+
+import importlib
+import pkgutil
 
 from .operator import HAS_TRITON, contextual_conv2d_triton
 
-__all__ = ['HAS_TRITON', 'contextual_conv2d_triton']
+__all__ = ['HAS_TRITON', 'contextual_conv2d_triton', 'import_kernels']
+
+
+def import_kernels() -> None:
+    """Import all modules with kernels now, for those who replace what defines or runs kernels."""
+    for module in pkgutil.iter_modules(__path__, f'{__name__}.'):
+        importlib.import_module(module.name)

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .forward import Preparation, dense_matrix
+from .forward import Preparation, dense_matrix, weight_table
 from .input_gradient import gather_kernel, list_kernel, order_kernel
 from .launching import Launch, current_stream
 from .problem import Problem, channels_last
@@ -38,9 +38,9 @@ class InputGradient:
         batch, channels, taps = problem.batch, problem.channels, problem.taps
         pixels = problem.x_pixels
         self.slots = batch, pixels
-        entries = 4 * taps * problem.out_pixels
-        planes = 2 if problem.compute_type == torch.float64 else 1
-        self.lists = planes, batch, entries
+        entries = taps * problem.out_pixels
+        self.sources = batch, entries
+        self.weights = weight_table(problem, batch, entries)
         # x's memory, channels last
         self.shape = problem.x[0]
         self.strides = (pixels * channels, 1, self.shape[3] * channels, channels)
@@ -52,15 +52,18 @@ class InputGradient:
             AT_ONCE=GATHERED_AT_ONCE,
         )
         chunks = triton.cdiv(problem.out_pixels, SAMPLE_PIXELS)
-        # A tap a program, so that few images' lists are written at a time and stay in the cache.
-        listing = dict(values, chunks=chunks, tap_groups=taps, group_taps=1, PIXELS=SAMPLE_PIXELS)
-        programs = batch * chunks * taps
+        tap_groups, group_taps = problem.split(taps, batch * chunks)
+        listing = dict(
+            values, chunks=chunks, tap_groups=tap_groups, group_taps=group_taps,
+            PIXELS=SAMPLE_PIXELS,
+        )  # fmt: skip
+        programs = batch * chunks * tap_groups
         self.count = Launch(list_kernel, programs, listing)
         self.fill = Launch(list_kernel, programs, listing)
         self.order = None
         if deterministic:
             self.order = Launch(order_kernel, batch * pixels, values, warps=1)
-        tile = settings.tile('gather', problem.type.itemsize)
+        tile = settings.tile('gather', problem.type.itemsize, channels)
         blocks, chunks = triton.cdiv(channels, tile.channels), triton.cdiv(pixels, tile.pixels)
         gathering = dict(values, **problem.tiled(tile), blocks=blocks, chunks=chunks)
         programs = batch * blocks * chunks
@@ -70,16 +73,18 @@ class InputGradient:
         """Gradient of x, channels last in memory."""
         device = x.device
         counts = torch.zeros(self.slots, dtype=torch.int32, device=device)
-        self.count(stream, counts, None, offset, mask)
+        self.count(stream, counts, None, None, offset, mask)
         slots = counts.cumsum(1, dtype=torch.int32)
-        lists = torch.empty(self.lists, dtype=torch.int64, device=device)
-        self.fill(stream, slots, lists, offset, mask)
+        sources = torch.empty(self.sources, dtype=torch.int32, device=device)
+        shape, dtype = self.weights
+        weights = torch.empty(shape, dtype=dtype, device=device)
+        self.fill(stream, slots, sources, weights, offset, mask)
         if self.order is not None:
-            ordered = torch.empty_like(lists)
-            self.order(stream, ordered, lists, slots, counts)
-            lists = ordered
+            listed = sources, weights
+            sources, weights = (torch.empty_like(t) for t in listed)
+            self.order(stream, sources, weights, *listed, slots, counts)
         grad_x = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=device)
-        self.gather(stream, grad_x, grad, grad_sum, kernels, lists, slots, counts)
+        self.gather(stream, grad_x, grad, grad_sum, kernels, sources, weights, slots, counts)
         return grad_x
 
 
@@ -94,7 +99,7 @@ class SamplingGradient:
 
     def __init__(self, problem: Problem, settings: Settings, needed: dict[str, bool]):
         batch, channels, taps = problem.batch, problem.channels, problem.taps
-        tile = settings.tile('sampling_gradient', problem.type.itemsize)
+        tile = settings.tile('sampling_gradient', problem.type.itemsize, channels)
         blocks = triton.cdiv(channels, tile.channels)
         chunks, chunk_tiles = problem.split(
             triton.cdiv(problem.out_pixels, tile.pixels), batch * blocks

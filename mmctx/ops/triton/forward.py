@@ -35,11 +35,7 @@ class Preparation:
         if samples:
             sample_programs = problem.batch * chunks * tap_groups
             table = problem.batch, taps, pixels
-            packed = problem.type.itemsize == 2
-            self.table = (
-                (table, torch.int32),
-                (table, torch.int64) if packed else ((4, *table), problem.type),
-            )
+            self.table = (table, torch.int32), weight_table(problem, *table)
         values = dict(
             problem.values(),
             chunks=chunks,
@@ -64,6 +60,13 @@ class Preparation:
         index, weights = (torch.empty(s, dtype=t, device=device) for s, t in self.table)
         self.launch(stream, index, weights, kernels, offset, mask, weight, delta)
         return kernels, index, weights
+
+
+def weight_table(problem: Problem, *shape: int) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and type of the weights of the four corners of samples, as the kernels pack them."""
+    if problem.type.itemsize == 2:
+        return shape, torch.int64
+    return (4, *shape), problem.type
 
 
 class DepthwiseForward:
@@ -147,8 +150,10 @@ def dense_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def forward_of(problem: Problem, settings: Settings) -> DepthwiseForward | DenseForward:
     """What computes a problem; made once."""
     if problem.depthwise:
-        return DepthwiseForward(problem, settings.tile('depthwise', problem.type.itemsize))
-    return DenseForward(problem, settings.tile('columns', problem.type.itemsize))
+        return DepthwiseForward(
+            problem, settings.tile('depthwise', problem.type.itemsize, problem.channels)
+        )
+    return DenseForward(problem, settings.tile('columns', problem.type.itemsize, problem.channels))
 
 
 def forward(

@@ -1,8 +1,9 @@
 """Gradient of x, gathered from lists of the samples that read each pixel.
 
-All channels of an image share its samples, so the lists are made once: counted, added up, filled.
-No gradient is added atomically; only the order in which a list is filled is up to chance, and
-`order_kernel` takes that away.
+All channels of an image share its samples, so the lists are made once: counted, added up, filled. A
+sample stands in one list, that of the first of its four pixels, and each pixel of x goes through
+the lists of the four that it may belong to. No gradient is added atomically; only the order in
+which a list is filled is up to chance, and `order_kernel` takes that away.
 """
 
 import triton
@@ -18,51 +19,14 @@ from .coordinates import (
     tile_channels,
     tile_pixels,
 )
-
-
-@triton.jit
-def store_entry(lists, at, plane, source, weight, keep):
-    """Write entries: the source in the low half of an integer, a float32 weight in the high one.
-
-    A source is output pixel · SLOT + tap, SLOT the power of 2 from the number of taps up.
-
-    A float64 weight has an integer of its own, a plane further.
-    """
-    if weight.dtype.primitive_bitwidth == 32:
-        high = weight.to(tl.int32, bitcast=True).to(tl.int64) << 32
-        tl.store(lists + at, high | source.to(tl.int64), keep)
-    else:
-        tl.store(lists + at, source.to(tl.int64), keep)
-        tl.store(lists + at + plane, weight.to(tl.int64, bitcast=True), keep)
-
-
-@triton.jit
-def load_entry(lists, at, plane, keep, FLOAT: tl.constexpr):
-    """Source and weight of entries, as `store_entry` writes them; 0 and 0 where none is kept."""
-    word = tl.load(lists + at, keep, 0)
-    if FLOAT.primitive_bitwidth == 32:
-        weight = (word >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    else:
-        weight = tl.load(lists + at + plane, keep, 0).to(tl.float64, bitcast=True)
-    return word.to(tl.int32), weight
-
-
-@triton.jit
-def enter(slots, lists, pixel, weight, source, plane):
-    """Count samples in the slots of the pixels that they read; with `lists`, list them too."""
-    reads = weight != 0
-    if lists is None:
-        tl.atomic_add(slots + pixel, 1, reads, sem='relaxed')
-    else:
-        # The slots hold where the lists end, and move down to where they begin.
-        place = tl.atomic_add(slots + pixel, -1, reads, sem='relaxed') - 1
-        store_entry(lists, place, plane, source, weight, reads)
+from .prepare import load_weights, store_weights
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def list_kernel(
     slots,  # [B, H·W] int32: zero to count, else where each pixel's list ends in its image's
-    lists,  # [B, 4·K·P] entries, as of `store_entry`, or None to count
+    sources,  # [B, K·P] int32, output pixel · SLOT + tap; None to count
+    weights,  # of the four pixels, [B, K·P] entries as of `store_weights`; None to count
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
@@ -70,7 +34,7 @@ def list_kernel(
     mask_image, mask_channel, mask_row, mask_column, images, chunks, tap_groups, group_taps,
     entries,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, FLOAT: tl.constexpr,
-    SLOT: tl.constexpr, PIXELS: tl.constexpr,
+    HALF: tl.constexpr, SLOT: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """A program owns a pixel tile of an image and a group of taps."""
     program = tl.program_id(0)
@@ -80,11 +44,8 @@ def list_kernel(
     pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
     offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
     mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
-    plane = images.to(tl.int64) * entries
+    planes = images.to(tl.int64) * entries
     slots += image * height * width
-    if lists is not None:
-        lists += image * entries
-    down, beside = tl.where(height > 1, width, 0), tl.where(width > 1, 1, 0)
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
         y, x = tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
                             stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x,
@@ -92,40 +53,62 @@ def list_kernel(
         top, top_weight, bottom_weight, _ = axis_pair(y, height)
         left, left_weight, right_weight, _ = axis_pair(x, width)
         m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-        top_weight = tl.where(valid, top_weight * m, 0)
-        bottom_weight = tl.where(valid, bottom_weight * m, 0)
-        first = top * width + left
-        source = pixel * SLOT + tap
-        enter(slots, lists, first, top_weight * left_weight, source, plane)
-        enter(slots, lists, first + beside, top_weight * right_weight, source, plane)
-        enter(slots, lists, first + down, bottom_weight * left_weight, source, plane)
-        enter(slots, lists, first + down + beside, bottom_weight * right_weight, source, plane)
+        # What lies outside the image sends nothing back.
+        reads = valid & (top_weight + bottom_weight != 0) & (left_weight + right_weight != 0)
+        slot = slots + top * width + left
+        if sources is None:
+            tl.atomic_add(slot, 1, reads, sem='relaxed')
+        else:
+            # The slots hold where the lists end, and move down to where they begin.
+            place = image * entries + tl.atomic_add(slot, -1, reads, sem='relaxed') - 1
+            tl.store(sources + place, pixel * SLOT + tap, reads)
+            top_weight *= m
+            bottom_weight *= m
+            store_weights(weights, place, reads, planes, top_weight * left_weight,
+                          top_weight * right_weight, bottom_weight * left_weight,
+                          bottom_weight * right_weight, HALF)  # fmt: skip
 
 
 @triton.jit(do_not_specialize=SIZES)
 def order_kernel(
-    ordered,  # [B, 4·K·P] entries
-    lists,  # [B, 4·K·P] entries, of `list_kernel`
+    ordered_sources,  # [B, K·P] int32
+    ordered_weights,  # as `weights`
+    sources,  # [B, K·P] int32, of `list_kernel`
+    weights,  # of `list_kernel`
     starts,  # [B, H·W] int32, where each pixel's list begins in its image's
     counts,  # [B, H·W] int32
     height, width, images, entries,
-    BLOCK: tl.constexpr, FLOAT: tl.constexpr,
+    BLOCK: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
     """A program sorts a pixel's list by source: an entry's place is how many come before it."""
     slot = tl.program_id(0).to(tl.int64)
     count = tl.load(counts + slot)
-    plane = images.to(tl.int64) * entries
+    planes = images.to(tl.int64) * entries
     at = slot // (height * width) * entries + tl.load(starts + slot)
     for first in range(0, count, BLOCK):
         entry = first + tl.arange(0, BLOCK)
-        source, weight = load_entry(lists, at + entry, plane, entry < count, FLOAT)
+        listed = entry < count
+        source = tl.load(sources + at + entry, listed, 0)
         place = tl.zeros([BLOCK], tl.int32)
         for other in range(0, count, BLOCK):
             beside = other + tl.arange(0, BLOCK)
-            source_beside, _ = load_entry(lists, at + beside, plane, beside < count, FLOAT)
+            source_beside = tl.load(sources + at + beside, beside < count, 0)
             before = (source_beside[None, :] < source[:, None]) & (beside < count)[None, :]
             place += tl.sum(before.to(tl.int32), 1)
-        store_entry(ordered, at + place, plane, source, weight, entry < count)
+        w00, w01, w10, w11 = load_weights(weights, at + entry, listed, planes, HALF)
+        tl.store(ordered_sources + at + place, source, listed)
+        store_weights(ordered_weights, at + place, listed, planes, w00, w01, w10, w11, HALF)
+
+
+@triton.jit
+def load_weight(weights, at, keep, planes, corner, HALF: tl.constexpr):
+    """The weight of one corner, 0 to 3, of what `store_weights` wrote."""
+    if HALF:
+        word = tl.load(weights + at, keep, 0)
+        weight = (word >> (16 * corner)).to(tl.uint16).to(tl.float16, bitcast=True)
+    else:
+        weight = tl.load(weights + at + corner * planes, keep, 0)
+    return weight
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -134,15 +117,16 @@ def gather_kernel(
     grad,  # [B, P, C] depthwise, [B, P, K, C] dense
     grad_sum,  # [B, P] dense, None depthwise
     kernels,  # [B or 1, K, C] or None
-    lists,  # [B, 4·K·P] entries, of `list_kernel` or `order_kernel`
+    sources,  # [B, K·P] int32, of `list_kernel` or `order_kernel`
+    weights,  # likewise
     starts,  # [B, H·W] int32
     counts,  # [B, H·W] int32
     height, width, out_height, out_width, channel_groups, images, blocks, chunks, entries,
     TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
-    FLOAT: tl.constexpr, BLEND: tl.constexpr, SLOT: tl.constexpr, AT_ONCE: tl.constexpr,
-    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr, SLOT: tl.constexpr,
+    AT_ONCE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """A program owns a tile of x's pixels and a channel block, and adds up their lists."""
+    """A program owns a tile of x's pixels and a channel block, and adds up what reads them."""
     program = tl.program_id(0)
     block = program % blocks
     tile = program // blocks % chunks
@@ -151,36 +135,49 @@ def gather_kernel(
     channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
     pixel = tile * PIXELS + tl.arange(0, PIXELS)
     valid = pixel < height * width
-    slot = image * height * width + pixel
-    count = tl.load(counts + slot, valid, 0)
-    plane = images.to(tl.int64) * entries
-    at = image * entries + tl.load(starts + slot, valid, 0)
+    planes = images.to(tl.int64) * entries
+    first_slot = image * height * width
     first_pixel = image * out_height * out_width
     if kernels is not None and OWN_KERNELS:
         kernels += image * TAPS * channels
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
-    for first in range(0, tl.max(count, 0), AT_ONCE):
-        for step in tl.static_range(AT_ONCE):
-            listed = first + step < count
-            source, weight = load_entry(lists, at + (first + step), plane, listed, FLOAT)
-            out_pixel, tap = source // SLOT, source % SLOT
-            keep = exists & listed[:, None, None]
-            if kernels is not None:
-                kernel_at = kernels + (tap * channels)[:, None, None] + channel
-                kernel = tl.load(kernel_at, keep, 0)
-            if grad_sum is None:
-                grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
-                # Both are of the order of 1, so that half precision does for their product.
-                weighted = kernel.to(BLEND) * weight.to(BLEND)[:, None, None]
-                total += weighted.to(FLOAT) * tl.load(grad_at, keep, 0).to(FLOAT)
-            else:
-                row = (first_pixel + out_pixel) * TAPS + tap
-                by_sample = tl.load(grad + (row * channels)[:, None, None] + channel, keep, 0)
-                by_sample = by_sample.to(FLOAT)
+    for below in tl.static_range(2):
+        # The lists of the pixel before and of this one, in this row or in the one above, lie side
+        # by side: here as the right and as the left pixel of samples.
+        slot = pixel - below * width
+        exists_slot = valid & (slot >= 0)
+        at_left = tl.load(starts + first_slot + slot, exists_slot, 0)
+        end = at_left + tl.load(counts + first_slot + slot, exists_slot, 0)
+        has_before = exists_slot & (pixel % width > 0)
+        begin = tl.load(starts + first_slot + slot - 1, has_before, 0)
+        begin = tl.where(has_before, begin, at_left)
+        for step in range(0, tl.max(end - begin, 0), AT_ONCE):
+            for extra in tl.static_range(AT_ONCE):
+                entry = begin + step + extra
+                listed = entry < end
+                at = image * entries + entry
+                corner = 2 * below + (entry < at_left).to(tl.int32)
+                source = tl.load(sources + at, listed, 0)
+                weight = load_weight(weights, at, listed, planes, corner, HALF)
+                listed = listed & (weight != 0)
+                keep = exists & listed[:, None, None]
+                out_pixel, tap = source // SLOT, source % SLOT
                 if kernels is not None:
-                    by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0).to(FLOAT)
-                    by_sample += by_shared[:, None, None] * kernel.to(FLOAT)
-                total += weight[:, None, None] * by_sample
-    to = grad_x + (slot * channels)[:, None, None] + channel
+                    kernel_at = kernels + (tap * channels)[:, None, None] + channel
+                    kernel = tl.load(kernel_at, keep, 0)
+                if grad_sum is None:
+                    grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
+                    # Both are of the order of 1, so that half precision does for their product.
+                    weighted = kernel.to(BLEND) * weight.to(BLEND)[:, None, None]
+                    total += weighted.to(FLOAT) * tl.load(grad_at, keep, 0).to(FLOAT)
+                else:
+                    row = (first_pixel + out_pixel) * TAPS + tap
+                    by_sample = tl.load(grad + (row * channels)[:, None, None] + channel, keep, 0)
+                    by_sample = by_sample.to(FLOAT)
+                    if kernels is not None:
+                        by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0)
+                        by_sample += by_shared.to(FLOAT)[:, None, None] * kernel.to(FLOAT)
+                    total += weight.to(FLOAT)[:, None, None] * by_sample
+    to = grad_x + ((first_slot + pixel) * channels)[:, None, None] + channel
     tl.store(to, total.to(grad_x.dtype.element_ty), exists & valid[:, None, None])

@@ -90,13 +90,14 @@ def sampling_gradient_kernel(
     down, beside = pixel_steps(height, width, channels, INDEX)
     x += image * height * width * channels + channel
     image_block = block * images.to(tl.int64) + image
+    first_tile = chunk * chunk_tiles
+    last_tile = tl.minimum(first_tile + chunk_tiles, tl.cdiv(pixels, PIXELS))
 
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
         kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS, TAPS,
                             FLOAT)  # fmt: skip
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
-        for tile in range(chunk * chunk_tiles, tl.minimum((chunk + 1) * chunk_tiles,
-                                                          tl.cdiv(pixels, PIXELS))):  # fmt: skip
+        for tile in range(first_tile, last_tile):
             pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
             offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
             mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)

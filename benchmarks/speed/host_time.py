@@ -1,0 +1,157 @@
+"""What the Triton back end costs the host: everything from the front door on but the kernels.
+
+Launching is replaced by nothing, so that no GPU is needed; the tensors are tiny and lie on the CPU,
+whose own operators (products of a few numbers, allocations) are part of the figures.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+import triton
+from torch import Tensor, nn
+from triton.runtime.jit import JITFunction
+
+from mmctx.layers import ContextualConv2d
+from mmctx.ops import contextual_conv2d
+from mmctx.ops.contextual_conv import BACKEND_VARIABLE
+from mmctx.ops.triton import import_kernels
+
+CHANNELS, PRIOR, SIDE = 16, 8, 4
+LAYERS = {
+    '7×7 depthwise': dict(kernel_size=7, padding=3, groups=CHANNELS, delta_hidden=4),
+    '3×3 dense': dict(
+        kernel_size=3, padding=1, bias=False, offset_hidden=4, delta_hidden=4, norm='BN'
+    ),
+}
+PLAIN = 'nn.Conv2d'
+WARM_UPS, CALLS = 20, 20
+
+
+class _Nothing:
+    """Stands for a compiled kernel; running it does nothing."""
+
+    function, packed_metadata = 0, ()
+
+    @staticmethod
+    def run(*_):
+        pass
+
+
+def launch_nothing(environment: dict) -> None:
+    """Let every launch from now on, in this process, do nothing.
+
+    Args:
+        environment (dict): Of the process; names the back end afterwards.
+    """
+    # Kernels that are defined later would be interpreted.
+    import_kernels()
+    JITFunction.run = lambda kernel, *args, grid, warmup, **options: _Nothing
+    triton.knobs.runtime.interpret = True
+    environment[BACKEND_VARIABLE] = 'triton'
+
+
+def measure(seconds: float) -> list[dict]:
+    """Time each part of a contextual convolution, in turn, after `launch_nothing`.
+
+    Args:
+        seconds (float): How long to time all parts of a layer for.
+
+    Returns:
+        list[dict]: For each layer and part its `layer`, `part`, `microseconds` (the median) and
+        `ratio` to the forward pass of `nn.Conv2d`, or for a backward pass to its backward pass.
+    """
+    torch.set_num_threads(1)
+    rows = []
+    for name, arguments in LAYERS.items():
+        times = _in_turn(_parts(arguments), seconds)
+        # What was timed with the forward pass before it, as a graph serves once.
+        for part in [part for part in times if part.endswith('backward')]:
+            times[part] -= times[part.replace('backward', 'forward, with gradients')]
+        for part, spent in times.items():
+            plain = f'{PLAIN}, backward' if part.endswith('backward') else f'{PLAIN}, forward'
+            rows.append(
+                dict(
+                    layer=name,
+                    part=part,
+                    microseconds=spent * 1e6,
+                    ratio=spent / times[plain],
+                )
+            )
+    return rows
+
+
+def _parts(arguments: dict) -> dict[str, Callable[[], object]]:
+    conv = ContextualConv2d(CHANNELS, CHANNELS, prior_channels=PRIOR, **arguments).eval()
+    conv = conv.to(memory_format=torch.channels_last)
+    kept = ('kernel_size', 'padding', 'groups', 'bias')
+    plain = nn.Conv2d(CHANNELS, CHANNELS, **{k: arguments[k] for k in kept if k in arguments})
+    x = torch.randn(2, CHANNELS, SIDE, SIDE).to(memory_format=torch.channels_last)
+    prior = torch.randn(2, PRIOR)
+    with torch.no_grad():
+        (offset, _), delta = conv.predict_grid(x, prior), conv.predict_delta(x, prior)
+    leaves = [t.detach().requires_grad_() for t in (x, offset, delta)]
+
+    def op(x, offset, delta):
+        return contextual_conv2d(
+            x, conv.weight, conv.bias, offset=offset, weight_delta=delta, padding=conv.padding
+        )
+
+    def whole(x):
+        with conv.given(prior):
+            return conv(x)
+
+    calls = {
+        PLAIN: (plain, leaves[:1]),
+        'op': (op, leaves),
+        'Δp predictor': (lambda x: conv.predict_grid(x, prior)[0], leaves[:1]),
+        'Δw predictor': (lambda x: conv.predict_delta(x, prior), leaves[:1]),
+        'whole layer': (whole, leaves[:1]),
+    }
+    parts = {}
+    for name, (call, inputs) in calls.items():
+        parts |= _passes(name, call, inputs)
+    return parts
+
+
+def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Callable[[], object]]:
+    cotangent = torch.ones_like(call(*inputs))
+
+    def inference():
+        with torch.no_grad():
+            return call(*inputs)
+
+    def both():
+        return torch.autograd.grad(call(*inputs), inputs, cotangent)
+
+    return {
+        f'{name}, forward': inference,
+        f'{name}, forward, with gradients': lambda: call(*inputs),
+        f'{name}, backward': both,
+    }
+
+
+def _in_turn(calls: dict[str, Callable], seconds: float) -> dict[str, float]:
+    """Median seconds of a call, all taking turns so that a change of load meets all alike."""
+    for call in calls.values():
+        for _ in range(WARM_UPS):
+            call()
+    times = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or not all(times.values()):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            times[name].append((time.perf_counter() - start) / CALLS)
+    return {name: median(spent) for name, spent in times.items()}
+
+
+def cells(rows: list[dict]) -> list[list[str]]:
+    """A table of `measure`, its head first."""
+    head = ['layer', 'part', 'µs', f'× {PLAIN}']
+    return [head] + [
+        [row['layer'], row['part'], f'{row["microseconds"]:.0f}', f'{row["ratio"]:.1f}']
+        for row in rows
+    ]
