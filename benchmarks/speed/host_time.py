@@ -13,7 +13,7 @@ import triton
 from torch import Tensor, nn
 from triton.runtime.jit import JITFunction
 
-from mmctx.layers import ContextualConv2d
+from mmctx.models.layers import ContextualConv2d
 from mmctx.ops import contextual_conv2d
 from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 from mmctx.ops.triton import import_kernels

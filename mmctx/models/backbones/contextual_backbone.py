@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch.nn as nn
 from torch import Tensor
 
+from mmctx.errors import UserError
 from mmctx.models.layers import (
     Contextualizing,
     ZeroPredictors,
@@ -84,7 +85,7 @@ class ContextualBackbone(Vanilla):
             **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages.
         """
         if not all(0 <= index < 4 for index in self.out_indices):
-            raise ValueError(f'out_indices should be stages from 0 to 3, got {self.out_indices}')
+            raise UserError(f'out_indices should be stages from 0 to 3, got {self.out_indices}')
         self.out_type = out_type
         first = contextual_stages[0] - 1
         # Stages that neither classify nor narrow the considered set.
@@ -148,10 +149,10 @@ class ContextualBackbone(Vanilla):
             the last of which is stage 4.
 
         Raises:
-            ValueError: The images are smaller than the stride.
+            UserError: The images are smaller than the stride.
         """
         if min(x.shape[-2:]) < self.stride:
-            raise ValueError(
+            raise UserError(
                 f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '
                 f'{self.stride} of {type(self).__name__}: enlarge or pad them'
             )
@@ -212,20 +213,20 @@ def check_choices(
     contextual_stages: Sequence[int] = (2, 3, 4),
     prior: str = 'predictors',
 ) -> None:
-    """Raise a ValueError for arguments that no contextual backbone takes."""
+    """Raise a UserError for arguments that no contextual backbone takes."""
     for name, value, choices in (
         ('preset', preset, PRESETS),
         ('out_type', out_type, OUT_TYPES),
         ('prior', prior, PRIORS),
     ):
         if value not in choices:
-            raise ValueError(f'{name} should be one of {choices}, got {value!r}')
+            raise UserError(f'{name} should be one of {choices}, got {value!r}')
     if not isinstance(every, int) or every < 1:
-        raise ValueError(f'every should be a whole number of at least 1, got {every!r}')
+        raise UserError(f'every should be a whole number of at least 1, got {every!r}')
     if tuple(contextual_stages) not in [tuple(range(n, 5)) for n in (1, 2, 3, 4)]:
-        raise ValueError(
+        raise UserError(
             'contextual_stages should be stages of 1 to 4 without a gap up to 4, '
             f'got {tuple(contextual_stages)}'
         )
     if prior == 'none' and out_type == 'logits':
-        raise ValueError("prior='none' leaves no class embeddings: use out_type='featmap'")
+        raise UserError("prior='none' leaves no class embeddings: use out_type='featmap'")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mmpretrain.models import ConvNeXt
 from torch import Tensor, nn
 
+from mmctx.errors import UserError
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_convnext
 
@@ -38,7 +39,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         **kwargs: Of `mmpretrain.models.ConvNeXt`.
 
     Raises:
-        ValueError: An argument is unknown or the considered numbers do not shrink.
+        UserError: An argument is unknown or the considered numbers do not shrink.
     """
 
     replaced = 'depthwise_conv'
@@ -57,15 +58,15 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
     ):
         check_choices(preset, out_type, every)
         if not isinstance(arch, dict) and arch not in self.arch_settings:
-            raise ValueError(
+            raise UserError(
                 f'arch should be one of {list(self.arch_settings)} or a dict, got {arch!r}'
             )
         if not 0 <= kwargs.get('frozen_stages', 0) <= 4:
-            raise ValueError(f'frozen_stages should be 0 to 4, got {kwargs["frozen_stages"]}')
+            raise UserError(f'frozen_stages should be 0 to 4, got {kwargs["frozen_stages"]}')
         if isinstance(arch, dict) and any(
             len(arch.get(k, ())) != 4 for k in ('depths', 'channels')
         ):
-            raise ValueError(f'an arch dict needs four `depths` and four `channels`, got {arch}')
+            raise UserError(f'an arch dict needs four `depths` and four `channels`, got {arch}')
         if out_type == 'logits':
             kwargs['out_indices'] = ()
         elif isinstance(kwargs.get('out_indices'), Sequence):

@@ -6,6 +6,7 @@ from typing import Any
 from mmpretrain.models import ResNet
 from torch import Tensor, nn
 
+from mmctx.errors import UserError
 from mmctx.models.layers.contextual_conv import BENDS
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_resnet
@@ -45,7 +46,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
         **kwargs: Of `mmpretrain.models.ResNet`; four stages.
 
     Raises:
-        ValueError: An argument is unknown or the considered numbers do not shrink.
+        UserError: An argument is unknown or the considered numbers do not shrink.
     """
 
     replaced = 'conv2'
@@ -70,9 +71,9 @@ class ContextualResNet(ContextualBackbone, ResNet):
     ):
         check_choices(preset, out_type, every, contextual_stages, prior)
         if depth not in self.arch_settings:
-            raise ValueError(f'depth should be one of {list(self.arch_settings)}, got {depth!r}')
+            raise UserError(f'depth should be one of {list(self.arch_settings)}, got {depth!r}')
         if kwargs.get('num_stages', 4) != 4:
-            raise ValueError('a contextual ResNet has four stages')
+            raise UserError('a contextual ResNet has four stages')
         super().__init__(depth, **kwargs)
         if prior != 'none':
             self._register_load_state_dict_pre_hook(adopt_vanilla_resnet, with_module=True)
@@ -123,7 +124,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """See `ContextualBackbone.forward`; batch norm needs two images to train on."""
         if self.training and self.norm == 'BN' and len(x) == 1 and not self._norms_are_synced():
-            raise ValueError("batch norm cannot train on one image: pass norm='LN' to the backbone")
+            raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         return super().forward(x)
 
     def _norms_are_synced(self) -> bool:

@@ -3,6 +3,7 @@
 import torch.nn as nn
 from torch import Tensor
 
+from mmctx.errors import UserError
 from mmctx.registry import MODELS
 
 from .contextual_resnet import ContextualResNet
@@ -33,7 +34,7 @@ class ContextualResNetTSM(ContextualResNet):
         **kwargs: Of `ContextualResNet`.
 
     Raises:
-        ValueError: An argument is unknown or not possible.
+        UserError: An argument is unknown or not possible.
         ImportError: mmaction2 is not installed.
     """
 
@@ -50,7 +51,7 @@ class ContextualResNetTSM(ContextualResNet):
 
         for name, value in (('num_segments', num_segments), ('shift_div', shift_div)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} should be a whole number of at least 1, got {value!r}')
+                raise UserError(f'{name} should be a whole number of at least 1, got {value!r}')
         super().__init__(depth, **kwargs)
         self.num_segments = num_segments
         self.average_prior = average_prior
@@ -89,10 +90,10 @@ class ContextualResNetTSM(ContextualResNet):
             need a neck. `logits`: each frame's, as of `ContextualResNet`.
 
         Raises:
-            ValueError: The frames are not whole clips, or smaller than the stride.
+            UserError: The frames are not whole clips, or smaller than the stride.
         """
         if len(x) % self.num_segments:
-            raise ValueError(
+            raise UserError(
                 f'{len(x)} frames are no whole clips of num_segments={self.num_segments} frames: '
                 "give the pipeline's frame sampling, the backbone and the head the same number"
             )

@@ -4,6 +4,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor
 from torchvision.models.regnet import BlockParams, RegNet
 
+from mmctx.errors import UserError
 from mmctx.registry import MODELS
 
 # Depths, widths and group width as published. torchvision names no RegNetY-4G, and its rounding of
@@ -26,13 +27,13 @@ class TorchvisionRegNetY(BaseBackbone):
             initialization.
 
     Raises:
-        ValueError: `arch` is unknown.
+        UserError: `arch` is unknown.
     """
 
     def __init__(self, arch: str = '4gf', init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if arch not in ARCHS:
-            raise ValueError(f'arch should be one of {list(ARCHS)}, got {arch!r}')
+            raise UserError(f'arch should be one of {list(ARCHS)}, got {arch!r}')
         depths, widths, group_width = ARCHS[arch]
         stages = len(depths)
         network = RegNet(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from mmctx.errors import UserError
 from mmctx.registry import MODELS
 
 
@@ -33,7 +34,7 @@ class StagewiseCrossEntropy(nn.Module):
     ):
         super().__init__()
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f'label_smoothing should be from 0 to 1, got {label_smoothing}')
+            raise UserError(f'label_smoothing should be from 0 to 1, got {label_smoothing}')
         self.stage_weights = tuple(stage_weights)
         self.label_smoothing = label_smoothing
 
@@ -49,17 +50,17 @@ class StagewiseCrossEntropy(nn.Module):
             list[Tensor]: A scalar for each stage.
 
         Raises:
-            ValueError: The number of stages is not the number of weights, or the target is neither
+            UserError: The number of stages is not the number of weights, or the target is neither
             labels nor scores.
         """
         if len(stage_logits) != len(self.stage_weights):
-            raise ValueError(
+            raise UserError(
                 f'{len(stage_logits)} stages for {len(self.stage_weights)} stage_weights'
             )
         if target.ndim == 1:
             target = F.one_hot(target.long(), stage_logits[0].shape[1])
         if target.shape != stage_logits[0].shape:
-            raise ValueError(
+            raise UserError(
                 f'target should be of shape {tuple(stage_logits[0].shape)} or '
                 f'{tuple(stage_logits[0].shape[:1])}, got {tuple(target.shape)}'
             )
