@@ -66,12 +66,16 @@ def command(step: Step, place: Place) -> list[str]:
         list[str]: The command.
     """
     if step.name == 'op':
-        pytest = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
+        # Verbose, so that the log names what failed when the step was ended before pytest did.
+        pytest = [sys.executable, '-m', 'pytest', '-v', '-p', 'no:cacheprovider']
         if place.small:
             # The default suite has all of them.
             return [*pytest, str(ROOT / 'tests' / 'ops'), '-k', 'without_context']
         processes = min(GPU_TEST_PROCESSES, os.cpu_count())
-        return [*pytest, '-n', str(processes), str(ROOT / 'tests' / 'ops')]
+        tests = ROOT / 'tests' / 'ops'
+        # What is compiled without a GPU is no different on a machine with one.
+        compiled = f'--ignore={tests / "test_offline_kernels.py"}'
+        return [*pytest, '-n', str(processes), compiled, str(tests)]
     arguments = [step.name, place.device, str(place.out)]
     return [sys.executable, '-m', 'benchmarks.gpu_check', *arguments]
 

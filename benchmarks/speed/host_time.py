@@ -7,6 +7,7 @@ whose own operators (products of a few numbers, allocations) are part of the fig
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import NamedTuple
 
 import torch
 import triton
@@ -26,7 +27,19 @@ LAYERS = {
     ),
 }
 PLAIN = 'nn.Conv2d'
-WARM_UPS, CALLS = 20, 20
+WARM_UPS, MIN_ROUNDS = 10, 10
+
+
+class Part(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        run (Callable): Timed, given what `prepare` returned.
+        prepare (Callable): Called before each run, outside of its time. Defaults to nothing.
+    """
+
+    run: Callable[[object], object]
+    prepare: Callable[[], object] = lambda: None
 
 
 class _Nothing:
@@ -66,9 +79,6 @@ def measure(seconds: float) -> list[dict]:
     rows = []
     for name, arguments in LAYERS.items():
         times = _in_turn(_parts(arguments), seconds)
-        # What was timed with the forward pass before it, as a graph serves once.
-        for part in [part for part in times if part.endswith('backward')]:
-            times[part] -= times[part.replace('backward', 'forward, with gradients')]
         for part, spent in times.items():
             plain = f'{PLAIN}, backward' if part.endswith('backward') else f'{PLAIN}, forward'
             rows.append(
@@ -82,7 +92,7 @@ def measure(seconds: float) -> list[dict]:
     return rows
 
 
-def _parts(arguments: dict) -> dict[str, Callable[[], object]]:
+def _parts(arguments: dict) -> dict[str, Part]:
     conv = ContextualConv2d(CHANNELS, CHANNELS, prior_channels=PRIOR, **arguments).eval()
     conv = conv.to(memory_format=torch.channels_last)
     kept = ('kernel_size', 'padding', 'groups', 'bias')
@@ -115,36 +125,36 @@ def _parts(arguments: dict) -> dict[str, Callable[[], object]]:
     return parts
 
 
-def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Callable[[], object]]:
+def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Part]:
     cotangent = torch.ones_like(call(*inputs))
 
-    def inference():
+    def inference(_):
         with torch.no_grad():
             return call(*inputs)
 
-    def both():
-        return torch.autograd.grad(call(*inputs), inputs, cotangent)
-
     return {
-        f'{name}, forward': inference,
-        f'{name}, forward, with gradients': lambda: call(*inputs),
-        f'{name}, backward': both,
+        f'{name}, forward': Part(inference),
+        f'{name}, forward, with gradients': Part(lambda _: call(*inputs)),
+        f'{name}, backward': Part(
+            lambda out: torch.autograd.grad(out, inputs, cotangent), lambda: call(*inputs)
+        ),
     }
 
 
-def _in_turn(calls: dict[str, Callable], seconds: float) -> dict[str, float]:
+def _in_turn(parts: dict[str, Part], seconds: float) -> dict[str, float]:
     """Median seconds of a call, all taking turns so that a change of load meets all alike."""
-    for call in calls.values():
-        for _ in range(WARM_UPS):
-            call()
-    times = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or not all(times.values()):
-        for name, call in calls.items():
+    times = {name: [] for name in parts}
+    end, rounds = None, 0
+    while end is None or time.perf_counter() < end or rounds < WARM_UPS + MIN_ROUNDS:
+        for name, part in parts.items():
+            given = part.prepare()
             start = time.perf_counter()
-            for _ in range(CALLS):
-                call()
-            times[name].append((time.perf_counter() - start) / CALLS)
+            part.run(given)
+            spent = time.perf_counter() - start
+            if rounds >= WARM_UPS:
+                times[name].append(spent)
+        rounds += 1
+        end = end or time.perf_counter() + seconds
     return {name: median(spent) for name, spent in times.items()}
 
 

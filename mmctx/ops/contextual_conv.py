@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from mmctx.errors import UserError
+
 from .reference import contextual_conv2d_reference
 from .sampling import Pair, output_size
 from .tapwise import contextual_conv2d_tapwise
@@ -70,7 +72,8 @@ def contextual_conv2d(
 
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
-            padded image, mask and mask_logits are both given, or no back end has that name.
+            padded image, mask and mask_logits are both given, or (a UserError) no back end has
+            that name.
         NotImplementedError: `triton` is asked for without a GPU or the package, or forward-mode or
             second derivatives of any back end but `reference`.
     """
@@ -87,9 +90,7 @@ def contextual_conv2d(
     name = backend or os.environ.get(BACKEND_VARIABLE)
     name = name or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if name not in BACKENDS:
-        raise ValueError(
-            f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}'
-        )
+        raise UserError(f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}')
     if name != 'reference':
         _refuse_forward_mode(name, x, weight, bias, offset, weight_delta, either)
     options = {}

@@ -57,15 +57,10 @@ def test_missing_data_root_from_another_folder(run_tool, repo, tmp_path):
     assert 'COCO_ROOT' in result.stderr
 
 
-REFUSED_BY_THE_LAYERS = pytest.mark.xfail(
-    raises=ValueError, strict=True, reason='layers do not raise UserError yet'
-)
-
-
 @pytest.mark.parametrize(
     ('name', 'value', 'words'),
     [
-        pytest.param('considered', (1500, 200, 50), '1500', marks=REFUSED_BY_THE_LAYERS),
+        ('considered', (1500, 200, 50), '1500'),
         ('preset', 'pepar', 'pepar'),
         ('perset', 'paper', 'perset'),
     ],

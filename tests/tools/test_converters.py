@@ -210,7 +210,6 @@ def test_unreadable_files(tool, released, fails, tmp_path):
     assert 'damaged or not a PyTorch checkpoint' in fails(tool, src)
 
 
-@pytest.mark.xfail(raises=ValueError, strict=True, reason='layers do not raise UserError yet')
 def test_numbers_of_kept_classes_are_checked(released, fails, tmp_path):
     torch.save(released, tmp_path / 'src.pth')
     line = fails('released_to_mmctx', tmp_path / 'src.pth', '--considered', 20, 5, 3)

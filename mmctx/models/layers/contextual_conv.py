@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
+from mmctx.errors import UserError
 from mmctx.ops import contextual_conv2d
 from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_grid, runs_kernels
 
@@ -61,13 +62,13 @@ class PriorInputConv2d(TakesPrior, nn.Conv2d):
         prior_channels (int): Length P of the prior.
 
     Raises:
-        ValueError: The kernel is not 1×1, or padded or grouped.
+        UserError: The kernel is not 1×1, or padded or grouped.
     """
 
     def __init__(self, *args, prior_channels: int):
         super().__init__(*args)
         if (*self.kernel_size, *self.padding, self.groups) != (1, 1, 0, 0, 1):
-            raise ValueError(f'only a plain 1×1 convolution takes the prior as input, got {self}')
+            raise UserError(f'only a plain 1×1 convolution takes the prior as input, got {self}')
         self.prior_weight = nn.Parameter(torch.zeros(self.out_channels, prior_channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
-        ValueError: `groups` is neither 1 nor `in_channels`, or `norm` or `bends` is unknown.
+        UserError: `groups` is neither 1 nor `in_channels`, or `norm` or `bends` is unknown.
     """
 
     def __init__(
@@ -125,11 +126,11 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
         )
         if groups not in (1, in_channels):
-            raise ValueError(f'groups should be 1 or in_channels={in_channels}, got {groups}')
+            raise UserError(f'groups should be 1 or in_channels={in_channels}, got {groups}')
         if norm not in MAP_NORMS:
-            raise ValueError(f'norm should be one of {list(MAP_NORMS)}, got {norm!r}')
+            raise UserError(f'norm should be one of {list(MAP_NORMS)}, got {norm!r}')
         if not bends or not set(bends) <= set(BENDS):
-            raise ValueError(f'bends should be some of {BENDS}, got {bends!r}')
+            raise UserError(f'bends should be some of {BENDS}, got {bends!r}')
         self.modulated = modulated
         context_channels = in_channels + prior_channels
         self.offset_predictor = self.delta_predictor = None

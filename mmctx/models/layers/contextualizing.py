@@ -11,6 +11,8 @@ from mmengine.model import BaseModule
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
+from mmctx.errors import UserError
+
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
 from .vector_step import run_vector_step
@@ -52,7 +54,7 @@ class Contextualizing(BaseModule):
         norm (str): Norm in classifying, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
-        ValueError: The considered numbers do not shrink from N₁, or are not one for each prior, or
+        UserError: The considered numbers do not shrink from N₁, or are not one for each prior, or
             `embed_dims`, `selection` or `norm` is not possible.
     """
 
@@ -70,11 +72,11 @@ class Contextualizing(BaseModule):
         super().__init__()
         _check_considered(num_classes, considered, len(prior_channels))
         if embed_dims < 1:
-            raise ValueError(f'embed_dims should be at least 1, got {embed_dims}')
+            raise UserError(f'embed_dims should be at least 1, got {embed_dims}')
         if selection not in SELECTIONS:
-            raise ValueError(f'selection should be one of {SELECTIONS}, got {selection!r}')
+            raise UserError(f'selection should be one of {SELECTIONS}, got {selection!r}')
         if norm not in VECTOR_NORMS:
-            raise ValueError(f'norm should be one of {list(VECTOR_NORMS)}, got {norm!r}')
+            raise UserError(f'norm should be one of {list(VECTOR_NORMS)}, got {norm!r}')
         self.considered = tuple(considered)
         self.selection = selection
         self.embeddings = nn.Embedding(num_classes, embed_dims)
@@ -180,10 +182,10 @@ def merging_step(in_features: int, out_features: int) -> nn.Sequential:
 def _check_considered(num_classes: int, considered: Sequence[int], stages: int) -> None:
     whole = isinstance(considered, Sequence) and all(isinstance(n, int) for n in considered)
     if not whole or len(considered) != stages:
-        raise ValueError(f'considered needs {stages} whole numbers, got {considered!r}')
+        raise UserError(f'considered needs {stages} whole numbers, got {considered!r}')
     for before, after in zip((num_classes, *considered), considered):
         if not 1 <= after <= before:
-            raise ValueError(
+            raise UserError(
                 f'considered={tuple(considered)} of num_classes={num_classes}: {after} classes '
                 f'cannot be kept of {before}'
             )

@@ -63,7 +63,7 @@ class InputGradient:
         self.order = None
         if deterministic:
             self.order = Launch(order_kernel, batch * pixels, values, warps=1)
-        tile = settings.tile('gather', problem.type.itemsize, channels)
+        tile = settings.tile('gather', problem.type, channels)
         blocks, chunks = triton.cdiv(channels, tile.channels), triton.cdiv(pixels, tile.pixels)
         gathering = dict(values, **problem.tiled(tile), blocks=blocks, chunks=chunks)
         programs = batch * blocks * chunks
@@ -99,7 +99,7 @@ class SamplingGradient:
 
     def __init__(self, problem: Problem, settings: Settings, needed: dict[str, bool]):
         batch, channels, taps = problem.batch, problem.channels, problem.taps
-        tile = settings.tile('sampling_gradient', problem.type.itemsize, channels)
+        tile = settings.tile('sampling_gradient', problem.type, channels)
         blocks = triton.cdiv(channels, tile.channels)
         chunks, chunk_tiles = problem.split(
             triton.cdiv(problem.out_pixels, tile.pixels), batch * blocks

@@ -150,10 +150,8 @@ def dense_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def forward_of(problem: Problem, settings: Settings) -> DepthwiseForward | DenseForward:
     """What computes a problem; made once."""
     if problem.depthwise:
-        return DepthwiseForward(
-            problem, settings.tile('depthwise', problem.type.itemsize, problem.channels)
-        )
-    return DenseForward(problem, settings.tile('columns', problem.type.itemsize, problem.channels))
+        return DepthwiseForward(problem, settings.tile('depthwise', problem.type, problem.channels))
+    return DenseForward(problem, settings.tile('columns', problem.type, problem.channels))
 
 
 def forward(

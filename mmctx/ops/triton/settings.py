@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -41,6 +43,8 @@ HALF = {
     'sampling_gradient': Tile(16, 2, 32, warps=2, registers=128),
     'gather': Tile(16, 1, 64),
 }
+# Blended in float32, which takes more registers.
+BFLOAT16 = {'depthwise': Tile(32, 1, 64)}
 # Where channels are a multiple of 128.
 HALF_WIDE = {
     'sampling_gradient': Tile(8, 2, 64, warps=2, registers=128),
@@ -75,10 +79,12 @@ class Settings:
     def __init__(self, tiles: dict[str, Tile]):
         self.tiles = tiles
 
-    def tile(self, kernel: str, itemsize: int, channels: int) -> Tile:
-        """Tile of a kernel for x's bytes a value and its channels."""
-        if itemsize > 2:
+    def tile(self, kernel: str, dtype: torch.dtype, channels: int) -> Tile:
+        """Tile of a kernel for x's type and channels."""
+        if dtype.itemsize > 2:
             usual = FULL[kernel]
+        elif dtype == torch.bfloat16 and kernel in BFLOAT16:
+            usual = BFLOAT16[kernel]
         elif channels % 128 == 0 and kernel in HALF_WIDE:
             usual = HALF_WIDE[kernel]
         else:

@@ -1,6 +1,7 @@
 """The op's benchmark: its cases, its check, and the tool from end to end."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -211,3 +212,19 @@ def test_tool_gives_no_speed_for_a_wrong_back_end(tool, monkeypatch, tmp_path, c
 def test_refusals(args, message, tool, capsys):
     assert tool(*args) == 2
     assert capsys.readouterr().err.startswith(f'error: {message}')
+
+
+def test_host_time_needs_no_gpu(repo, tmp_path):
+    """In a process of its own, as launching is replaced for good."""
+    file = tmp_path / 'host.json'
+    tool = repo / 'tools' / 'analysis' / 'benchmark_op.py'
+    subprocess.run(
+        [sys.executable, str(tool), '--host', '--seconds', '0', '--json', str(file)],
+        check=True,
+        capture_output=True,
+    )
+    rows = json.loads(file.read_text())['rows']
+    assert {row['layer'] for row in rows} == {'7×7 depthwise', '3×3 dense'}
+    parts = {row['part'].partition(',')[0] for row in rows}
+    assert parts == {'nn.Conv2d', 'op', 'Δp predictor', 'Δw predictor', 'whole layer'}
+    assert all(row['microseconds'] > 0 and row['ratio'] > 0 for row in rows)
