@@ -82,8 +82,9 @@ def contextual_conv2d(
         raise ValueError('give mask or mask_logits, not both')
     either = mask if mask_logits is None else mask_logits
     shapes = [None if t is None else t.shape for t in (bias, offset, weight_delta, either)]
-    # A compiler follows no cache, and its sizes may be symbols, which have no hash.
-    check = check_shapes.__wrapped__ if torch.compiler.is_compiling() else check_shapes
+    # A compiler follows no cache, and sizes that are symbols have no hash.
+    symbolic = torch.compiler.is_compiling() or not all(type(n) is int for n in x.shape)
+    check = check_shapes.__wrapped__ if symbolic else check_shapes
     check(x.shape, weight.shape, *shapes, stride, padding, dilation)
     if not x.is_floating_point():
         raise ValueError(f'x should be of a floating-point type, got {x.dtype}')

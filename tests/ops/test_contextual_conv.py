@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from contextual_cases import GEOMETRIES, by_torchvision, make_case, relative_error
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mmctx.ops import BACKENDS, contextual_conv2d
 from mmctx.ops.tapwise import sampled_depthwise_conv
@@ -232,3 +233,17 @@ def test_bad_shapes_are_named(change, message):
     arguments = dict(x=torch.zeros(2, 4, 6, 5), weight=torch.zeros(4, 1, 3, 3), padding=1)
     with pytest.raises(ValueError, match=message):
         contextual_conv2d(**{**arguments, **change})
+
+
+def test_traced_with_symbolic_sizes():
+    """As exporters trace: sizes are symbols, which no cache can look up."""
+    tensors, options = make_case((2, 4, 6, 5, (3, 3), 1, 1, 1), True, dtype=torch.float32)
+
+    def run(x, offset):
+        return contextual_conv2d(x, tensors['weight'], offset=offset, **options)
+
+    graph = make_fx(run, tracing_mode='symbolic', _allow_non_fake_inputs=True)(
+        tensors['x'], tensors['offset']
+    )
+    other, _ = make_case((3, 4, 6, 5, (3, 3), 1, 1, 1), True, dtype=torch.float32)
+    torch.testing.assert_close(graph(other['x'], other['offset']), run(other['x'], other['offset']))
