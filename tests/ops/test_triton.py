@@ -118,6 +118,20 @@ def test_all_samples_on_one_pixel(depthwise):
             assert_same(with_gradients(tensors, options, backend='triton'), expected, 1e-11)
 
 
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_results_do_not_depend_on_the_tiles(depthwise):
+    from mmctx.ops.triton import settings
+
+    tensors, options = leaves_of((2, 70, 5, 4, (3, 3), 1, 1, 1), depthwise)
+    tile = settings.Tile(8, 2, 16, warps=1)
+    kernels = ('depthwise', 'columns', 'sampling_gradient', 'gather')
+    with settings.override(**dict.fromkeys(kernels, tile)):
+        assert settings.current().tile('gather', torch.float64, 70) is tile
+        got = with_gradients(tensors, options, backend='triton')
+    assert settings.current().tile('gather', torch.float64, 70) is not tile
+    assert_same(got, with_gradients(tensors, options, backend='reference'), 1e-11)
+
+
 def test_gradients_are_the_same_every_time():
     tensors, options = make_case((2, 40, 12, 9, (3, 3), 1, 1, 1), True, 3.0, torch.float32, DEVICE)
     tensors = {k: v.requires_grad_() for k, v in tensors.items()}
