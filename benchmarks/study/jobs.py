@@ -109,7 +109,13 @@ def train(
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     file = work_dir / MAKEFILE
-    command = ['make', '--keep-going', f'--jobs={processes}', f'--file={file}']
+    command = [
+        'make',
+        '--no-print-directory',
+        '--keep-going',
+        f'--jobs={processes}',
+        f'--file={file}',
+    ]
     with claimed(work_dir) as lock:
         where = json.dumps(environment(pick_device()))
         for job in jobs:

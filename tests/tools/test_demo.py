@@ -12,7 +12,13 @@ OPTIONS = (
 
 def test_demo_leaves_pictures_and_does_nothing_twice(repo, tmp_path):
     def make(*arguments):
-        command = ['make', '-f', repo / 'tools' / 'demo.mk', f'PYTHON={sys.executable}']
+        command = [
+            'make',
+            '--no-print-directory',
+            '-f',
+            repo / 'tools' / 'demo.mk',
+            f'PYTHON={sys.executable}',
+        ]
         return subprocess.run(
             [*command, f'OPTIONS={OPTIONS}', *arguments],
             cwd=tmp_path,

@@ -301,7 +301,10 @@ def test_make_runs_the_commands_of_every_job(tmp_path):
     jobs = make_jobs(plan_runs('cpu', ['classification'], ['a1', 'a5'], 1), {}, work_dir)
     (tmp_path / 'trainings.mk').write_text(makefile(jobs, ['a=1 b=$c']))
     listed = subprocess.run(
-        ['make', '-n', '-f', tmp_path / 'trainings.mk'], capture_output=True, text=True, check=True
+        ['make', '--no-print-directory', '-n', '-f', tmp_path / 'trainings.mk'],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     train, show, *others = map(shlex.split, listed.stdout.splitlines())
     (run, _, _, folder), of_step = jobs[0], '500'
@@ -326,7 +329,10 @@ def test_a_training_that_outlives_its_study_keeps_the_work_dir(tmp_path):
     rules.write_text('all:\n\t@echo $$$$; exec sleep 60\n')
     with claimed(tmp_path) as lock:
         make = subprocess.Popen(
-            ['make', '-f', rules], stdout=subprocess.PIPE, text=True, pass_fds=[lock]
+            ['make', '--no-print-directory', '-f', rules],
+            stdout=subprocess.PIPE,
+            text=True,
+            pass_fds=[lock],
         )
         training = int(make.stdout.readline())
     make.kill()
