@@ -9,6 +9,7 @@ from torch import Tensor
 from .forward import Preparation, dense_matrix, weight_table
 from .input_gradient import gather_kernel, list_kernel, order_kernel
 from .launching import Launch, current_stream
+from .operator import ARGUMENTS
 from .problem import Problem, channels_last
 from .sampling_gradient import kernel_gradient_kernel, sampling_gradient_kernel
 from .settings import (
@@ -21,7 +22,6 @@ from .settings import (
     Settings,
 )
 
-ARGUMENTS = ('x', 'weight', 'bias', 'offset', 'weight_delta', 'mask')
 Needed = tuple[bool, ...]
 
 
