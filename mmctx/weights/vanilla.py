@@ -1,8 +1,7 @@
 """Vanilla ConvNeXt and ResNet: their checkpoints converted, or loaded with no conversion."""
 
 import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 
-from .layouts import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, find_layout
+from .layouts import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, Layout, find_layout
 
 _BODY = r'(downsample_layers|stages|norm\d|stem|conv1|bn1|layer\d)\.'
 
@@ -45,10 +44,22 @@ def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str
     return converted, layout.title
 
 
-def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+def adopt_vanilla_convnext(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """`adopt_vanilla` for Contextual ConvNeXt."""
+    adopt_vanilla(CONVNEXT_LAYOUTS, module, state_dict, prefix)
+
+
+def adopt_vanilla_resnet(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """`adopt_vanilla` for Contextual ResNet."""
+    adopt_vanilla(RESNET_LAYOUTS, module, state_dict, prefix)
+
+
+def adopt_vanilla(
+    layouts: Sequence[Layout], module: nn.Module, state_dict: dict, prefix: str
+) -> None:
     """Rename a checkpoint's keys, in place, to those of a contextual backbone.
 
-    A hook that runs before the state of the backbone is loaded. It takes the layouts of vanilla
+    To be called before the state of the backbone is loaded. It takes the layouts of vanilla
     networks, with or without `backbone.` before their names or `model` around them, and drops
     classifying layers that the backbone has no use for.
 
@@ -71,7 +82,3 @@ def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> Non
         elif layout is not None:
             renamed = layout.rename(name)
             state_dict[prefix + renamed] = layout.reshape(renamed, state_dict.pop(key))
-
-
-adopt_vanilla_convnext = partial(_adopt, CONVNEXT_LAYOUTS)
-adopt_vanilla_resnet = partial(_adopt, RESNET_LAYOUTS)
