@@ -8,6 +8,7 @@ from .contextual_block import (
 )
 from .contextual_conv import ContextualConv2d
 from .contextualizing import Contextualizing, StageContext
+from .prior import under_prior
 
 __all__ = [
     'ContextualConv2d',
@@ -16,5 +17,6 @@ __all__ = [
     'ZeroPredictors',
     'forward_contextual_block',
     'make_contextual',
+    'under_prior',
     'with_zeroed_predictors',
 ]

@@ -6,7 +6,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mmctx.registry import WEIGHT_INITIALIZERS
 
-from .contextual_conv import ContextualConv2d, TakesPrior
+from .contextual_conv import ContextualConv2d
+from .prior import TakesPrior, under_prior
 
 
 def make_contextual(
@@ -61,7 +62,7 @@ def forward_contextual_block(
         return block(x)
 
     def run(x: Tensor, prior: Tensor) -> Tensor:
-        with conv.given(prior):
+        with under_prior(prior):
             return block(x)
 
     if block.context_cp and x.requires_grad:

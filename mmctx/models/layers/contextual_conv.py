@@ -1,7 +1,6 @@
 """The contextual convolution as a layer: a static kernel and the predictors that bend it."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -14,41 +13,13 @@ from mmctx.ops import contextual_conv2d
 from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_grid, runs_kernels
 
 from .autocasting import autocast_input, without_autocast
+from .prior import TakesPrior
 from .vector_step import run_vector_step
 
 BENDS = ('grid', 'kernel')
 # The released code's epsilons, which its checkpoints rely on.
 MAP_NORMS = {'LN': dict(type='LN2d', eps=1e-6), 'BN': dict(type='BN')}
 VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
-
-
-class TakesPrior:
-    """Mixin of a convolution that is handed a prior from outside the block that calls it on x.
-
-    `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further. The
-    prior waits on the module, so threads must not share one: give each a copy.
-
-    Attributes:
-        prior (Tensor, optional): (B, P); None outside `given`.
-    """
-
-    prior: Tensor | None = None
-
-    @contextmanager
-    def given(self, prior: Tensor) -> Iterator[None]:
-        """Hand the prior, (B, P), to the calls made inside, where only x can be passed along."""
-        self.prior = prior
-        try:
-            yield
-        finally:
-            self.prior = None
-
-    def given_prior(self) -> Tensor:
-        """The prior handed over by `given`; a RuntimeError outside it."""
-        if self.prior is None:
-            name = type(self).__name__
-            raise RuntimeError(f'{name} needs a prior: call it inside `with conv.given(prior)`')
-        return self.prior
 
 
 class PriorInputConv2d(TakesPrior, nn.Conv2d):
@@ -72,7 +43,7 @@ class PriorInputConv2d(TakesPrior, nn.Conv2d):
         self.prior_weight = nn.Parameter(torch.zeros(self.out_channels, prior_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), and the prior that `given` hands over."""
+        """Convolve x, (B, C_in, H, W), and the prior that `under_prior` hands over."""
         # The prior is the same at every pixel, so its share of the output is too.
         share = F.linear(self.given_prior(), self.prior_weight)
         return super().forward(x) + share[..., None, None]
@@ -230,7 +201,7 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
         return delta.view(len(x), *channels, *self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), under the prior handed over by `given`.
+        """Convolve x, (B, C_in, H, W), under the prior handed over by `under_prior`.
 
         Raises:
             RuntimeError: Called without a prior.
