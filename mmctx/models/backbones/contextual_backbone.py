@@ -15,7 +15,7 @@ from mmctx.models.layers import (
     with_zeroed_predictors,
 )
 from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
-from mmctx.models.layers.contextualizing import merging_step
+from mmctx.models.layers.contextualizing import merging_step, usually_considered
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -82,7 +82,8 @@ class ContextualBackbone(Vanilla):
             prior (str): Where the prior goes: `predictors`; `input`, more channels of the replaced
                 1×1 convolution; `none`, nowhere, so that the predictors see features alone.
                 Defaults to `predictors`.
-            **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages.
+            **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages,
+                or None.
         """
         if not all(0 <= index < 4 for index in self.out_indices):
             raise UserError(f'out_indices should be stages from 0 to 3, got {self.out_indices}')
@@ -100,8 +101,12 @@ class ContextualBackbone(Vanilla):
                 make_contextual(block, self.replaced, layer, **context)
         self.contextualizing = self.first_merging = None
         if prior != 'none':
-            if self.skipped:
-                contextualizing['considered'] = contextualizing['considered'][self.skipped :]
+            considered = contextualizing.pop('considered')
+            if considered is None:
+                considered = usually_considered(contextualizing['num_classes'])
+            contextualizing['considered'] = (
+                considered[self.skipped :] if self.skipped else considered
+            )
             self.contextualizing = Contextualizing(
                 (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
                 prior_channels[self.skipped + 1 :],

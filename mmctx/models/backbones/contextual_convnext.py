@@ -27,8 +27,8 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             and FLOPs; `released` is the authors' code, modulated, which its checkpoints need.
             Defaults to `paper`.
         num_classes (int): Classes N₁ considered at first. Defaults to 1000.
-        considered (Sequence[int]): Classes N₂, N₃, N₄ kept after stages 1, 2, 3. Defaults to
-            (500, 200, 50).
+        considered (Sequence[int], optional): Classes N₂, N₃, N₄ kept after stages 1, 2, 3. Defaults
+            to None, the paper's halves, fifths and twentieths of all classes: (500, 200, 50).
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
         every (int): Every n-th block of stages 2–4, beginning with the first, is contextual.
@@ -49,7 +49,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         arch: str | dict = 'tiny',
         preset: str = 'paper',
         num_classes: int = 1000,
-        considered: Sequence[int] = (500, 200, 50),
+        considered: Sequence[int] | None = None,
         embed_dims: int = 256,
         selection: str = 'reduce',
         every: int = 3,
