@@ -11,7 +11,8 @@ from mmpretrain import ImageClassificationInferencer
 inferencer = ImageClassificationInferencer(sys.argv[1], pretrained=sys.argv[2], device='cpu')
 result, = inferencer(sys.argv[3])
 import json
-print('\n' + json.dumps([result['pred_class'], len(result['pred_scores'])]))
+print()
+print(json.dumps([result['pred_class'], len(result['pred_scores'])]))
 """
 DETECT = """
 import sys, mmctx

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import mmctx  # noqa: F401
-from mmctx.compat import install, multimodal
+from mmctx.compat import install
 from mmctx.compat.after_import import WatchingFinder
 
 MODELING = (
