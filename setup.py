@@ -69,6 +69,7 @@ setup(
     classifiers=CLASSIFIERS,
     packages=find_packages(include=['mmctx', 'mmctx.*']),
     package_data={'mmctx': ['py.typed']},
+    entry_points={'console_scripts': ['mmctx = mmctx.__main__:main']},
     cmdclass={'build_py': BuildPyWithConfigs},
     python_requires='>=3.10',
     install_requires=[

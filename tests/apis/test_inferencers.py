@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import run_python
+from trained_networks import run_python
 
 CLASSIFY = """
 import sys, mmctx

@@ -1,6 +1,7 @@
-"""Checkpoints of small networks of each kind, as trainings leave them, and things to show them."""
+"""Fixtures: checkpoints of small networks, as trainings leave them, and pictures to show them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
 from PIL import Image
 
-from mmctx.cli.running import build_model
-
+# Interpreters that tests start shall not fight for the cores.
+ENVIRONMENT = {
+    **os.environ,
+    'OMP_NUM_THREADS': '1',
+    'PYTHONPATH': str(Path(__file__).resolve().parents[1]),
+}
 CLASSIFIER = """
 _base_ = 'mmctx::ctx_resnet50_in1k.py'
 classes = 6
@@ -52,6 +55,7 @@ def run_python(code, *arguments, cwd):
     result = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code, *map(str, arguments)],
         cwd=cwd,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,
@@ -60,17 +64,13 @@ def run_python(code, *arguments, cwd):
     return result.stdout.splitlines()[-1]
 
 
-@pytest.fixture(scope='session', autouse=True)
-def one_thread():
-    """So that interpreters which tests start do not fight for the cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('OMP_NUM_THREADS', '1')
-        patch.setenv('PYTHONPATH', str(Path(__file__).resolve().parents[2]))
-        yield
-
-
 def write_checkpoint(folder, text, classes):
     """A config file, and a checkpoint with all that mmengine puts into one."""
+    from mmengine.config import Config
+    from mmengine.logging import HistoryBuffer
+
+    from mmctx.cli.running import build_model
+
     folder.mkdir()
     (folder / 'config.py').write_text(text)
     cfg = Config.fromfile(folder / 'config.py')
@@ -110,7 +110,7 @@ def detector(repo, tmp_path_factory):
     folder = tmp_path_factory.mktemp('use')
     tools = repo / 'tools'
     options = (
-        'data_root=shapes/ train_cfg.max_epochs=1 train_dataloader.dataset.indices=8 '
+        'train_cfg.max_epochs=1 train_dataloader.dataset.indices=8 '
         'val_dataloader.dataset.indices=4 model.test_cfg.rcnn.max_per_img=5 '
         'model.test_cfg.rcnn.score_thr=0.0 default_hooks.logger.interval=1'
     )
@@ -121,11 +121,13 @@ def detector(repo, tmp_path_factory):
             *('--work-dir', 'detector', '--cfg-options', *options.split()),
         ],
     ):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv('SHAPES_ROOT', str(folder / 'shapes'))
-            result = subprocess.run(
-                [sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True
-            )
+        result = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=folder,
+            env={**ENVIRONMENT, 'SHAPES_ROOT': str(folder / 'shapes')},
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == 0, result.stderr
     written = folder / 'detector' / 'mask_rcnn_ctx_convnext_shapes.py'
     return written.rename(written.with_name('config.py')).parent
