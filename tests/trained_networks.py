@@ -74,6 +74,8 @@ def write_checkpoint(folder, text, classes):
     folder.mkdir()
     (folder / 'config.py').write_text(text)
     cfg = Config.fromfile(folder / 'config.py')
+    # Before the model is built, which adds defaults.
+    stored = cfg.pretty_text
     torch.manual_seed(0)
     model = build_model(cfg)
     for parameter in model.parameters():
@@ -81,7 +83,7 @@ def write_checkpoint(folder, text, classes):
             torch.nn.init.normal_(parameter, std=0.1)
     losses = HistoryBuffer([1.0, 0.5], [1, 1])
     checkpoint = dict(
-        meta=dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=classes), epoch=1, iter=2),
+        meta=dict(cfg=stored, dataset_meta=dict(classes=classes), epoch=1, iter=2),
         state_dict=model.state_dict(),
         message_hub=dict(log_scalars=dict(loss=losses), runtime_info={}, resumed_keys={}),
     )

@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 
 from mmctx.errors import UserError
 
+from .config import load_config
 from .running import build_model
 
 
@@ -35,8 +36,7 @@ def prepare_vis_cam(arguments: Sequence[str]) -> list[str]:
     args, _ = parser.parse_known_args(arguments)
     if args.checkpoint is None:
         return list(arguments)
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = load_config(args.config, args.cfg_options)
     layer = last_block(cfg)
     if layer is None:
         return list(arguments)
