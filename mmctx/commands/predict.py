@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mmctx.errors import UserError
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 
 
 def parse_args() -> argparse.Namespace:
@@ -76,7 +76,7 @@ def main() -> None:
             print(in_words(result), flush=True)
     if args.out:
         path = Path(args.out) / 'predictions.json'
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(json.dumps(kept, indent=1, ensure_ascii=False).encode())
         print(f'{len(kept)} predictions are in {path}')
     broken = [result['path'] for result in kept if 'error' in result]

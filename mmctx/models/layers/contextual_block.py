@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from mmctx.registry import WEIGHT_INITIALIZERS
 
 from .contextual_conv import ContextualConv2d
-from .prior import TakesPrior, under_prior
+from .prior import PriorConv, under_prior
 
 
 def make_contextual(
@@ -58,7 +58,7 @@ def forward_contextual_block(
         Tensor: What the block makes of x.
     """
     conv = block.get_submodule(conv_name)
-    if not isinstance(conv, TakesPrior):
+    if not isinstance(conv, PriorConv):
         return block(x)
 
     def run(x: Tensor, prior: Tensor) -> Tensor:

@@ -37,13 +37,13 @@ class under_prior:
         _of_thread.prior = self.before
 
 
-class TakesPrior:
+class PriorConv:
     """Mixin of a convolution that needs a prior beside x.
 
     `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further.
     """
 
-    def given_prior(self) -> Tensor:
+    def current_prior(self) -> Tensor:
         """The prior, (B, P), that `under_prior` hands over; a RuntimeError outside it."""
         prior = _of_thread.prior
         if prior is None:

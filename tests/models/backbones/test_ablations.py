@@ -84,7 +84,7 @@ def test_the_prior_of_stage_1_is_of_all_classes():
 def test_without_a_prior_nothing_of_the_classes_is_left():
     model = make(prior='none')
     assert not any('contextualizing' in name for name in model.state_dict())
-    assert model.layer2[0].conv2.delta_predictor[0].in_features == 16
+    assert model.layer2[0].conv2.weight_offset_predictor[0].in_features == 16
 
 
 @pytest.mark.parametrize(
