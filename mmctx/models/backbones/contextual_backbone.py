@@ -15,7 +15,7 @@ from mmctx.models.layers import (
     with_zeroed_predictors,
 )
 from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
-from mmctx.models.layers.contextualizing import merging_step
+from mmctx.models.layers.merging import Merging
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -37,13 +37,15 @@ class ContextualBackbone(Vanilla):
         replaced (str): Attribute of a residual block that holds the convolution to replace.
         stride (int): Of the last stage, in pixels; smaller images are refused.
         out_type (str): `featmap` or `logits`.
+        contextualizing_type (type): Class of the contextualizing layers.
     """
 
+    contextualizing_type: type[Contextualizing] = Contextualizing
     replaced: str
     stride: int
     init_cfg: dict | list[dict] | None
     contextualizing: Contextualizing | None
-    first_merging: nn.Sequential | None
+    first_merging: Merging | None
 
     def blocks_of(self, stage: int) -> Iterable[nn.Module]:
         """Residual blocks of a stage."""
@@ -102,17 +104,16 @@ class ContextualBackbone(Vanilla):
         if prior != 'none':
             if self.skipped:
                 contextualizing['considered'] = contextualizing['considered'][self.skipped :]
-            self.contextualizing = Contextualizing(
+            self.contextualizing = self.contextualizing_type(
                 (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
                 prior_channels[self.skipped + 1 :],
                 **contextualizing,
             )
             if first == 0:
-                first_step: Any = self.contextualizing.merging[0]
-                each = first_step['each']
-                hidden, embed_dims = each[0].weight.shape
-                self.first_merging = nn.Sequential(
-                    merging_step(embed_dims, hidden), merging_step(hidden, prior_channels[0])
+                self.first_merging = Merging(
+                    self.contextualizing.embeddings.embedding_dim,
+                    prior_channels[0],
+                    **(contextualizing.get('merging') or {}),
                 )
         self.init_cfg = with_zeroed_predictors(self.init_cfg)
         self._freeze_stages()
@@ -129,9 +130,8 @@ class ContextualBackbone(Vanilla):
             return x.new_zeros(len(x), 0)
         if self.first_merging is None:
             return None
-        each, joint = self.first_merging
-        mean = each(self.contextualizing.embeddings.weight).mean(0, keepdim=True)
-        return joint(mean).expand(len(x), -1)
+        merged = self.first_merging.merge_all(self.contextualizing.embeddings.weight)
+        return merged.expand(len(x), -1)
 
     def refine_prior(self, prior: Tensor) -> Tensor:
         """What the next stage is given of the prior made for it, (B, P)."""

@@ -31,6 +31,8 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             (500, 200, 50).
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
+        merging (dict, optional): How the prior is made of the kept classes, options of `Merging`.
+            Defaults to None, as in the paper.
         every (int): Every n-th block of stages 2–4, beginning with the first, is contextual.
             Defaults to 3.
         out_type (str): `featmap` returns the maps of `out_indices`, as mmpretrain's ConvNeXt. No
@@ -52,6 +54,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         considered: Sequence[int] = (500, 200, 50),
         embed_dims: int = 256,
         selection: str = 'reduce',
+        merging: dict | None = None,
         every: int = 3,
         out_type: str = 'featmap',
         **kwargs,
@@ -85,6 +88,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             considered=considered,
             embed_dims=embed_dims,
             selection=selection,
+            merging=merging,
         )
 
     def blocks_of(self, stage: int) -> nn.Sequential:

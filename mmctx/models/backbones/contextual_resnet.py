@@ -27,6 +27,8 @@ class ContextualResNet(ContextualBackbone, ResNet):
             (500, 200, 50).
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
+        merging (dict, optional): How the prior is made of the kept classes, options of `Merging`.
+            Defaults to None, as in the paper.
         every (int): Every n-th block of a contextual stage, beginning with the first, is
             contextual. Defaults to 2.
         contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap up
@@ -60,6 +62,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
         considered: Sequence[int] = (500, 200, 50),
         embed_dims: int = 256,
         selection: str = 'reduce',
+        merging: dict | None = None,
         every: int = 2,
         norm: str = 'BN',
         bends: Sequence[str] = BENDS,
@@ -106,6 +109,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
             considered=considered,
             embed_dims=embed_dims,
             selection=selection,
+            merging=merging,
             hidden_ratio=4,
             norm=norm,
         )

@@ -73,7 +73,7 @@ def test_stages_before_the_first_prior_do_not_narrow(stages, considered):
 def test_the_prior_of_stage_1_is_of_all_classes():
     model = make(contextual_stages=(1, 2, 3, 4))
     prior = model.first_prior(torch.zeros(IMAGES))
-    each, joint = model.first_merging
+    each, joint = model.first_merging.values()
     by_class = torch.stack([each(row) for row in model.contextualizing.embeddings.weight])
     torch.testing.assert_close(prior, joint(by_class.mean(0))[None].expand(2, -1))
     frozen = make(contextual_stages=(1, 2, 3, 4), frozen_stages=1)
