@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Side of a crop. A crop shows four fifths of an image's width on average, so that things are about as
+# Side of a crop. It shows four fifths of an image's width on average, so that things are about as
 # large in it as in the whole images of validation.
 CROP = 48
 # Of the area, and of the width over the height, of the crop of an image.

@@ -36,13 +36,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     pack.add_argument('--quality', type=int, default=40, help="WebP's quality (40)")
     train = commands.add_parser('train', help='train, and print the table')
     train.add_argument('data', type=Path, help='file that `pack` wrote')
-    train.add_argument('--out', type=Path, default=Path('work_dirs', 'from_vanilla'),
-                       help='results (work_dirs/from_vanilla)')  # fmt: skip
+    train.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs', 'from_vanilla'),
+        help='results (work_dirs/from_vanilla)',
+    )
     train.add_argument('--weights', type=Path, help='vanilla weights (weights/ in --out)')
-    train.add_argument('--minutes', type=float, default=float('inf'),
-                       help='cut the passes so that all rows fit, and begin none later')  # fmt: skip
-    train.add_argument('--rows', nargs='+', metavar='ROW', help='these, in this order, such as a1 a5; all that there are: '
-                       f'{", ".join(row.key for row in ROWS)} (the first {len(MAIN)})')  # fmt: skip
+    train.add_argument(
+        '--minutes',
+        type=float,
+        default=float('inf'),
+        help='cut the passes so that all rows fit, and begin none later',
+    )
+    keys = ', '.join(row.key for row in ROWS)
+    train.add_argument(
+        '--rows',
+        nargs='+',
+        metavar='ROW',
+        help=f'these, in this order (the first {len(MAIN)}), of: {keys}',
+    )
     train.add_argument('--seeds', type=int, default=3, help='number of seeds (3)')
     for name, value in Recipe()._asdict().items():
         train.add_argument(f'--{name.replace("_", "-")}', type=type(value), default=value)

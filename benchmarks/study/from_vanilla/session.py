@@ -11,12 +11,12 @@ from torch import Tensor
 
 from benchmarks.report import environment
 
-from .draws import draw_crops, draw_order
+from .draws import CROP, draw_crops, draw_order
 from .evaluation import evaluate, examine
 from .images import read_packed
 from .networks import build_network, build_optimizer, considered, start_from
 from .records import BASE, append, load, of_row, write_table
-from .rows import ROWS, VANILLA, Row
+from .rows import Row
 from .trainer import Trainer, release_memory, run_together
 
 # Of a contextual step beside a vanilla one, and of what a row takes beside its steps.
@@ -262,8 +262,9 @@ class Session:
             f'Tiny-ImageNet, {self.classes} classes of 64×64 pixels, compressed again; '
             f'{counts[0]} training and {counts[1]} validation images. {recipe.width} base channels '
             f'(ResNet50: 64), batch {recipe.batch}, AdamW, highest rate {recipe.lr}, label '
-            f'smoothing 0.1, crops of 35 to 100 % of the area at 48×48 pixels, validated whole. From scratch '
-            f'{share * recipe.base_passes:.1f} passes, then {share * recipe.passes:.1f} for each '
+            f'smoothing 0.1, crops of 35 to 100 % of the area at {CROP}×{CROP} pixels, validated '
+            f'whole. From scratch {share * recipe.base_passes:.1f} passes, then '
+            f'{share * recipe.passes:.1f} for each '
             f'row. Kept: {kept} classes, which chance recalls in {chance} %. ±: standard deviation '
             f'over seeds; differences are seed by seed. {record["device"]}, '
             f'torch {record["versions"]["torch"]}, {record["date"][:10]}.'

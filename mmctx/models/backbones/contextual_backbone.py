@@ -1,7 +1,7 @@
 """What every contextual backbone adds to its vanilla base class."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch.nn as nn
 from torch import Tensor
