@@ -85,8 +85,8 @@ def examine(network: nn.Module, images: Images) -> dict[str, float]:
     priors: list[Tensor] = []
 
     def look(conv: ContextualConv2d, args: tuple[Tensor]) -> None:
-        grid, _ = conv.predict_grid(args[0], conv.given_prior())
-        delta = conv.predict_delta(args[0], conv.given_prior())
+        grid, _ = conv.predict_sampling_offset(args[0], conv.current_prior())
+        delta = conv.predict_weight_offset(args[0], conv.current_prior())
         if grid is not None:
             offsets.append(grid.abs().mean())
         if delta is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmctx.datasets.packed import pack_tiny_imagenet
 from mmctx.errors import UserError
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 
 SPLITS = ('train', 'val')
 LABELS = 'labels.json'
@@ -48,7 +48,7 @@ def write_packed(data_root: str, cache: str, file: Path, num_classes: int, quali
         UserError: As `pack_tiny_imagenet` does.
     """
     labels = {}
-    with written_whole(file) as out, ZipFile(out, 'w', ZIP_STORED) as archive:
+    with atomic_write(file) as out, ZipFile(out, 'w', ZIP_STORED) as archive:
         for split in SPLITS:
             packed = pack_tiny_imagenet(data_root, cache, split, 64, num_classes)
             labels[split] = packed.labels

@@ -69,7 +69,7 @@ MORE = (
     Row('normalized', 'a5, normalized embeddings merged at width 256',
         dict(RERANK, merging=dict(normalize=True, hidden=256))),
     Row('a4', '+Deform, offsets and masks, predictors four times as wide as those of a3',
-        dict(prior='none', preset='released', bends=('grid',), reduction=1), against=VANILLA),
+        dict(prior='none', preset='released', offsets=('sampling',), reduction=1), against=VANILLA),
     Row('predictors', 'a5, predictors at the full rate', RERANK, dict(predictor_lr_mult=1.0)),
     Row('true-alone', 'a5, the prior of the true class alone',
         dict(RERANK, type='mmctx.TrueClassAloneResNet')),

@@ -8,7 +8,7 @@ from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 # Kinds of parameters by parts of their names; what has none of these is vanilla.
 KINDS = {
-    'predictor': ('offset_predictor.', 'delta_predictor.', 'prior_weight'),
+    'predictor': ('sampling_offset_predictor.', 'weight_offset_predictor.', 'prior_weight'),
     'classifying': ('contextualizing.', 'first_merging.'),
 }
 

@@ -225,7 +225,7 @@ def test_priors_of_another_image_are_those_of_the_one_before():
         merging['joint'].register_forward_hook(lambda m, a, out: priors.append(out))
     used = []
     for block in (network.backbone.layer2[0], network.backbone.layer3[0]):
-        block.conv2.register_forward_pre_hook(lambda m, a: used.append(m.given_prior()))
+        block.conv2.register_forward_pre_hook(lambda m, a: used.append(m.current_prior()))
     with priors_of_another_image(network):
         forward(network, torch.randn(3, 3, 64, 64))
     assert torch.equal(used[0], priors[0].roll(1, 0)) and not torch.equal(used[0], priors[0])
@@ -255,7 +255,7 @@ def test_examination_sees_what_predictors_do(images):
     assert found['offset_px'] == found['delta_share'] == 0
     for stage in (2, 3, 4):
         conv = getattr(network.backbone, f'layer{stage}')[0].conv2
-        conv.offset_predictor[-1].bias.data.fill_(0.5)
+        conv.sampling_offset_predictor[-1].bias.data.fill_(0.5)
     found = examine(network, images['val'])
     # One of the two, three and two contextual blocks of each stage.
     assert found['offset_px'] == pytest.approx(0.5 * 3 / 7)
