@@ -109,6 +109,4 @@ def _predictors(preset: str, depth: int, channels: int) -> dict:
         return dict(sampling_offset_hidden=hidden, weight_offset_hidden=hidden, modulated=True)
     # What the paper's sizes of T and of S and B imply.
     ratio = 32 if depth <= 18 else 128
-    return dict(
-        sampling_offset_hidden=None, weight_offset_hidden=max(channels // ratio, 1), modulated=False
-    )
+    return dict(depthwise_predictor=True, weight_offset_hidden=max(channels // ratio, 1))
