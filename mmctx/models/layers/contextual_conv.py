@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -204,7 +205,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         return predicted.split([2 * taps, taps], dim=1)
 
     def _predict_offset_and_mask(self, x: Tensor, prior: Tensor) -> Tensor:
-        reduce, norm, _, last = self.sampling_offset_predictor
+        layers: Any = self.sampling_offset_predictor
+        reduce, norm, _, last = layers
         geometry = self.stride, self.padding, self.dilation
         prior = prior.to(reduce.weight.dtype)
         if isinstance(norm, nn.LayerNorm) and runs_kernels(x) and not torch.compiler.is_compiling():
