@@ -71,7 +71,7 @@ def test_convnext_starts_as_the_vanilla_network_and_all_of_it_learns(options):
     for got, expected in zip(model.eval()(x), vanilla(x), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     for name, parameter in model.named_parameters():
-        if name.endswith('prior_weight') or 'offset_predictor' in name:
+        if name.endswith('prior_weight') or 'predictor' in name:
             torch.nn.init.normal_(parameter, std=0.1)
     sum(m.square().mean() for m in model.train()(x)).backward()
     trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
