@@ -50,7 +50,7 @@ def build_runner(cfg, mode):
     compat.install_runtime()
     # The first process of each machine checks for all of them.
     checked = preflight(cfg, mode) if local_rank() == 0 else Checked([], {})
-    with refusals_recognised(cfg):
+    with upstream_errors_recognised(cfg):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
@@ -80,12 +80,12 @@ def build_model(cfg):
     compat.install_runtime()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
-    with refusals_recognised(cfg):
+    with upstream_errors_recognised(cfg):
         return MODELS.build(cfg.model)
 
 
 @contextmanager
-def refusals_recognised(cfg):
+def upstream_errors_recognised(cfg):
     """Turn other packages' refusals of a config, raised while modules are built, into UserErrors.
 
     Args:

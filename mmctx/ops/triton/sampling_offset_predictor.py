@@ -1,5 +1,6 @@
-"""The offset predictor with a LayerNorm as one autograd function, as its five steps take the host
-longer to record one by one than to run.
+"""The sampling offset predictor with a LayerNorm as one autograd function.
+
+Its five steps would take the host longer to record one by one than to run.
 """
 
 import torch
@@ -8,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 
 def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, last_bias, options):
-    """The grid, and what its gradients need: see `predict_grid`."""
+    """Δp and mask, and what their gradients need: see `predict_sampling_offset`."""
     from .norm_relu import norm_relu_forward
     from .static_conv import static_conv_forward
 
@@ -21,20 +22,22 @@ def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, 
     reduced = torch.mm(rows.view(-1, channels), of_rows.t()).view(batch, height * width, -1)
     hidden = norm_relu_forward(reduced, shares, scale, shift, eps)
     hidden = hidden.view(batch, height, width, -1)
-    grid = static_conv_forward(hidden, last_weight, last_bias, geometry)
-    return grid, (shares, of_rows, reduced, hidden)
+    predicted = static_conv_forward(hidden, last_weight, last_bias, geometry)
+    return predicted, (shares, of_rows, reduced, hidden)
 
 
-class GridPredictor(torch.autograd.Function):
+class SamplingOffsetPredictor(torch.autograd.Function):
     """`predict` with its gradients."""
 
     @staticmethod
     def forward(ctx, rows, prior, reduce_weight, reduce_bias, scale, shift, *last_and_options):
         *last, options = last_and_options
-        grid, steps = predict(rows, prior, reduce_weight, reduce_bias, scale, shift, *last, options)
+        predicted, steps = predict(
+            rows, prior, reduce_weight, reduce_bias, scale, shift, *last, options
+        )
         ctx.save_for_backward(rows, prior, reduce_weight, scale, shift, last[0], *steps)
         ctx.options = options
-        return grid
+        return predicted
 
     @staticmethod
     @once_differentiable
@@ -63,7 +66,7 @@ class GridPredictor(torch.autograd.Function):
         return g_rows, g_prior, g_weight, g_shares.sum(0), *g_norm, *g_last, None
 
 
-def predict_grid(
+def predict_sampling_offset(
     rows: Tensor,
     prior: Tensor,
     reduce_weight: Tensor,
@@ -95,5 +98,5 @@ def predict_grid(
         (eps, geometry),
     )  # fmt: skip
     if torch.is_grad_enabled():
-        return GridPredictor.apply(*arguments)
+        return SamplingOffsetPredictor.apply(*arguments)
     return predict(*arguments)[0]
