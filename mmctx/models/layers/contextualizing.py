@@ -102,13 +102,13 @@ class Contextualizing(BaseModule):
         )
 
     def forward(
-        self, x: Tensor, stage: int, kept: Tensor | None = None, classes: Tensor | None = None
+        self, x: Tensor, stage_index: int, kept: Tensor | None = None, classes: Tensor | None = None
     ) -> StageContext:
         """Classify the features of a stage and, but for the last, make the next stage's prior.
 
         Args:
             x (Tensor): Features, (B, C, H, W).
-            stage (int): Which of the stages, from 0.
+            stage_index (int): Index of the stage among those that classify, from 0.
             kept (Tensor, optional): What the stage before kept. Defaults to None, all classes.
             classes (Tensor, optional): `class_directions()`, which whoever runs several stages
                 computes once. Defaults to None, computed here.
@@ -119,36 +119,36 @@ class Contextualizing(BaseModule):
         # Half precision cannot tell likely classes apart at the top of the ranking, and casting the
         # parameters would take longer than it saves.
         with without_autocast(x):
-            logits = self.classify(x, stage, classes)
+            logits = self.classify(x, stage_index, classes)
             if self.selection == 'reduce' and kept is not None:
                 logits = torch.where(kept, logits, -math.inf)
-            if stage == len(self.merging):
+            if stage_index == len(self.merging):
                 return StageContext(logits, None, None)
-            top = self.keep(logits, stage)
+            top = self.keep(logits, stage_index)
             kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
-            return StageContext(logits, kept, self.merge(top, stage, logits))
+            return StageContext(logits, kept, self.merge(top, stage_index, logits))
 
-    def keep(self, logits: Tensor, stage: int) -> Tensor:
+    def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
-        return logits.detach().topk(self.considered[stage], dim=1, sorted=False).indices
+        return logits.detach().topk(self.considered[stage_index], dim=1, sorted=False).indices
 
     def class_directions(self) -> Tensor:
         """Class embeddings of length 1/τ, (N₁, d), in float32 at least; the same in every stage."""
         classes = at_least_float32(self.embeddings.weight)
         return unit(classes) * self.logit_scale.exp()
 
-    def classify(self, x: Tensor, stage: int, classes: Tensor | None = None) -> Tensor:
+    def classify(self, x: Tensor, stage_index: int, classes: Tensor | None = None) -> Tensor:
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
         if classes is None:
             classes = self.class_directions()
-        layers = self.classifying[stage]
+        layers = self.classifying[stage_index]
         hidden = run_vector_step(layers, x.mean((2, 3)))
         image = F.linear(hidden, layers[3].weight, layers[3].bias)  # [B, d]
         return unit(at_least_float32(image)) @ classes.t()
 
-    def merge(self, top: Tensor, stage: int, logits: Tensor) -> Tensor:
+    def merge(self, top: Tensor, stage_index: int, logits: Tensor) -> Tensor:
         """Prior (B, P) from the classes kept, (B, N) indices, and the logits (B, N₁) of all."""
-        return self.merging[stage](self.embeddings.weight, top, logits)
+        return self.merging[stage_index](self.embeddings.weight, top, logits)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
