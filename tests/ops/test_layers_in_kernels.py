@@ -7,12 +7,14 @@ import torch.nn as nn
 pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
-from mmctx.models.layers import ContextualConv2d, Contextualizing, under_prior
+from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 LAYOUTS = {
-    'depthwise': dict(groups=6, kernel_size=3, padding=1, weight_offset_hidden=2),
+    'depthwise': dict(
+        groups=6, kernel_size=3, padding=1, depthwise_predictor=True, weight_offset_hidden=2
+    ),
     'depthwise, dense predictor': dict(
         groups=6,
         kernel_size=3,
@@ -29,7 +31,14 @@ LAYOUTS = {
         weight_offset_hidden=4,
         norm='BN',
     ),
-    'depthwise, BN': dict(groups=6, kernel_size=3, padding=1, norm='BN', weight_offset_hidden=4),
+    'depthwise, BN': dict(
+        groups=6,
+        kernel_size=3,
+        padding=1,
+        depthwise_predictor=True,
+        weight_offset_hidden=4,
+        norm='BN',
+    ),
 }
 
 
@@ -118,7 +127,7 @@ def test_layer_compiles_without_a_graph_break(layout, monkeypatch):
     x, prior = torch.randn(2, 6, 5, 4, device=DEVICE), torch.randn(2, 5, device=DEVICE)
 
     def run(x, prior):
-        with under_prior(prior):
+        with using_prior(prior):
             return conv(x)
 
     compiled = torch.compile(run, backend='aot_eager', fullgraph=True)

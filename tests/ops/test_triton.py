@@ -283,19 +283,25 @@ def test_counted_alike_through_every_back_end(depthwise):
 def test_complexity_is_the_same_through_every_back_end(monkeypatch):
     pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
     from mmctx.apis.complexity import measure_complexity
-    from mmctx.models.layers import ContextualConv2d, under_prior
+    from mmctx.models.layers import ContextualConv2d, using_prior
 
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = ContextualConv2d(3, 4, 3, 2, 1, prior_channels=2, weight_offset_hidden=2)
             self.depthwise = ContextualConv2d(
-                4, 4, 3, groups=4, prior_channels=2, weight_offset_hidden=2
+                4,
+                4,
+                3,
+                groups=4,
+                prior_channels=2,
+                depthwise_predictor=True,
+                weight_offset_hidden=2,
             )
 
         def forward(self, x):
             prior = x.new_ones(len(x), 2)
-            with under_prior(prior):
+            with using_prior(prior):
                 return self.depthwise(self.conv(x))
 
     model, figures = Model(), set()

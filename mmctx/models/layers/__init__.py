@@ -8,15 +8,17 @@ from .contextual_block import (
 )
 from .contextual_conv import ContextualConv2d
 from .contextualizing import Contextualizing, StageContext
-from .prior import under_prior
+from .merging import Merging
+from .prior import using_prior
 
 __all__ = [
     'ContextualConv2d',
     'Contextualizing',
+    'Merging',
     'StageContext',
     'ZeroPredictors',
     'forward_contextual_block',
     'make_contextual',
-    'under_prior',
+    'using_prior',
     'with_zeroed_predictors',
 ]

@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from mmctx.registry import WEIGHT_INITIALIZERS
 
 from .contextual_conv import ContextualConv2d
-from .prior import PriorConv, under_prior
+from .prior import PriorConv, using_prior
 
 
 def make_contextual(
@@ -62,7 +62,7 @@ def forward_contextual_block(
         return block(x)
 
     def run(x: Tensor, prior: Tensor) -> Tensor:
-        with under_prior(prior):
+        with using_prior(prior):
             return block(x)
 
     if block.context_cp and x.requires_grad:

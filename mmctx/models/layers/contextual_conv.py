@@ -1,6 +1,7 @@
-"""The contextual convolution as a layer: a static kernel and the predictors that bend it."""
+"""The contextual convolution as a layer: a static kernel, and predictors of its offsets."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -43,14 +44,14 @@ class PriorInputConv2d(PriorConv, nn.Conv2d):
         self.prior_weight = nn.Parameter(torch.zeros(self.out_channels, prior_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), and the prior that `under_prior` hands over."""
+        """Convolve x, (B, C_in, H, W), and the prior of `using_prior`."""
         # The prior is the same at every pixel, so its share of the output is too.
         share = F.linear(self.current_prior(), self.prior_weight)
         return super().forward(x) + share[..., None, None]
 
 
 class ContextualConv2d(PriorConv, nn.Conv2d):
-    """Convolution whose grid and kernel follow the image and the classes still considered (Eq. 4).
+    """Convolution whose sampling positions and kernel follow the image and the prior (Eq. 4).
 
     The static kernel keeps the names `weight` and `bias` of the vanilla layer that it replaces, so
     that vanilla checkpoints load. The last layer of each predictor starts at zero: unmodulated, the
@@ -62,13 +63,16 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         kernel_size, stride, padding, dilation, groups, bias: As of `nn.Conv2d`; groups is 1 (dense)
             or `in_channels` (depthwise), padding is of zeros.
         prior_channels (int): Length P of the prior; 0 where the predictors see features alone.
-        sampling_offset_hidden (int, optional): Hidden channels of the predictor of Δp, whose last layer is
-            then a dense convolution of the kernel's size. None makes that layer depthwise over
-            as many channels as it predicts. Defaults to None.
-        weight_offset_hidden (int): Hidden features of the predictor of Δw. Defaults to 32.
-        modulated (bool): Predict a mask along with Δp, as DCNv2. Defaults to False.
-        offsets (Sequence[str]): What follows the context: `sampling` (Δp), `weight` (Δw) or both.
-            Defaults to both.
+        sampling_offset_hidden (int): Hidden channels of the predictor of the sampling offset Δp.
+            Not used where `depthwise_predictor` is True. Defaults to 32.
+        depthwise_predictor (bool): Whether the last layer of the predictor of Δp is a depthwise
+            convolution, over as many hidden channels as it predicts, instead of a dense one.
+            Defaults to False.
+        weight_offset_hidden (int): Hidden features of the predictor of the weight offset Δw.
+            Defaults to 32.
+        modulated (bool): Whether a mask is predicted along with Δp, as in DCNv2. Defaults to False.
+        offsets (Sequence[str]): Which offsets are predicted: `sampling` (Δp), `weight` (Δw) or
+            both. Defaults to both.
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
@@ -87,7 +91,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         bias: bool = True,
         *,
         prior_channels: int,
-        sampling_offset_hidden: int | None = None,
+        sampling_offset_hidden: int = 32,
+        depthwise_predictor: bool = False,
         weight_offset_hidden: int = 32,
         modulated: bool = False,
         offsets: Sequence[str] = OFFSETS,
@@ -107,7 +112,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         self.sampling_offset_predictor = self.weight_offset_predictor = None
         if 'sampling' in offsets:
             self.sampling_offset_predictor = self._build_sampling_offset_predictor(
-                context_channels, sampling_offset_hidden, norm
+                context_channels, sampling_offset_hidden, depthwise_predictor, norm
             )
         if 'weight' in offsets:
             taps = self.kernel_size[0] * self.kernel_size[1]
@@ -120,22 +125,24 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         self.zero_predictors()
 
     def _build_sampling_offset_predictor(
-        self, context_channels: int, hidden: int | None, norm: str
-    ):
+        self, context_channels: int, hidden: int, depthwise: bool, norm: str
+    ) -> nn.Sequential:
         taps = self.kernel_size[0] * self.kernel_size[1]
         offset_channels = (3 if self.modulated else 2) * taps
+        if depthwise:
+            hidden = offset_channels
         return nn.Sequential(
-            nn.Conv2d(context_channels, hidden or offset_channels, 1),
-            build_norm_layer(MAP_NORMS[norm], hidden or offset_channels),
+            nn.Conv2d(context_channels, hidden, 1),
+            build_norm_layer(MAP_NORMS[norm], hidden),
             nn.ReLU(inplace=True),
             nn.Conv2d(
-                hidden or offset_channels,
+                hidden,
                 offset_channels,
                 self.kernel_size,
                 stride=self.stride,
                 padding=self.padding,
                 dilation=self.dilation,
-                groups=1 if hidden else offset_channels,
+                groups=hidden if depthwise else 1,
             ),
         )
 
@@ -159,15 +166,16 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None, None
         x = autocast_input(x)
         with without_autocast(x):
-            grid = self._predict_offset_and_mask(x, prior)
+            predicted = self._predict_offset_and_mask(x, prior)
         if not self.modulated:
-            return grid, None
-        taps = grid.shape[1] // 3
+            return predicted, None
+        taps = predicted.shape[1] // 3
         # Not slices: the gradient of a split is one concatenation.
-        return grid.split([2 * taps, taps], dim=1)
+        return predicted.split([2 * taps, taps], dim=1)
 
     def _predict_offset_and_mask(self, x: Tensor, prior: Tensor) -> Tensor:
-        reduce, norm, _, last = self.sampling_offset_predictor
+        layers: Any = self.sampling_offset_predictor
+        reduce, norm, _, last = layers
         geometry = self.stride, self.padding, self.dilation
         prior = prior.to(reduce.weight.dtype)
         if isinstance(norm, nn.LayerNorm) and runs_kernels(x) and not torch.compiler.is_compiling():
@@ -207,7 +215,9 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         return weight_offset.view(len(x), *channels, *self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), under the prior handed over by `under_prior`.
+        """Convolve x, (B, C_in, H, W), with the offsets that x and the prior lead to.
+
+        Called inside `using_prior`.
 
         Raises:
             RuntimeError: Called without a prior.

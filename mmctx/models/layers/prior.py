@@ -14,7 +14,7 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
-class under_prior:
+class using_prior:
     """Context in which this thread's calls of contextual convolutions get a prior.
 
     Contexts may lie within one another: the innermost counts.
@@ -44,9 +44,9 @@ class PriorConv:
     """
 
     def current_prior(self) -> Tensor:
-        """The prior, (B, P), that `under_prior` hands over; a RuntimeError outside it."""
+        """The prior, (B, P), that `using_prior` hands over; a RuntimeError outside it."""
         prior = _of_thread.prior
         if prior is None:
             name = type(self).__name__
-            raise RuntimeError(f'{name} needs a prior: call it inside `with under_prior(prior)`')
+            raise RuntimeError(f'{name} needs a prior: call it inside `with using_prior(prior)`')
         return prior

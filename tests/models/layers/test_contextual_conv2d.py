@@ -1,4 +1,4 @@
-"""The contextual layer: equal to the vanilla one at first, bent by its prior afterwards."""
+"""The contextual layer: equal to the vanilla one at first, following its prior afterwards."""
 
 import pytest
 import torch
@@ -10,11 +10,13 @@ from mmctx.models.layers import (
     ContextualConv2d,
     forward_contextual_block,
     make_contextual,
-    under_prior,
+    using_prior,
 )
 
 LAYOUTS = {
-    'paper depthwise': dict(groups=6, kernel_size=7, padding=3, weight_offset_hidden=2),
+    'paper depthwise': dict(
+        groups=6, kernel_size=7, padding=3, depthwise_predictor=True, weight_offset_hidden=2
+    ),
     'released depthwise': dict(
         groups=6,
         kernel_size=7,
@@ -54,7 +56,7 @@ def test_starts_as_the_vanilla_convolution(layout, batch):
     conv = ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout])
     conv.eval()  # BatchNorm1d has no statistics of a batch of 1
     x, prior = torch.randn(batch, 6, 9, 11), torch.randn(batch, 5)
-    with under_prior(prior):
+    with using_prior(prior):
         out = conv(x)
     share = 0.5 if conv.modulated else 1.0
     expected = F.conv2d(
@@ -68,7 +70,7 @@ def test_follows_its_predictors(layout):
     """Written out with the concatenated prior and torchvision's deformable convolution."""
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout]))
     x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
-    with under_prior(prior):
+    with using_prior(prior):
         out = conv(x)
     everywhere = prior[:, :, None, None].expand(-1, -1, *x.shape[2:])
     grid = conv.sampling_offset_predictor(torch.cat([everywhere, x], 1))
@@ -90,7 +92,7 @@ def test_follows_its_predictors(layout):
 def test_every_parameter_learns_once_offsets_are_not_zero(layout):
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout]))
     prior = torch.randn(3, 5, requires_grad=True)
-    with under_prior(prior):
+    with using_prior(prior):
         conv(torch.randn(3, 6, 8, 8)).square().sum().backward()
     assert prior.grad.abs().sum() > 0
     still = [name for name, p in conv.named_parameters() if p.grad is None or not p.grad.any()]
@@ -107,13 +109,13 @@ def test_needs_a_prior_and_forgets_it():
     conv = ContextualConv2d(2, 2, 3, prior_channels=1, weight_offset_hidden=2)
     with pytest.raises(RuntimeError, match='prior'):
         conv(torch.zeros(1, 2, 5, 5))
-    with pytest.raises(ZeroDivisionError), under_prior(torch.zeros(1, 1)):
+    with pytest.raises(ZeroDivisionError), using_prior(torch.zeros(1, 1)):
         raise ZeroDivisionError
     with pytest.raises(RuntimeError, match='prior'):
         conv(torch.zeros(1, 2, 5, 5))
 
 
-@pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN')])
+@pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN'), dict(offsets=('weight', 'grid'))])
 def test_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ContextualConv2d(6, 6, 3, prior_channels=1, **bad)
@@ -155,11 +157,11 @@ def test_blocks_keep_their_weights_and_checkpointing_its_gradients():
 def test_the_innermost_prior_counts():
     conv = randomize(ContextualConv2d(2, 2, 3, prior_channels=1, weight_offset_hidden=2))
     x, outer, inner = torch.randn(1, 2, 5, 5), torch.zeros(1, 1), torch.ones(1, 1)
-    with under_prior(inner):
+    with using_prior(inner):
         of_inner = conv(x)
-    with under_prior(outer):
+    with using_prior(outer):
         of_outer = conv(x)
-        with under_prior(inner):
+        with using_prior(inner):
             assert torch.equal(conv(x), of_inner)
         assert torch.equal(conv(x), of_outer)
     assert not torch.equal(of_inner, of_outer)
@@ -169,7 +171,7 @@ def test_offsets_stay_float32_under_autocast():
     """The last layer of the predictor alone leaves autocast, whose bfloat16 is too coarse."""
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS['released depthwise']))
     x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
-    with torch.autocast('cpu', torch.bfloat16), under_prior(prior):
+    with torch.autocast('cpu', torch.bfloat16), using_prior(prior):
         sampling_offset, mask_logits = conv.predict_sampling_offset(x, prior)
         out = conv(x)
     assert out.dtype == torch.bfloat16
