@@ -48,6 +48,7 @@ def build_runner(cfg, mode):
         UserError: If a file, a weight or an argument of a module is not usable.
     """
     compat.install_runtime()
+    compat.guard_files()
     # The first process of each machine checks for all of them.
     checked = preflight(cfg, mode) if local_rank() == 0 else Checked([], {})
     with refusals_recognised(cfg):
@@ -78,6 +79,7 @@ def build_model(cfg):
         UserError: If an argument of a module is not usable.
     """
     compat.install_runtime()
+    compat.guard_files()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
     with refusals_recognised(cfg):

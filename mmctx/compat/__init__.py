@@ -4,6 +4,9 @@
 * :mod:`mmcv_ops`: what is served as `mmcv._ext`.
 * :mod:`multimodal`: mmpretrain and mmaction2 beside a `transformers` too new for them.
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
+* :mod:`config_variables`: environment variables with quotes or backslashes in a config.
+* :mod:`coco_api`: labels of COCO's categories in the order of `classes`, and marked files.
+* :mod:`text_marks`: text files that begin with a byte order mark.
 * :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
 * :mod:`pickles`: reading pickled data without running what it holds.
 * :mod:`launch`: distributed training on machines without a GPU.
@@ -12,7 +15,7 @@
 
 import sys
 
-from . import config_paths, fallback_modules, multimodal
+from . import coco_api, config_paths, config_variables, fallback_modules, multimodal, text_marks
 
 
 def install():
@@ -20,6 +23,9 @@ def install():
     fallback_modules.install()
     multimodal.install()
     config_paths.install()
+    config_variables.install()
+    coco_api.install()
+    text_marks.install()
     # A tool of another package, which knows nothing of mmctx, has imported it by now.
     if 'mmengine.runner' in sys.modules:
         install_runtime()
@@ -27,10 +33,20 @@ def install():
 
 def install_runtime():
     """Mend what needs torch and mmengine's runner. Idempotent."""
-    from . import checkpoint, pickles
+    from . import checkpoint
 
     checkpoint.install()
+
+
+def guard_files():
+    """Have this process read nothing but data from checkpoints and pickle files. Idempotent.
+
+    It is for mmctx's own runs: a program that imports mmctx may have files of its own.
+    """
+    from . import checkpoint, pickles
+
+    checkpoint.install(plain_only=True)
     pickles.install()
 
 
-__all__ = ['install', 'install_runtime']
+__all__ = ['guard_files', 'install', 'install_runtime']

@@ -60,8 +60,9 @@ def read_json(path):
         UserError: If it cannot be read or is not JSON.
     """
     try:
-        with open(path, encoding='utf-8') as file, _no_garbage_collection():
-            return json.load(file)
+        with open(path, 'rb') as file, _no_garbage_collection():
+            # Bytes, so that a byte order mark is read as what it is.
+            return json.loads(file.read())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
 
