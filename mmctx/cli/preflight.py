@@ -153,7 +153,7 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
     num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
     files = DatasetFiles(
-        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes
+        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes, loader
     )
     for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
         check(files)
