@@ -4,9 +4,10 @@ import re
 from typing import NamedTuple
 
 import torch
-from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
+from mmengine.model import BaseModule
 
 from mmctx.errors import UserError
+from mmctx.models.unwrapping import bare_model
 
 
 class Weights(NamedTuple):
@@ -108,8 +109,7 @@ def check_fit(model, weights):
         UserError: If no weight fits the module or, where the file must be complete, if a part of
             the model gets none or a weight has another shape.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = bare_model(model)
     try:
         module = model.get_submodule(weights.module)
     except AttributeError:

@@ -1,8 +1,8 @@
 """What a data set takes of an annotation file, what it leaves out, and what stops a run."""
 
 import pytest
+from checking import preflight
 
-from mmctx.cli.preflight import preflight
 from mmctx.errors import UserError
 
 

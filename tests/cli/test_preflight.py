@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from checking import preflight
 
 from mmctx.checkpoints.fitting import Weights
-from mmctx.cli.preflight import leaf_datasets, preflight
+from mmctx.cli.preflight import leaf_datasets
 from mmctx.datasets.checks.coco.quick import check_images
 from mmctx.errors import UserError
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmctx.errors import UserError
 from mmctx.models.layers.contextual_conv import BENDS
+from mmctx.models.layers.vector_step import names_of_training_norms
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_resnet
 
@@ -84,7 +85,6 @@ class ContextualResNet(ContextualBackbone, ResNet):
         self.stride = self.stem_stride
         for stride in self.strides:
             self.stride *= stride
-        self.norm = norm
         self.add_context(
             [block.out_channels for block in last_blocks],
             conv_channels,
@@ -123,9 +123,6 @@ class ContextualResNet(ContextualBackbone, ResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """See `ContextualBackbone.forward`; batch norm needs two images to train on."""
-        if self.training and self.norm == 'BN' and len(x) == 1 and not self._norms_are_synced():
+        if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
             raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         return super().forward(x)
-
-    def _norms_are_synced(self) -> bool:
-        return any(isinstance(module, nn.SyncBatchNorm) for module in self.modules())
