@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a file to be written, which appears under its name when all of it is on the disk.
 
     Args:

@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmctx.models.layers import ContextualConv2d, Contextualizing
 
 # Δp in pixels: about halfway from the whole pixel, and spread far less than to the next one.
-OFFSET, OFFSET_SHARE = 0.3, 0.005
+SAMPLING_OFFSET, SAMPLING_OFFSET_SHARE = 0.3, 0.005
 # Of the norms ahead of the small networks' ReLUs, whose outputs then are above zero.
 POSITIVE = 3.0
 # Of residual branches and of Δw, so that 16 blocks hand on a change and do not amplify it.
-BRANCH_SCALE, DELTA_SHARE = 0.3, 0.1
+BRANCH_SCALE, WEIGHT_OFFSET_SHARE = 0.3, 0.1
 
 
 def make_smooth(model: nn.Module, images: Tensor) -> nn.Module:
@@ -51,11 +51,11 @@ def make_smooth(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _calm_predictors(conv: ContextualConv2d) -> None:
-    if conv.offset_predictor is not None:
-        conv.offset_predictor[-1].weight.mul_(OFFSET_SHARE)
-        conv.offset_predictor[-1].bias.fill_(OFFSET)
-    if conv.delta_predictor is not None:
-        conv.delta_predictor[-1].weight.mul_(DELTA_SHARE)
+    if conv.sampling_offset_predictor is not None:
+        conv.sampling_offset_predictor[-1].weight.mul_(SAMPLING_OFFSET_SHARE)
+        conv.sampling_offset_predictor[-1].bias.fill_(SAMPLING_OFFSET)
+    if conv.weight_offset_predictor is not None:
+        conv.weight_offset_predictor[-1].weight.mul_(WEIGHT_OFFSET_SHARE)
 
 
 def _fit_batch_norms(model: nn.Module, images: Tensor) -> None:

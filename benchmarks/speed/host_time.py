@@ -21,9 +21,14 @@ from mmctx.ops.triton import import_kernels
 
 CHANNELS, PRIOR, SIDE = 16, 8, 4
 LAYERS = {
-    '7×7 depthwise': dict(kernel_size=7, padding=3, groups=CHANNELS, delta_hidden=4),
+    '7×7 depthwise': dict(kernel_size=7, padding=3, groups=CHANNELS, weight_offset_hidden=4),
     '3×3 dense': dict(
-        kernel_size=3, padding=1, bias=False, offset_hidden=4, delta_hidden=4, norm='BN'
+        kernel_size=3,
+        padding=1,
+        bias=False,
+        sampling_offset_hidden=4,
+        weight_offset_hidden=4,
+        norm='BN',
     ),
 }
 PLAIN = 'nn.Conv2d'
@@ -100,23 +105,31 @@ def _parts(arguments: dict) -> dict[str, Part]:
     x = torch.randn(2, CHANNELS, SIDE, SIDE).to(memory_format=torch.channels_last)
     prior = torch.randn(2, PRIOR)
     with torch.no_grad():
-        (offset, _), delta = conv.predict_grid(x, prior), conv.predict_delta(x, prior)
-    leaves = [t.detach().requires_grad_() for t in (x, offset, delta)]
+        (sampling_offset, _), weight_offset = (
+            conv.predict_sampling_offset(x, prior),
+            conv.predict_weight_offset(x, prior),
+        )
+    leaves = [t.detach().requires_grad_() for t in (x, sampling_offset, weight_offset)]
 
-    def op(x, offset, delta):
+    def op(x, sampling_offset, weight_offset):
         return contextual_conv2d(
-            x, conv.weight, conv.bias, offset=offset, weight_delta=delta, padding=conv.padding
+            x,
+            conv.weight,
+            conv.bias,
+            sampling_offset=sampling_offset,
+            weight_offset=weight_offset,
+            padding=conv.padding,
         )
 
     def whole(x):
-        with conv.given(prior):
+        with conv.using_prior(prior):
             return conv(x)
 
     calls = {
         PLAIN: (plain, leaves[:1]),
         'op': (op, leaves),
-        'Δp predictor': (lambda x: conv.predict_grid(x, prior)[0], leaves[:1]),
-        'Δw predictor': (lambda x: conv.predict_delta(x, prior), leaves[:1]),
+        'Δp predictor': (lambda x: conv.predict_sampling_offset(x, prior)[0], leaves[:1]),
+        'Δw predictor': (lambda x: conv.predict_weight_offset(x, prior), leaves[:1]),
         'whole layer': (whole, leaves[:1]),
     }
     parts = {}

@@ -20,7 +20,7 @@ SWITCHES = ('amp', 'channels-last', 'compile')
 AMP_DTYPES = {'cpu': torch.bfloat16, 'cuda': torch.float16}
 BOXES = 8
 # Of Δw beside the static kernel, and of Δp in pixels.
-DELTA_SHARE, OFFSET_SPREAD = 0.5, 1.0
+WEIGHT_OFFSET_SHARE, SAMPLING_OFFSET_SPREAD = 0.5, 1.0
 
 Mode = tuple[str, ...]
 
@@ -69,8 +69,8 @@ def randomize_predictors(model: nn.Module) -> nn.Module:
                 module.gamma.fill_(1)
             if isinstance(module, ContextualConv2d):
                 for predictor, spread in (
-                    (module.offset_predictor, OFFSET_SPREAD),
-                    (module.delta_predictor, DELTA_SHARE * module.weight.std()),
+                    (module.sampling_offset_predictor, SAMPLING_OFFSET_SPREAD),
+                    (module.weight_offset_predictor, WEIGHT_OFFSET_SHARE * module.weight.std()),
                 ):
                     if predictor is not None:
                         nn.init.kaiming_normal_(predictor[-1].weight)

@@ -23,7 +23,7 @@ DEFAULT_SHAPES = (
 PLAIN, RELEASED = 'plain conv', 'released'
 # In pixels. Odd multiples of a sixteenth are exact in every type and never meet a whole pixel,
 # where the gradient jumps and rounding decides on which side.
-OFFSET_SPREAD, OFFSET_LIMIT, OFFSET_STEP = 2, 7.5, 1 / 16
+SAMPLING_OFFSET_SPREAD, SAMPLING_OFFSET_LIMIT, SAMPLING_OFFSET_STEP = 2, 7.5, 1 / 16
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class OpShape:
 
         Args:
             batch (int): Number of images.
-            contextual (bool): Whether it bends, or is the plain convolution. Defaults to True.
+            contextual (bool): Whether it is contextual, or the plain convolution. Defaults to True.
         """
         values = batch * self.channels * self.kernel**2 * prod(self.out_size)
         kernels = 1 if self.depthwise else self.channels
@@ -156,16 +156,20 @@ def draw_inputs(
 
     inputs = 1 if shape.depthwise else channels
     scale = (taps * inputs) ** -0.5  # keeps the output near 1
-    offset = torch.randn(batch, 2 * taps, *size, device=device) * OFFSET_SPREAD
-    offset = offset.clamp(-OFFSET_LIMIT, OFFSET_LIMIT).div(2 * OFFSET_STEP).floor()
+    sampling_offset = torch.randn(batch, 2 * taps, *size, device=device) * SAMPLING_OFFSET_SPREAD
+    sampling_offset = (
+        sampling_offset.clamp(-SAMPLING_OFFSET_LIMIT, SAMPLING_OFFSET_LIMIT)
+        .div(2 * SAMPLING_OFFSET_STEP)
+        .floor()
+    )
     delta = (channels, 1) if shape.depthwise else (1, channels)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     tensors = dict(
         x=normal(batch, channels, shape.height, shape.width).to(memory_format=layout),
         weight=normal(channels, inputs, *kernel, scale=scale),
         bias=normal(channels),
-        offset=((2 * offset + 1) * OFFSET_STEP).to(dtype),
-        weight_delta=normal(batch, *delta, *kernel, scale=scale),
+        sampling_offset=((2 * sampling_offset + 1) * SAMPLING_OFFSET_STEP).to(dtype),
+        weight_offset=normal(batch, *delta, *kernel, scale=scale),
     )
     if modulated:
         tensors['mask'] = torch.rand(batch, taps, *size, device=device).to(dtype)
@@ -179,15 +183,17 @@ def plain_convolution(x, weight, bias, *, stride, padding) -> Tensor:
 
 
 def released_formulation(
-    x, weight, bias, *, offset, weight_delta, stride, padding, mask=None, **_
+    x, weight, bias, *, sampling_offset, weight_offset, stride, padding, mask=None, **_
 ) -> Tensor:
     """The authors' code: torchvision's operator over one image of B·C channels.
 
     Every image brings its own kernels, so each is a weight group (depthwise each of its channels)
     and an offset group. It computes in float32, as torchvision's operator does under autocast.
     """
-    kernels = (weight + weight_delta).flatten(0, 1)  # [B·C_out, C_in / groups, kh, kw]
-    as_one = [None if t is None else t.float().flatten(0, 1)[None] for t in (x, offset, mask)]
+    kernels = (weight + weight_offset).flatten(0, 1)  # [B·C_out, C_in / groups, kh, kw]
+    as_one = [
+        None if t is None else t.float().flatten(0, 1)[None] for t in (x, sampling_offset, mask)
+    ]
     out = deform_conv2d(
         *as_one[:2], kernels.float(), stride=stride, padding=padding, mask=as_one[2]
     )

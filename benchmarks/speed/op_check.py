@@ -58,12 +58,12 @@ def exact_results(shape: OpShape, inputs: OpInputs) -> dict[str, Tensor]:
 def _piece(shape: OpShape, image: slice, channels: slice) -> dict[str, tuple[slice, ...]]:
     """Where a piece's tensors lie; the first dense one of an image has the bias."""
     everything = slice(None)
-    index = dict(x=(image, channels), offset=(image,), mask=(image,))
+    index = dict(x=(image, channels), sampling_offset=(image,), mask=(image,))
     if shape.depthwise:
         each = dict(weight=(channels,), bias=(channels,))
-        return index | each | dict(weight_delta=(image, channels), output=(image, channels))
+        return index | each | dict(weight_offset=(image, channels), output=(image, channels))
     index |= dict(weight=(everything, channels), output=(image,))
-    index |= dict(weight_delta=(image, everything, channels))
+    index |= dict(weight_offset=(image, everything, channels))
     return index if channels.start else index | dict(bias=(everything,))
 
 

@@ -9,6 +9,6 @@ model = dict(
         type='mmctx.ContextualResNet',
         preset='released',
         prior='none',
-        bends=('grid', ),
+        offsets=('sampling', ),
         reduction=8))
 optim_wrapper = _base_.contextual_groups

@@ -35,8 +35,8 @@ def _count_sampled_depthwise_conv(inputs, outputs) -> int:
 
 def _count_contextual_conv2d(inputs, outputs) -> int:
     x_shape, weight_shape = (value.type().sizes() for value in inputs[:2])
-    has_weight_delta = inputs[4].type().kind() == 'TensorType'
-    return multiply_adds(x_shape, weight_shape, has_weight_delta, outputs[0].type().sizes())
+    has_weight_offset = inputs[4].type().kind() == 'TensorType'
+    return multiply_adds(x_shape, weight_shape, has_weight_offset, outputs[0].type().sizes())
 
 
 def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:

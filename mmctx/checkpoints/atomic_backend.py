@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 
 NAME = 'mmctx.atomic'
 
@@ -26,18 +26,18 @@ class AtomicBackend(LocalBackend):
         Raises:
             OSError: With the path, if the file cannot be written; what was there still is.
         """
-        with written_whole(filepath) as file:
+        with atomic_write(filepath) as file:
             file.write(obj)
 
     def remove(self, filepath: str | os.PathLike) -> None:
-        """Remove a file, at once or when :meth:`removals_put_off` ends."""
+        """Remove a file, at once or when :meth:`deferred_removals` ends."""
         if self._put_off is None:
             super().remove(filepath)
         else:
             self._put_off.append((filepath, os.stat(filepath).st_ino))
 
     @contextmanager
-    def removals_put_off(self):
+    def deferred_removals(self):
         """Remove files at the end of the context only, and not at all if it fails."""
         if self._put_off is not None:
             yield

@@ -16,7 +16,7 @@ INSTALLED = tuple({sysconfig.get_path(name) for name in ('purelib', 'platlib', '
 
 
 @contextmanager
-def refusals_recognised(cfg):
+def upstream_errors_recognised(cfg):
     """Turn other packages' refusals of a config, raised while modules are built, into UserErrors.
 
     Args:

@@ -11,7 +11,7 @@ from mmctx.compat import launch
 from mmctx.engine import Interrupted, ResumableRunner
 
 from .agreement import check_agreement
-from .blame import refusals_recognised
+from .blame import upstream_errors_recognised
 from .building import build_parts
 from .failures import LastBatch, explain
 from .preflight import Checked, check_contents, preflight
@@ -50,7 +50,7 @@ def build_runner(cfg, mode):
     compat.guard_files()
     # The first process of each machine checks for all of them.
     checked = preflight(cfg, mode) if local_rank() == 0 else Checked([], {})
-    with refusals_recognised(cfg):
+    with upstream_errors_recognised(cfg):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
@@ -89,7 +89,7 @@ def build_model(cfg):
     compat.guard_files()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
-    with refusals_recognised(cfg):
+    with upstream_errors_recognised(cfg):
         return MODELS.build(cfg.model)
 
 

@@ -11,7 +11,7 @@ Nothing happens without TRITON_INTERPRET=1 or where it is mended.
 import numpy as np
 
 
-def mend_interpreter() -> None:
+def fix_interpreter() -> None:
     """Let tensors of the interpreter serve as an index again, and compute with bfloat16."""
     import triton
 
@@ -20,21 +20,21 @@ def mend_interpreter() -> None:
     from triton.runtime import interpreter
 
     if not _one_element_is_a_scalar():
-        _mend_index(interpreter)
-    _mend_bfloat16(interpreter)
+        _fix_index(interpreter)
+    _fix_bfloat16(interpreter)
 
 
-def _mend_index(interpreter) -> None:
+def _fix_index(interpreter) -> None:
     if getattr(interpreter._patch_lang_tensor, 'mended', False):
         return
     patch = interpreter._patch_lang_tensor
 
-    def patch_and_mend(tensor, scope):
+    def patch_and_fix(tensor, scope):
         patch(tensor, scope)
         scope.set_attr(tensor, '__index__', lambda self: self.handle.data.item())
 
-    patch_and_mend.mended = True  # type: ignore[attr-defined]
-    interpreter._patch_lang_tensor = patch_and_mend
+    patch_and_fix.mended = True  # type: ignore[attr-defined]
+    interpreter._patch_lang_tensor = patch_and_fix
 
 
 def _one_element_is_a_scalar() -> bool:
@@ -44,7 +44,7 @@ def _one_element_is_a_scalar() -> bool:
         return False
 
 
-def _mend_bfloat16(interpreter) -> None:
+def _fix_bfloat16(interpreter) -> None:
     import triton.language as tl
 
     builder = interpreter.InterpreterBuilder

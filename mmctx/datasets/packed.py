@@ -17,7 +17,7 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from mmctx.errors import UserError
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 from mmctx.registry import DATASETS
 
 from .tiny_imagenet import TinyImageNet
@@ -185,5 +185,5 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
         if image.shape[:2] != (image_size, image_size):
             image = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_AREA)
         packed[i] = image.transpose(2, 0, 1)
-    with written_whole(file) as out:
+    with atomic_write(file) as out:
         np.save(out, packed)

@@ -29,8 +29,8 @@ def contextual_conv2d(
     weight: Tensor,
     bias: Tensor | None = None,
     *,
-    offset: Tensor | None = None,
-    weight_delta: Tensor | None = None,
+    sampling_offset: Tensor | None = None,
+    weight_offset: Tensor | None = None,
     mask: Tensor | None = None,
     mask_logits: Tensor | None = None,
     stride: int | tuple[int, int] = 1,
@@ -49,9 +49,9 @@ def contextual_conv2d(
         x (Tensor): Images, (B, C_in, H, W).
         weight (Tensor): Static kernel w: (C, 1, kh, kw) depthwise, (C_out, C_in, kh, kw) dense.
         bias (Tensor, optional): (C_out,). Defaults to None.
-        offset (Tensor, optional): Δp in pixels of x, (B, 2·kh·kw, H_out, W_out), interleaved
+        sampling_offset (Tensor, optional): Δp in pixels of x, (B, 2·kh·kw, H_out, W_out), interleaved
             (Δy, Δx) for the taps in row-major order, as torchvision's. Defaults to None, zero.
-        weight_delta (Tensor, optional): Δw: (B, C, 1, kh, kw) depthwise; (B, 1, C_in, kh, kw)
+        weight_offset (Tensor, optional): Δw: (B, C, 1, kh, kw) depthwise; (B, 1, C_in, kh, kw)
             dense, shared by all output channels. Defaults to None, zero.
         mask (Tensor, optional): m, (B, kh·kw, H_out, W_out). Defaults to None, one.
         mask_logits (Tensor, optional): m before a sigmoid, instead of `mask`; the Triton kernels
@@ -68,7 +68,7 @@ def contextual_conv2d(
         for `F.conv2d`. Whatever that type, positions, Δw and sums are computed in float32 at least.
 
     Under `torch.use_deterministic_algorithms(True)` gradients are the same in every run.
-    offset and mask may be slices of one tensor, in any memory format; neither is copied on a GPU.
+    sampling_offset and mask may be slices of one tensor, in any memory format; neither is copied on a GPU.
 
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
@@ -81,7 +81,9 @@ def contextual_conv2d(
     if mask is not None and mask_logits is not None:
         raise ValueError('give mask or mask_logits, not both')
     either = mask if mask_logits is None else mask_logits
-    shapes = [None if t is None else t.shape for t in (bias, offset, weight_delta, either)]
+    shapes = [
+        None if t is None else t.shape for t in (bias, sampling_offset, weight_offset, either)
+    ]
     # A compiler follows no cache, and sizes that are symbols have no hash.
     symbolic = torch.compiler.is_compiling() or not all(type(n) is int for n in x.shape)
     check = check_shapes.__wrapped__ if symbolic else check_shapes
@@ -93,7 +95,7 @@ def contextual_conv2d(
     if name not in BACKENDS:
         raise UserError(f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}')
     if name != 'reference':
-        _refuse_forward_mode(name, x, weight, bias, offset, weight_delta, either)
+        _refuse_forward_mode(name, x, weight, bias, sampling_offset, weight_offset, either)
     options = {}
     if mask_logits is not None and name == 'triton':
         mask, options = mask_logits, dict(mask_is_logits=True)
@@ -102,15 +104,21 @@ def contextual_conv2d(
     geometry = stride, padding, dilation
     device = x.device.type
     if device == 'meta' or not torch.is_autocast_enabled(device):
-        return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
+        return BACKENDS[name](
+            x, weight, bias, sampling_offset, weight_offset, mask, *geometry, **options
+        )
     if x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
     if name == 'triton':
         # It calls nothing that autocast touches.
-        return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
+        return BACKENDS[name](
+            x, weight, bias, sampling_offset, weight_offset, mask, *geometry, **options
+        )
     # Back ends choose their types themselves: positions above all must stay in float32.
     with torch.autocast(device, enabled=False):
-        return BACKENDS[name](x, weight, bias, offset, weight_delta, mask, *geometry, **options)
+        return BACKENDS[name](
+            x, weight, bias, sampling_offset, weight_offset, mask, *geometry, **options
+        )
 
 
 def check_geometry(
@@ -147,7 +155,9 @@ def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
 
 
 @lru_cache(4096)
-def check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation) -> None:
+def check_shapes(
+    x, weight, bias, sampling_offset, weight_offset, mask, stride, padding, dilation
+) -> None:
     """Raise a ValueError where shapes do not fit each other; once for each set of them."""
     if len(x) != 4 or len(weight) != 4:
         raise ValueError(f'x and weight need 4 axes, got {tuple(x)}, {tuple(weight)}')
@@ -162,11 +172,11 @@ def check_shapes(x, weight, bias, offset, weight_delta, mask, stride, padding, d
     if min(out_size) < 1:
         raise ValueError(f'a {kernel} kernel does not fit an image of {size} padded by {padding}')
     taps = kernel[0] * kernel[1]
-    delta_channels = (channels, 1) if depthwise else (1, channels)
+    weight_offset_channels = (channels, 1) if depthwise else (1, channels)
     expected = {
         'bias': (bias, (out_channels,)),
-        'offset': (offset, (batch, 2 * taps, *out_size)),
-        'weight_delta': (weight_delta, (batch, *delta_channels, *kernel)),
+        'sampling_offset': (sampling_offset, (batch, 2 * taps, *out_size)),
+        'weight_offset': (weight_offset, (batch, *weight_offset_channels, *kernel)),
         'mask': (mask, (batch, taps, *out_size)),
     }
     for name, (shape, fitting) in expected.items():

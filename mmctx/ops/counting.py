@@ -13,23 +13,27 @@ from torch.utils.flop_counter import register_flop_formula
 from . import tapwise, triton  # noqa: F401 - define the operators
 
 
-def multiply_adds(x_shape, weight_shape, has_weight_delta: bool, out_shape) -> int:
+def multiply_adds(x_shape, weight_shape, has_weight_offset: bool, out_shape) -> int:
     """Of one forward pass; shapes as of `mmctx.ops.contextual_conv2d`."""
     batch, channels, height, width = out_shape
     dense = weight_shape[1] > 1 or x_shape[1] == 1
-    channels += dense and has_weight_delta
+    channels += dense and has_weight_offset
     return batch * channels * height * width * prod(weight_shape[1:])
 
 
 @register_flop_formula(torch.ops.mmctx.contextual_conv2d)
-def _(x_shape, weight_shape, bias, offset, weight_delta, *args, out_shape, **kwargs) -> int:
-    return 2 * multiply_adds(x_shape, weight_shape, weight_delta is not None, out_shape)
+def _(
+    x_shape, weight_shape, bias, sampling_offset, weight_offset, *args, out_shape, **kwargs
+) -> int:
+    return 2 * multiply_adds(x_shape, weight_shape, weight_offset is not None, out_shape)
 
 
 @register_flop_formula(torch.ops.mmctx.contextual_conv2d_backward)
-def _(grad_shape, x_shape, weight_shape, bias, offset, weight_delta, *args, **kwargs) -> int:
+def _(
+    grad_shape, x_shape, weight_shape, bias, sampling_offset, weight_offset, *args, **kwargs
+) -> int:
     # Twice the forward pass, as any convolution's: once for x, once for the kernels.
-    return 4 * multiply_adds(x_shape, weight_shape, weight_delta is not None, grad_shape)
+    return 4 * multiply_adds(x_shape, weight_shape, weight_offset is not None, grad_shape)
 
 
 @register_flop_formula(torch.ops.mmctx.sampled_depthwise_conv)

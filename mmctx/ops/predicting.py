@@ -1,4 +1,4 @@
-"""Steps of the offset predictor on a map: in kernels of our own on a GPU, in PyTorch elsewhere."""
+"""Steps of the sampling offset predictor on a map: in kernels of our own on a GPU, in PyTorch elsewhere."""
 
 import os
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
 from .sampling import Pair
-from .triton import grid_predictor
+from .triton import sampling_offset_predictor
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
 KERNEL_TYPES = torch.float16, torch.bfloat16, torch.float32
@@ -76,15 +76,15 @@ def conv2d_in_float32(
     return F.conv2d(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)
 
 
-def predict_grid(x: Tensor, *arguments) -> Tensor:
-    """The offset predictor with a LayerNorm in one step, where `runs_kernels` and nothing compiles.
+def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
+    """The sampling offset predictor with a LayerNorm in one step, where `runs_kernels` and nothing compiles.
 
     Args:
         x (Tensor): (B, C, H, W).
-        *arguments: As of `grid_predictor.predict_grid`.
+        *arguments: As of `sampling_offset_predictor.predict_sampling_offset`.
 
     Returns:
         Tensor: (B, N, H_out, W_out) in float32, channels last in memory.
     """
     rows = x.permute(0, 2, 3, 1).contiguous()
-    return grid_predictor.predict_grid(rows, *arguments).permute(0, 3, 1, 2)
+    return sampling_offset_predictor.predict_sampling_offset(rows, *arguments).permute(0, 3, 1, 2)

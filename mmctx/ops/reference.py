@@ -13,8 +13,8 @@ def contextual_conv2d_reference(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    offset: Tensor | None,
-    weight_delta: Tensor | None,
+    sampling_offset: Tensor | None,
+    weight_offset: Tensor | None,
     mask: Tensor | None,
     stride: Pair,
     padding: Pair,
@@ -24,7 +24,7 @@ def contextual_conv2d_reference(
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)
-    indices, corners = sample_taps(x, kernel, stride, padding, dilation, offset)
+    indices, corners = sample_taps(x, kernel, stride, padding, dilation, sampling_offset)
     indices = indices.flatten(1).expand(batch, -1)  # [B, K·P·4], P output pixels
     pixels = x.flatten(2).gather(2, indices[:, None].expand(-1, channels, -1))
     pixels = pixels.view(batch, channels, *corners.shape[1:])  # [B, C, K, P, 4]
@@ -33,16 +33,16 @@ def contextual_conv2d_reference(
         sampled = sampled * mask.flatten(2)[:, None]
 
     kernels = weight.flatten(2)  # [C_out, C_in / groups, K]
-    deltas = None if weight_delta is None else weight_delta.flatten(3).to(sampled.dtype)
+    weight_offsets = None if weight_offset is None else weight_offset.flatten(3).to(sampled.dtype)
     if weight.shape[1] == 1 and channels > 1:
         kernels = kernels[None, :, 0].to(sampled.dtype)  # [1, C, K]
-        if deltas is not None:
-            kernels = kernels + deltas[:, :, 0]
+        if weight_offsets is not None:
+            kernels = kernels + weight_offsets[:, :, 0]
         out = torch.einsum('bckp,bck->bcp', sampled, kernels.expand(batch, -1, -1))
     else:
         out = torch.einsum('bikp,oik->bop', sampled, kernels.to(sampled.dtype))
-        if deltas is not None:
-            out = out + torch.einsum('bikp,bik->bp', sampled, deltas[:, 0])[:, None]
+        if weight_offsets is not None:
+            out = out + torch.einsum('bikp,bik->bp', sampled, weight_offsets[:, 0])[:, None]
     if bias is not None:
         out = out + bias.to(out.dtype)[:, None]
     return out.to(x.dtype).unflatten(2, out_size)

@@ -24,7 +24,7 @@ def tap_positions(
     stride: Pair,
     padding: Pair,
     dilation: Pair,
-    offset: Tensor | None,
+    sampling_offset: Tensor | None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def tap_positions(
     Args:
         size (tuple[int, int]): Height and width of the input, in pixels.
         kernel, stride, padding, dilation (tuple[int, int]): As of a convolution.
-        offset (Tensor, optional): Δp, (B, 2K, H_out, W_out), pixels of the input, interleaved
+        sampling_offset (Tensor, optional): Δp, (B, 2K, H_out, W_out), pixels of the input, interleaved
             (Δy, Δx) for the taps in row-major order. None stands for zero.
         device (torch.device): Where the positions are made.
         dtype (torch.dtype): Their type; float32 at least, as half precision steps by 0.03 px at 4.
@@ -50,9 +50,9 @@ def tap_positions(
     y = (tap_rows[:, None, None, None] + rows[:, None]).expand(-1, kernel[1], -1, len(columns))
     x = (tap_columns[:, None, None] + columns).expand(kernel[0], -1, len(rows), -1)
     y, x = y.flatten(0, 1)[None], x.flatten(0, 1)[None]  # [1, K, H_out, W_out]
-    if offset is not None:
-        offset = offset.to(dtype).unflatten(1, (-1, 2))  # [B, K, 2, H_out, W_out]
-        y, x = y + offset[:, :, 0], x + offset[:, :, 1]
+    if sampling_offset is not None:
+        sampling_offset = sampling_offset.to(dtype).unflatten(1, (-1, 2))  # [B, K, 2, H_out, W_out]
+        y, x = y + sampling_offset[:, :, 0], x + sampling_offset[:, :, 1]
     return y, x
 
 
@@ -92,14 +92,19 @@ def _axis_neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]
 
 
 def sample_taps(
-    x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, offset: Tensor | None
+    x: Tensor,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    sampling_offset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Pixels and weights that every tap at every output pixel of an image blends.
 
     Args:
         x (Tensor): Images, (B, C, H, W).
         kernel, stride, padding, dilation (tuple[int, int]): As of a convolution.
-        offset (Tensor, optional): Δp, as of `tap_positions`.
+        sampling_offset (Tensor, optional): Δp, as of `tap_positions`.
 
     Returns:
         tuple[Tensor, Tensor]: Indices into the H·W pixels and weights, in float32 at least, each
@@ -107,6 +112,8 @@ def sample_taps(
     """
     size = x.shape[-2:]
     dtype = torch.promote_types(x.dtype, torch.float32)
-    positions = tap_positions(size, kernel, stride, padding, dilation, offset, x.device, dtype)
+    positions = tap_positions(
+        size, kernel, stride, padding, dilation, sampling_offset, x.device, dtype
+    )
     indices, weights = bilinear_corners(*positions, size)
     return indices.flatten(2, 3), weights.flatten(2, 3)

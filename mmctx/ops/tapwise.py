@@ -177,8 +177,8 @@ def contextual_conv2d_tapwise(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    offset: Tensor | None,
-    weight_delta: Tensor | None,
+    sampling_offset: Tensor | None,
+    weight_offset: Tensor | None,
     mask: Tensor | None,
     stride: Pair,
     padding: Pair,
@@ -192,7 +192,7 @@ def contextual_conv2d_tapwise(
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)
-    indices, corners = sample_taps(x, kernel, stride, padding, dilation, offset)
+    indices, corners = sample_taps(x, kernel, stride, padding, dilation, sampling_offset)
     compute_type = corners.dtype
     first_row = torch.arange(batch, device=x.device) * (size[0] * size[1])
     indices = indices + first_row[:, None, None, None]  # [B, K, P, 4], P output pixels
@@ -203,12 +203,12 @@ def contextual_conv2d_tapwise(
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(compute_type).contiguous()
 
     weight = weight.to(compute_type)
-    if weight_delta is not None:
-        weight_delta = weight_delta.flatten(3).to(compute_type)
+    if weight_offset is not None:
+        weight_offset = weight_offset.flatten(3).to(compute_type)
     if weight.shape[1] == 1 and channels > 1:
         kernels = weight.flatten(1)[None].expand(batch, -1, -1)  # [B, C, K]
-        if weight_delta is not None:
-            kernels = kernels + weight_delta[:, :, 0]
+        if weight_offset is not None:
+            kernels = kernels + weight_offset[:, :, 0]
         out = sampled_depthwise_conv(
             rows,
             indices.transpose(0, 1).contiguous(),
@@ -221,8 +221,8 @@ def contextual_conv2d_tapwise(
             batch, out_size[0] * out_size[1], kernel[0] * kernel[1] * channels
         )
         out = _multiply_columns(columns, weight.permute(0, 2, 3, 1).flatten(1))  # [B, P, C_out]
-        if weight_delta is not None:
-            shared = weight_delta[:, 0].transpose(1, 2).flatten(1)[..., None]  # [B, K·C, 1]
+        if weight_offset is not None:
+            shared = weight_offset[:, 0].transpose(1, 2).flatten(1)[..., None]  # [B, K·C, 1]
             out = out + _multiply_own(columns, shared)
     if bias is not None:
         out = out + bias.to(compute_type)

@@ -95,7 +95,7 @@ def _depths(state: Mapping[str, Tensor], block: str) -> tuple[int, ...]:
 
 def _every(state: Mapping[str, Tensor], depths: Sequence[int], usual: int) -> int:
     """Every how many blocks of stages 2–4 is contextual."""
-    predictor = r'(?:stages\.|layer)(\d)\.(\d+)\.\w+\.delta_predictor\.0\.weight'
+    predictor = r'(?:stages\.|layer)(\d)\.(\d+)\.\w+\.weight_offset_predictor\.0\.weight'
     matches = (re.fullmatch(predictor, name) for name in state)
     found = {(int(m[1]) - m[0].startswith('layer'), int(m[2])) for m in matches if m}
     for every in (usual, *range(1, max(depths) + 1)):

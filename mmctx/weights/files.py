@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmctx.checkpoints.reading import read_checkpoint
 from mmctx.errors import UserError
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 
 EMA_WRAPPERS = ('state_dict_ema', 'model_ema')
 WRAPPERS = ('state_dict', 'model')
@@ -82,7 +82,7 @@ def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: di
     """
     # A view would bring all of its storage along.
     state = {name: value.clone() for name, value in state.items()}
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         torch.save(dict(meta=meta, state_dict=state), file)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmctx.cli.blame import names_key, refusals_recognised
+from mmctx.cli.blame import names_key, upstream_errors_recognised
 from mmctx.cli.config import load_config
 from mmctx.cli.failures import LastBatch
 from mmctx.cli.running import build_runner, run
@@ -61,15 +61,15 @@ def test_a_fault_while_running_stays_as_it_is():
 def test_an_argument_that_no_module_takes_is_named_if_the_config_has_it():
     cfg = Config(dict(model=dict(parts=[dict(perset='paper')])))
     message = "Net.__init__() got an unexpected keyword argument 'perset'"
-    with pytest.raises(UserError, match='perset'), refusals_recognised(cfg):
+    with pytest.raises(UserError, match='perset'), upstream_errors_recognised(cfg):
         raise TypeError(message)
-    with pytest.raises(TypeError), refusals_recognised(cfg):
+    with pytest.raises(TypeError), upstream_errors_recognised(cfg):
         raise TypeError(message.replace('perset', 'preset'))
     assert names_key(cfg.to_dict(), 'perset') and not names_key(cfg.to_dict(), 'paper')
 
 
 def test_a_fault_while_building_stays_as_it_is():
-    with pytest.raises(ValueError) as caught, refusals_recognised(Config()):
+    with pytest.raises(ValueError) as caught, upstream_errors_recognised(Config()):
         unpack()
     assert type(caught.value) is ValueError
 

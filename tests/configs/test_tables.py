@@ -98,8 +98,8 @@ def test_recipe_of_contextual_resnet50(repo):
 # In the layout of the released code.
 RELEASED = {
     27.972: dict(),
-    27.563: dict(bends=('kernel',)),
-    25.973: dict(bends=('grid',)),
+    27.563: dict(offsets=('weight',)),
+    25.973: dict(offsets=('sampling',)),
     27.780: dict(contextual_stages=(3, 4)),
 }
 
@@ -115,13 +115,13 @@ def test_sizes_of_the_released_layout(millions):
 def test_parts_of_the_released_layout():
     model = build_classifier(dict(type='mmctx.ContextualResNet', preset='released'))
     parts = dict.fromkeys(
-        ('delta_predictor', 'offset_predictor', 'embeddings', 'classifying', 'merging', 'body'), 0
+        ('weight_offset_predictor', 'sampling_offset_predictor', 'embeddings', 'classifying', 'merging', 'body'), 0
     )
     for name, parameter in model.named_parameters():
         parts[next((part for part in parts if part in name), 'body')] += parameter.numel()
     assert {part: round(number / 1e6, 3) for part, number in parts.items()} == dict(
-        delta_predictor=1.998,
-        offset_predictor=0.409,
+        weight_offset_predictor=1.998,
+        sampling_offset_predictor=0.409,
         embeddings=0.256,
         classifying=1.642,
         merging=0.158,

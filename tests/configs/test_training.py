@@ -70,8 +70,8 @@ def test_vanilla_weights_start_the_recipe_as_the_vanilla_network(repo, tmp_path)
     layers = [layer for layer in model.modules() if isinstance(layer, ContextualConv2d)]
     assert len(layers) == 4
     for layer in layers:
-        assert not layer.offset_predictor[-1].weight.any()
-        assert not layer.delta_predictor[-1].weight.any()
+        assert not layer.sampling_offset_predictor[-1].weight.any()
+        assert not layer.weight_offset_predictor[-1].weight.any()
     for name, value in vanilla.state_dict().items():
         if not name.startswith('norm'):
             assert torch.equal(model.backbone.state_dict()[name], value), name

@@ -20,7 +20,7 @@ SMALL = {
 }
 FEW_CLASSES = dict(num_classes=64, considered=(32, 16, 8), embed_dims=16)
 # Arguments that decide which parameters there are and what uses them; all others are sizes.
-KIND = ('type', 'out_type', 'prior', 'bends', 'contextual_stages')
+KIND = ('type', 'out_type', 'prior', 'offsets', 'contextual_stages')
 
 
 def contextual_configs():

@@ -31,17 +31,17 @@ def make_case(geometry, depthwise, spread=2.0, dtype=torch.float64, device='cpu'
         x=random(batch, channels, height, width),
         weight=random(out_channels, 1 if depthwise else channels, *kernel),
         bias=random(out_channels),
-        offset=random(batch, 2 * taps, *out) * spread,
-        weight_delta=random(batch, *((channels, 1) if depthwise else (1, channels)), *kernel),
+        sampling_offset=random(batch, 2 * taps, *out) * spread,
+        weight_offset=random(batch, *((channels, 1) if depthwise else (1, channels)), *kernel),
         mask=random(batch, taps, *out).sigmoid(),
     )
     return tensors, dict(stride=stride, padding=padding, dilation=dilation)
 
 
-def by_torchvision(x, weight, bias, offset, weight_delta, mask, **geometry):
+def by_torchvision(x, weight, bias, sampling_offset, weight_offset, mask, **geometry):
     return torch.cat(
         [
-            deform_conv2d(x[i : i + 1], offset[i : i + 1], weight + weight_delta[i], bias,
+            deform_conv2d(x[i : i + 1], sampling_offset[i : i + 1], weight + weight_offset[i], bias,
                           mask=mask[i : i + 1], **geometry)
             for i in range(len(x))
         ]

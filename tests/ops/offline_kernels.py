@@ -31,7 +31,7 @@ from mmctx.ops.triton import import_kernels
 
 REPO = Path(__file__).parents[2]
 CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
-OPTIONAL = ('bias', 'offset', 'weight_delta', 'mask', 'mask_logits')
+OPTIONAL = ('bias', 'sampling_offset', 'weight_offset', 'mask', 'mask_logits')
 
 
 class Recorder:
@@ -100,13 +100,13 @@ def tensors_of(shape, channels, depthwise, dtype, stride=1):
     side, padding = (7, 3) if depthwise else (3, 1)
     taps = side * side
     out = [(n - 1) // stride + 1 for n in (height, width)]
-    offset, mask = torch.zeros(batch, 3 * taps, *out).split([2 * taps, taps], 1)
+    sampling_offset, mask = torch.zeros(batch, 3 * taps, *out).split([2 * taps, taps], 1)
     tensors = dict(
         x=torch.zeros(batch, channels, height, width, dtype=dtype),
         weight=torch.zeros(channels, 1 if depthwise else channels, side, side),
         bias=torch.zeros(channels),
-        offset=offset,
-        weight_delta=torch.zeros(
+        sampling_offset=sampling_offset,
+        weight_offset=torch.zeros(
             batch, *((channels, 1) if depthwise else (1, channels)), side, side
         ),
         mask=mask,
@@ -172,11 +172,11 @@ def shipped_convolutions():
 def run_networks(layers, dtype):
     """Forward and backward of each convolution under autocast, as in training and without."""
     for layer in layers:
-        predictor = layer.offset_predictor or layer.delta_predictor
+        predictor = layer.sampling_offset_predictor or layer.weight_offset_predictor
         prior_channels = predictor[0].weight.shape[1] - layer.in_channels
         prior = torch.zeros(2, prior_channels)
         x = torch.zeros(2, layer.in_channels, 2, 2, requires_grad=True)
-        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), layer.given(prior):
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), layer.using_prior(prior):
             with torch.no_grad():
                 layer(x)
             out = layer(x)

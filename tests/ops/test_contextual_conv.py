@@ -66,16 +66,18 @@ def test_without_context_it_is_a_convolution(geometry, depthwise, backend, devic
     expected = F.conv2d(x, weight, bias, groups=x.shape[1] if depthwise else 1, **options)
     plain = contextual_conv2d(x, weight, bias, **options, backend=backend)
     torch.testing.assert_close(plain, expected, rtol=1e-12, atol=1e-12)
-    zero = torch.zeros_like(tensors['offset'])
-    still = contextual_conv2d(x, weight, bias, offset=zero, **options, backend=backend)
+    zero = torch.zeros_like(tensors['sampling_offset'])
+    still = contextual_conv2d(x, weight, bias, sampling_offset=zero, **options, backend=backend)
     torch.testing.assert_close(still, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(('backend', 'device'), PLACES)
 def test_integer_offset_shifts_the_image(backend, device):
     x = torch.arange(20.0, device=device).view(1, 1, 4, 5)
-    offset = torch.tensor([1.0, -2.0], device=device).view(1, 2, 1, 1).expand(1, 2, 4, 5)
-    out = contextual_conv2d(x, x.new_ones(1, 1, 1, 1), offset=offset, backend=backend)
+    sampling_offset = torch.tensor([1.0, -2.0], device=device).view(1, 2, 1, 1).expand(1, 2, 4, 5)
+    out = contextual_conv2d(
+        x, x.new_ones(1, 1, 1, 1), sampling_offset=sampling_offset, backend=backend
+    )
     expected = torch.zeros_like(x)
     expected[..., :3, 2:] = x[..., 1:, :3]
     assert torch.equal(out, expected)
@@ -85,9 +87,14 @@ def test_integer_offset_shifts_the_image(backend, device):
 def test_between_pixels_and_across_the_border(backend, device):
     x = torch.tensor([[1.0, 3.0], [5.0, 11.0]], device=device).view(1, 1, 2, 2)
     # 1×1 kernel; positions (0.25, 0.5), (-0.5, 1), (1.75, 0), (-1, -1)
-    offset = torch.tensor([[0.25, 0.5], [-0.5, 0.0], [0.75, 0.0], [-2.0, -2.0]]).t().to(device)
+    sampling_offset = (
+        torch.tensor([[0.25, 0.5], [-0.5, 0.0], [0.75, 0.0], [-2.0, -2.0]]).t().to(device)
+    )
     out = contextual_conv2d(
-        x, x.new_full((1, 1, 1, 1), 2.0), offset=offset.reshape(1, 2, 2, 2), backend=backend
+        x,
+        x.new_full((1, 1, 1, 1), 2.0),
+        sampling_offset=sampling_offset.reshape(1, 2, 2, 2),
+        backend=backend,
     )
     # 0.75·(1+3)/2 + 0.25·(5+11)/2; half of 3; a quarter of 5; nothing. Times the kernel's 2.
     assert torch.allclose(out.flatten().cpu(), torch.tensor([7.0, 3.0, 2.5, 0.0]))
@@ -119,7 +126,9 @@ def test_low_precision(depthwise, backend, dtype, tolerance, device):
 def test_empty_batch_and_mixed_types(depthwise, backend, device):
     tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=torch.float32, device=device)
     expected = contextual_conv2d(**tensors, **options, backend=backend)
-    mixed = dict(tensors, mask=tensors['mask'].double(), offset=tensors['offset'].double())
+    mixed = dict(
+        tensors, mask=tensors['mask'].double(), sampling_offset=tensors['sampling_offset'].double()
+    )
     torch.testing.assert_close(
         contextual_conv2d(**mixed, **options, backend=backend), expected, rtol=1e-5, atol=1e-5
     )
@@ -136,16 +145,17 @@ def test_positions_keep_float32_under_half_precision(backend, device):
     weight = torch.ones(1, 1, 1, 1, device=device)
     low = x.bfloat16()
     exact, rounded = (
-        contextual_conv2d(low.float(), weight, offset=offset, backend=backend)
-        for offset in (far, far.bfloat16().float())
+        contextual_conv2d(low.float(), weight, sampling_offset=sampling_offset, backend=backend)
+        for sampling_offset in (far, far.bfloat16().float())
     )
-    out = contextual_conv2d(low, weight, offset=far, backend=backend)
+    out = contextual_conv2d(low, weight, sampling_offset=far, backend=backend)
     step = 2**-8  # of a bfloat16 below 1
     assert (out - exact).abs().max() <= step / 2 + 2**-11
     assert (rounded - exact).abs().max() > 4 * step
     with torch.autocast(device, torch.bfloat16):
         assert torch.equal(
-            contextual_conv2d(x.bfloat16().float(), weight, offset=far, backend=backend), out
+            contextual_conv2d(x.bfloat16().float(), weight, sampling_offset=far, backend=backend),
+            out,
         )
 
 
@@ -224,8 +234,8 @@ def test_environment_chooses_the_backend(monkeypatch):
         (dict(x=torch.zeros(2, 4, 6, 5, dtype=torch.long)), 'floating-point'),
         (dict(weight=torch.zeros(4, 2, 3, 3)), 'neither depthwise nor dense'),
         (dict(bias=torch.zeros(3)), 'bias'),
-        (dict(offset=torch.zeros(2, 9, 6, 5)), 'offset'),
-        (dict(weight_delta=torch.zeros(2, 1, 4, 3, 3)), 'weight_delta'),
+        (dict(sampling_offset=torch.zeros(2, 9, 6, 5)), 'sampling_offset'),
+        (dict(weight_offset=torch.zeros(2, 1, 4, 3, 3)), 'weight_offset'),
         (dict(mask=torch.zeros(1, 9, 6, 5)), 'mask'),
         (dict(mask=torch.zeros(2, 9, 6, 5), mask_logits=torch.zeros(2, 9, 6, 5)), 'not both'),
         (dict(x=torch.zeros(2, 4, 1, 1), padding=0), 'does not fit'),
@@ -241,14 +251,16 @@ def test_traced_with_symbolic_sizes():
     """As exporters trace: sizes are symbols, which no cache can look up."""
     tensors, options = make_case((2, 4, 6, 5, (3, 3), 1, 1, 1), True, dtype=torch.float32)
 
-    def run(x, offset):
-        return contextual_conv2d(x, tensors['weight'], offset=offset, **options)
+    def run(x, sampling_offset):
+        return contextual_conv2d(x, tensors['weight'], sampling_offset=sampling_offset, **options)
 
     graph = make_fx(run, tracing_mode='symbolic', _allow_non_fake_inputs=True)(
-        tensors['x'], tensors['offset']
+        tensors['x'], tensors['sampling_offset']
     )
     other, _ = make_case((3, 4, 6, 5, (3, 3), 1, 1, 1), True, dtype=torch.float32)
-    torch.testing.assert_close(graph(other['x'], other['offset']), run(other['x'], other['offset']))
+    torch.testing.assert_close(
+        graph(other['x'], other['sampling_offset']), run(other['x'], other['sampling_offset'])
+    )
 
 
 @pytest.mark.parametrize(

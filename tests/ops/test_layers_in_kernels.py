@@ -12,12 +12,24 @@ from mmctx.models.layers import ContextualConv2d, Contextualizing
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 LAYOUTS = {
-    'depthwise': dict(groups=6, kernel_size=3, padding=1, delta_hidden=2),
+    'depthwise': dict(groups=6, kernel_size=3, padding=1, weight_offset_hidden=2),
     'depthwise, dense predictor': dict(
-        groups=6, kernel_size=3, padding=1, offset_hidden=3, delta_hidden=3, modulated=True
+        groups=6,
+        kernel_size=3,
+        padding=1,
+        sampling_offset_hidden=3,
+        weight_offset_hidden=3,
+        modulated=True,
     ),
-    'dense': dict(kernel_size=3, padding=1, stride=2, offset_hidden=4, delta_hidden=4, norm='BN'),
-    'depthwise, BN': dict(groups=6, kernel_size=3, padding=1, norm='BN', delta_hidden=4),
+    'dense': dict(
+        kernel_size=3,
+        padding=1,
+        stride=2,
+        sampling_offset_hidden=4,
+        weight_offset_hidden=4,
+        norm='BN',
+    ),
+    'depthwise, BN': dict(groups=6, kernel_size=3, padding=1, norm='BN', weight_offset_hidden=4),
 }
 
 
@@ -42,8 +54,12 @@ def both_ways(monkeypatch, run):
 
 
 def predictions(conv, x, prior):
-    offset, mask_logits = conv.predict_grid(x, prior)
-    return [t for t in (offset, mask_logits, conv.predict_delta(x, prior)) if t is not None]
+    sampling_offset, mask_logits = conv.predict_sampling_offset(x, prior)
+    return [
+        t
+        for t in (sampling_offset, mask_logits, conv.predict_weight_offset(x, prior))
+        if t is not None
+    ]
 
 
 def gradients(outputs, leaves):
@@ -60,7 +76,12 @@ def test_predicts_the_same(layout, channels_last, monkeypatch):
         x = x.to(memory_format=torch.channels_last)
     x.requires_grad_()
     prior = torch.randn(2, 5, device=DEVICE, requires_grad=True)
-    leaves = [x, prior, *conv.offset_predictor.parameters(), *conv.delta_predictor.parameters()]
+    leaves = [
+        x,
+        prior,
+        *conv.sampling_offset_predictor.parameters(),
+        *conv.weight_offset_predictor.parameters(),
+    ]
 
     def run():
         outputs = predictions(conv, x, prior)
@@ -97,7 +118,7 @@ def test_layer_compiles_without_a_graph_break(layout, monkeypatch):
     x, prior = torch.randn(2, 6, 5, 4, device=DEVICE), torch.randn(2, 5, device=DEVICE)
 
     def run(x, prior):
-        with conv.given(prior):
+        with conv.using_prior(prior):
             return conv(x)
 
     compiled = torch.compile(run, backend='aot_eager', fullgraph=True)

@@ -15,7 +15,7 @@ GEOMETRIES = [
     (3, 5, 11, 9, (3, 3), 2, 1, 2),
     (2, 33, 4, 7, (5, 5), 1, 2, 1),
 ]
-NAMES = ('x', 'weight', 'bias', 'offset', 'weight_delta', 'mask')
+NAMES = ('x', 'weight', 'bias', 'sampling_offset', 'weight_offset', 'mask')
 
 
 def gradients(tensors, options, names, backend='tapwise'):
@@ -57,10 +57,10 @@ def test_any_subset_of_gradients(depthwise):
 def test_every_sample_at_one_pixel(depthwise):
     tensors, options = make_case((2, 6, 9, 8, (3, 3), 1, 1, 1), depthwise)
     row, column = torch.arange(9.0).double()[:, None], torch.arange(8.0).double()
-    offset = tensors['offset'].zero_().unflatten(1, (3, 3, 2))
+    sampling_offset = tensors['sampling_offset'].zero_().unflatten(1, (3, 3, 2))
     for i, j in product(range(3), repeat=2):
-        offset[:, i, j, 0] = 4 - (row - 1 + i)
-        offset[:, i, j, 1] = 3 - (column - 1 + j)
+        sampling_offset[:, i, j, 0] = 4 - (row - 1 + i)
+        sampling_offset[:, i, j, 1] = 3 - (column - 1 + j)
     by_x = assert_agrees(tensors, options)['x']
     assert by_x[:, :, 4, 3].abs().min() > 0
     by_x[:, :, 4, 3] = 0
@@ -70,7 +70,7 @@ def test_every_sample_at_one_pixel(depthwise):
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_nothing_sampled_gives_no_gradient(depthwise):
     tensors, options = make_case(GEOMETRIES[0], depthwise)
-    tensors['offset'].fill_(1e6)
+    tensors['sampling_offset'].fill_(1e6)
     got = assert_agrees(tensors, options)
     assert got['bias'].any()
     assert not any(got[n].any() for n in NAMES if n != 'bias')

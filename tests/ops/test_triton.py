@@ -94,10 +94,12 @@ def test_agrees_with_torchvision_far_outside(depthwise):
 def test_integer_positions_and_the_border():
     """Where the weights have a kink the gradient is the reference's one; far is nothing."""
     tensors, options = leaves_of((1, 3, 5, 6, (3, 3), 1, 1, 1), True)
-    offset = torch.randint(-3, 4, tensors['offset'].shape).to(tensors['offset'])
-    offset[..., 0, 0] = float('inf')
-    offset[..., 1, 0] = -1e30
-    tensors['offset'] = offset.requires_grad_()
+    sampling_offset = torch.randint(-3, 4, tensors['sampling_offset'].shape).to(
+        tensors['sampling_offset']
+    )
+    sampling_offset[..., 0, 0] = float('inf')
+    sampling_offset[..., 1, 0] = -1e30
+    tensors['sampling_offset'] = sampling_offset.requires_grad_()
     got = with_gradients(tensors, options, backend='triton')
     assert_same(got, with_gradients(tensors, options, backend='reference'), 1e-12)
 
@@ -110,8 +112,10 @@ def test_all_samples_on_one_pixel(depthwise):
     grid = torch.stack([rows, columns])[None, None]  # [1, 1, 2, H, W]
     taps = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing='ij'), -1) - 1
     position = grid + taps.reshape(1, 9, 2, 1, 1)
-    offset = (4 - position).flatten(1, 2).expand(2, -1, -1, -1)
-    tensors['offset'] = offset.to(tensors['offset']).contiguous().requires_grad_()
+    sampling_offset = (4 - position).flatten(1, 2).expand(2, -1, -1, -1)
+    tensors['sampling_offset'] = (
+        sampling_offset.to(tensors['sampling_offset']).contiguous().requires_grad_()
+    )
     expected = with_gradients(tensors, options, backend='reference')
     for switch in (False, True):
         with deterministic(switch):
@@ -165,10 +169,10 @@ def test_low_precision(depthwise, dtype, tolerance):
 
 
 @pytest.mark.parametrize('depthwise', [True, False])
-@pytest.mark.parametrize('absent', ['bias', 'offset', 'weight_delta', 'mask', 'all'])
+@pytest.mark.parametrize('absent', ['bias', 'sampling_offset', 'weight_offset', 'mask', 'all'])
 def test_what_is_not_given(absent, depthwise):
     tensors, options = leaves_of((1, 3, 4, 5, (3, 3), 1, 1, 1), depthwise)
-    for name in ('bias', 'offset', 'weight_delta', 'mask'):
+    for name in ('bias', 'sampling_offset', 'weight_offset', 'mask'):
         if absent in (name, 'all'):
             tensors[name] = None
     got = with_gradients(tensors, options, backend='triton')
@@ -202,12 +206,12 @@ def test_only_gradients_asked_for(depthwise, monkeypatch):
 def test_any_memory_layout():
     tensors, options = make_case((2, 6, 5, 7, (3, 3), 1, 1, 1), True, device=DEVICE)
     expected = contextual_conv2d(**tensors, **options, backend='reference')
-    grid = torch.cat([tensors['offset'], tensors['mask']], 1)
+    grid = torch.cat([tensors['sampling_offset'], tensors['mask']], 1)
     x = torch.stack([tensors['x'], tensors['x']], 2)[:, :, 1]
     for layout in (torch.contiguous_format, torch.channels_last):
-        offset, mask = grid.contiguous(memory_format=layout).split([18, 9], 1)
+        sampling_offset, mask = grid.contiguous(memory_format=layout).split([18, 9], 1)
         for image in (x, tensors['x'].contiguous(memory_format=layout)):
-            given = dict(tensors, x=image, offset=offset, mask=mask)
+            given = dict(tensors, x=image, sampling_offset=sampling_offset, mask=mask)
             out = contextual_conv2d(**given, **options, backend='triton')
             torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
             assert out.is_contiguous(memory_format=torch.channels_last)
@@ -259,7 +263,8 @@ def test_compiles_without_a_graph_break(dynamic):
         expected = contextual_conv2d(**tensors, **options, backend='triton')
         torch.testing.assert_close(out, expected)
         got, want = (
-            torch.autograd.grad(o.square().sum(), tensors['offset']) for o in (out, expected)
+            torch.autograd.grad(o.square().sum(), tensors['sampling_offset'])
+            for o in (out, expected)
         )
         torch.testing.assert_close(got, want)
 
@@ -283,12 +288,14 @@ def test_complexity_is_the_same_through_every_back_end(monkeypatch):
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = ContextualConv2d(3, 4, 3, 2, 1, prior_channels=2, delta_hidden=2)
-            self.depthwise = ContextualConv2d(4, 4, 3, groups=4, prior_channels=2, delta_hidden=2)
+            self.conv = ContextualConv2d(3, 4, 3, 2, 1, prior_channels=2, weight_offset_hidden=2)
+            self.depthwise = ContextualConv2d(
+                4, 4, 3, groups=4, prior_channels=2, weight_offset_hidden=2
+            )
 
         def forward(self, x):
             prior = x.new_ones(len(x), 2)
-            with self.conv.given(prior), self.depthwise.given(prior):
+            with self.conv.using_prior(prior), self.depthwise.using_prior(prior):
                 return self.depthwise(self.conv(x))
 
     model, figures = Model(), set()

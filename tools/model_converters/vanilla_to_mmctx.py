@@ -11,7 +11,7 @@ from pathlib import Path
 from mmctx.cli.tool import run_tool
 from mmctx.errors import UserError
 
-NEW = ('contextualizing', 'offset_predictor', 'delta_predictor')
+NEW = ('contextualizing', 'sampling_offset_predictor', 'weight_offset_predictor')
 
 
 def parse_args():

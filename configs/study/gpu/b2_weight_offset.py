@@ -1,4 +1,4 @@
 """Weight offset only."""
 _base_ = './a5_contextual.py'
 
-model = dict(backbone=dict(bends=('kernel', )))
+model = dict(backbone=dict(offsets=('weight', )))

@@ -1,4 +1,4 @@
 """Sampling offset only."""
 _base_ = './a5_contextual.py'
 
-model = dict(backbone=dict(bends=('grid', )))
+model = dict(backbone=dict(offsets=('sampling', )))

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from mmctx.datasets.video_file import VideoFacts, check_video
 from mmctx.errors import UserError
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 
 from .parallel import Failure, map_unordered
 
@@ -93,7 +93,7 @@ def _write(report: Path, rows: Iterable[Row]):
     text = io.StringIO(newline='')
     _writer(text).writerow(COLUMNS)
     _writer(text).writerows(map(_cells, rows))
-    with written_whole(report) as file:
+    with atomic_write(report) as file:
         file.write(text.getvalue().encode())
 
 

@@ -8,7 +8,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 
 from mmctx.checkpoints.atomic_backend import NAME
-from mmctx.files import leftovers, written_whole
+from mmctx.files import atomic_write, leftovers
 from mmctx.registry import HOOKS
 
 INTERRUPTED = 'interrupted.pth'
@@ -42,8 +42,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _is_atomic(self):
         return self.backend_args == dict(backend=NAME)
 
-    def _removals_put_off(self):
-        return self.file_backend.removals_put_off() if self._is_atomic else nullcontext()
+    def _deferred_removals(self):
+        return self.file_backend.deferred_removals() if self._is_atomic else nullcontext()
 
     def _forget_files_elsewhere(self, runner):
         # The best checkpoint so far is removed for a better one, and its path is from a file.
@@ -59,14 +59,14 @@ class CheckpointHook(MMEngineCheckpointHook):
             }
 
     def _save_checkpoint_with_step(self, runner, step, meta):
-        with self._removals_put_off():
+        with self._deferred_removals():
             super()._save_checkpoint_with_step(runner, step, meta)
         interrupted = Path(self.out_dir) / INTERRUPTED
         if is_main_process() and str(interrupted) == str(runner._load_from):
             interrupted.unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        with self._removals_put_off():
+        with self._deferred_removals():
             super()._save_best_checkpoint(runner, metrics)
 
     def save_interrupted(self, runner, iteration: int) -> str:
@@ -89,6 +89,6 @@ class CheckpointHook(MMEngineCheckpointHook):
             backend_args=self.backend_args,
         )
         if is_main_process():
-            with written_whole(Path(runner.work_dir) / 'last_checkpoint') as file:
+            with atomic_write(Path(runner.work_dir) / 'last_checkpoint') as file:
                 file.write(path.encode())
         return path

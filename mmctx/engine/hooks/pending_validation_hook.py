@@ -6,7 +6,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from mmctx.files import written_whole
+from mmctx.files import atomic_write
 from mmctx.registry import HOOKS
 
 from ..loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -42,7 +42,7 @@ class PendingValidationHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Note that the validation is over."""
         if isinstance(runner._train_loop, BaseLoop) and is_main_process():
-            with written_whole(Path(runner.work_dir) / MARKER) as file:
+            with atomic_write(Path(runner.work_dir) / MARKER) as file:
                 file.write(str(runner.iter).encode())
 
 

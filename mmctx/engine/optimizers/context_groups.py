@@ -9,8 +9,8 @@ from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
 CONTEXTUAL = (
     'contextualizing.',
     'first_merging.',
-    'offset_predictor.',
-    'delta_predictor.',
+    'sampling_offset_predictor.',
+    'weight_offset_predictor.',
     'prior_weight',
 )
 

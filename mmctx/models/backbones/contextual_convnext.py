@@ -106,7 +106,9 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
 def _predictors(preset: str, depth: int, channels: int) -> dict:
     if preset == 'released':
         hidden = max(channels // 16, 1)
-        return dict(offset_hidden=hidden, delta_hidden=hidden, modulated=True)
+        return dict(sampling_offset_hidden=hidden, weight_offset_hidden=hidden, modulated=True)
     # What the paper's sizes of T and of S and B imply.
     ratio = 32 if depth <= 18 else 128
-    return dict(offset_hidden=None, delta_hidden=max(channels // ratio, 1), modulated=False)
+    return dict(
+        sampling_offset_hidden=None, weight_offset_hidden=max(channels // ratio, 1), modulated=False
+    )

@@ -7,7 +7,7 @@ from mmpretrain.models import ResNet
 from torch import Tensor, nn
 
 from mmctx.errors import UserError
-from mmctx.models.layers.contextual_conv import BENDS
+from mmctx.models.layers.contextual_conv import OFFSETS
 from mmctx.models.layers.vector_step import names_of_training_norms
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_resnet
@@ -35,7 +35,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
             stage 1 among them, its prior is all classes merged. Defaults to (2, 3, 4).
         norm (str): Norm in the predictors and in classifying: `BN` as published, `LN` for batches
             of few images. Defaults to `BN`.
-        bends (Sequence[str]): What follows the context, see `ContextualConv2d`. Defaults to both.
+        offsets (Sequence[str]): What follows the context, see `ContextualConv2d`. Defaults to both.
         prior (str): Where the prior goes (Table 4). `predictors`, the contextual convolution.
             `input`: no convolution is contextual; the prior is expanded and concatenated to the
             input of the first 1×1 convolution of each contextual stage. `none`: no prior, no class
@@ -63,7 +63,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
         selection: str = 'reduce',
         every: int = 2,
         norm: str = 'BN',
-        bends: Sequence[str] = BENDS,
+        offsets: Sequence[str] = OFFSETS,
         contextual_stages: Sequence[int] = (2, 3, 4),
         prior: str = 'predictors',
         reduction: int = 4,
@@ -90,10 +90,10 @@ class ContextualResNet(ContextualBackbone, ResNet):
             conv_channels,
             [
                 dict(
-                    offset_hidden=max(channels // reduction, 1),
-                    delta_hidden=max(channels // reduction, 1),
+                    sampling_offset_hidden=max(channels // reduction, 1),
+                    weight_offset_hidden=max(channels // reduction, 1),
                     modulated=preset == 'released',
-                    bends=bends,
+                    offsets=offsets,
                     norm=norm,
                 )
                 for channels in conv_channels

@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmctx.registry import WEIGHT_INITIALIZERS
 
-from .contextual_conv import ContextualConv2d, TakesPrior
+from .contextual_conv import ContextualConv2d, PriorConv
 
 
 def make_contextual(
@@ -57,11 +57,11 @@ def forward_contextual_block(
         Tensor: What the block makes of x.
     """
     conv = block.get_submodule(conv_name)
-    if not isinstance(conv, TakesPrior):
+    if not isinstance(conv, PriorConv):
         return block(x)
 
     def run(x: Tensor, prior: Tensor) -> Tensor:
-        with conv.given(prior):
+        with conv.using_prior(prior):
             return block(x)
 
     if block.context_cp and x.requires_grad:

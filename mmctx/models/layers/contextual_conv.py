@@ -11,31 +11,31 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
-from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_grid, runs_kernels
+from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_sampling_offset, runs_kernels
 
 from .autocasting import autocast_input, without_autocast
 from .vector_step import run_vector_step
 
-BENDS = ('grid', 'kernel')
+OFFSETS = ('sampling', 'weight')
 # The released code's epsilons, which its checkpoints rely on.
 MAP_NORMS = {'LN': dict(type='LN2d', eps=1e-6), 'BN': dict(type='BN')}
 VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
 
 
-class TakesPrior:
+class PriorConv:
     """Mixin of a convolution that is handed a prior from outside the block that calls it on x.
 
     `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further. The
     prior waits on the module, so threads must not share one: give each a copy.
 
     Attributes:
-        prior (Tensor, optional): (B, P); None outside `given`.
+        prior (Tensor, optional): (B, P); None outside `using_prior`.
     """
 
     prior: Tensor | None = None
 
     @contextmanager
-    def given(self, prior: Tensor) -> Iterator[None]:
+    def using_prior(self, prior: Tensor) -> Iterator[None]:
         """Hand the prior, (B, P), to the calls made inside, where only x can be passed along."""
         self.prior = prior
         try:
@@ -43,15 +43,17 @@ class TakesPrior:
         finally:
             self.prior = None
 
-    def given_prior(self) -> Tensor:
-        """The prior handed over by `given`; a RuntimeError outside it."""
+    def current_prior(self) -> Tensor:
+        """The prior handed over by `using_prior`; a RuntimeError outside it."""
         if self.prior is None:
             name = type(self).__name__
-            raise RuntimeError(f'{name} needs a prior: call it inside `with conv.given(prior)`')
+            raise RuntimeError(
+                f'{name} needs a prior: call it inside `with conv.using_prior(prior)`'
+            )
         return self.prior
 
 
-class PriorInputConv2d(TakesPrior, nn.Conv2d):
+class PriorInputConv2d(PriorConv, nn.Conv2d):
     """1×1 convolution of an input with the prior, expanded over its pixels, as more channels.
 
     Row a2 of Table 4. `weight` and `bias` are the vanilla layer's; the weights of the channels of
@@ -72,13 +74,13 @@ class PriorInputConv2d(TakesPrior, nn.Conv2d):
         self.prior_weight = nn.Parameter(torch.zeros(self.out_channels, prior_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), and the prior that `given` hands over."""
+        """Convolve x, (B, C_in, H, W), and the prior that `using_prior` hands over."""
         # The prior is the same at every pixel, so its share of the output is too.
-        share = F.linear(self.given_prior(), self.prior_weight)
+        share = F.linear(self.current_prior(), self.prior_weight)
         return super().forward(x) + share[..., None, None]
 
 
-class ContextualConv2d(TakesPrior, nn.Conv2d):
+class ContextualConv2d(PriorConv, nn.Conv2d):
     """Convolution whose grid and kernel follow the image and the classes still considered (Eq. 4).
 
     The static kernel keeps the names `weight` and `bias` of the vanilla layer that it replaces, so
@@ -91,18 +93,18 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
         kernel_size, stride, padding, dilation, groups, bias: As of `nn.Conv2d`; groups is 1 (dense)
             or `in_channels` (depthwise), padding is of zeros.
         prior_channels (int): Length P of the prior; 0 where the predictors see features alone.
-        offset_hidden (int, optional): Hidden channels of the predictor of Δp, whose last layer is
+        sampling_offset_hidden (int, optional): Hidden channels of the predictor of Δp, whose last layer is
             then a dense convolution of the kernel's size. None makes that layer depthwise over
             as many channels as it predicts. Defaults to None.
-        delta_hidden (int): Hidden features of the predictor of Δw. Defaults to 32.
+        weight_offset_hidden (int): Hidden features of the predictor of Δw. Defaults to 32.
         modulated (bool): Predict a mask along with Δp, as DCNv2. Defaults to False.
-        bends (Sequence[str]): What follows the context: `grid` (Δp), `kernel` (Δw) or both.
+        offsets (Sequence[str]): What follows the context: `sampling` (Δp), `weight` (Δw) or both.
             Defaults to both.
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
         UserError: `stride`, `padding` or `dilation` is not possible, `groups` is neither 1 nor
-            `in_channels`, or `norm` or `bends` is unknown.
+            `in_channels`, or `norm` or `offsets` is unknown.
     """
 
     def __init__(
@@ -117,10 +119,10 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
         bias: bool = True,
         *,
         prior_channels: int,
-        offset_hidden: int | None = None,
-        delta_hidden: int = 32,
+        sampling_offset_hidden: int | None = None,
+        weight_offset_hidden: int = 32,
         modulated: bool = False,
-        bends: Sequence[str] = BENDS,
+        offsets: Sequence[str] = OFFSETS,
         norm: str = 'LN',
     ):
         check_geometry(stride, padding, dilation)
@@ -131,72 +133,78 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
             raise UserError(f'groups should be 1 or in_channels={in_channels}, got {groups}')
         if norm not in MAP_NORMS:
             raise UserError(f'norm should be one of {list(MAP_NORMS)}, got {norm!r}')
-        if not bends or not set(bends) <= set(BENDS):
-            raise UserError(f'bends should be some of {BENDS}, got {bends!r}')
+        if not offsets or not set(offsets) <= set(OFFSETS):
+            raise UserError(f'offsets should be some of {OFFSETS}, got {offsets!r}')
         self.modulated = modulated
         context_channels = in_channels + prior_channels
-        self.offset_predictor = self.delta_predictor = None
-        if 'grid' in bends:
-            self.offset_predictor = self._offset_predictor(context_channels, offset_hidden, norm)
-        if 'kernel' in bends:
+        self.sampling_offset_predictor = self.weight_offset_predictor = None
+        if 'sampling' in offsets:
+            self.sampling_offset_predictor = self._build_sampling_offset_predictor(
+                context_channels, sampling_offset_hidden, norm
+            )
+        if 'weight' in offsets:
             taps = self.kernel_size[0] * self.kernel_size[1]
-            self.delta_predictor = nn.Sequential(
-                nn.Linear(context_channels, delta_hidden),
-                build_norm_layer(VECTOR_NORMS[norm], delta_hidden),
+            self.weight_offset_predictor = nn.Sequential(
+                nn.Linear(context_channels, weight_offset_hidden),
+                build_norm_layer(VECTOR_NORMS[norm], weight_offset_hidden),
                 nn.ReLU(inplace=True),
-                nn.Linear(delta_hidden, in_channels * taps),
+                nn.Linear(weight_offset_hidden, in_channels * taps),
             )
         self.zero_predictors()
 
-    def _offset_predictor(self, context_channels: int, hidden: int | None, norm: str):
+    def _build_sampling_offset_predictor(
+        self, context_channels: int, hidden: int | None, norm: str
+    ):
         taps = self.kernel_size[0] * self.kernel_size[1]
-        grid_channels = (3 if self.modulated else 2) * taps
+        offset_channels = (3 if self.modulated else 2) * taps
         return nn.Sequential(
-            nn.Conv2d(context_channels, hidden or grid_channels, 1),
-            build_norm_layer(MAP_NORMS[norm], hidden or grid_channels),
+            nn.Conv2d(context_channels, hidden or offset_channels, 1),
+            build_norm_layer(MAP_NORMS[norm], hidden or offset_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(
-                hidden or grid_channels,
-                grid_channels,
+                hidden or offset_channels,
+                offset_channels,
                 self.kernel_size,
                 stride=self.stride,
                 padding=self.padding,
                 dilation=self.dilation,
-                groups=1 if hidden else grid_channels,
+                groups=1 if hidden else offset_channels,
             ),
         )
 
     def zero_predictors(self):
         """Zero the last layer of both predictors, which makes Δp and Δw zero."""
-        for predictor in (self.offset_predictor, self.delta_predictor):
+        for predictor in (self.sampling_offset_predictor, self.weight_offset_predictor):
             if predictor is not None:
                 nn.init.zeros_(predictor[-1].weight)
                 nn.init.zeros_(predictor[-1].bias)
 
-    def predict_grid(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def predict_sampling_offset(
+        self, x: Tensor, prior: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Δp, (B, 2K, H_out, W_out) in pixels, and the mask's logits, (B, K, H_out, W_out).
 
         None for what is not predicted. Both are of float32 at least whatever the type of x, as of
         their sums: from 4 pixels on bfloat16 would step by 0.03. (Where PyTorch lets a GPU's
         convolutions use TF32, as it does by default, factors are rounded to 11 bits.)
         """
-        if self.offset_predictor is None:
+        if self.sampling_offset_predictor is None:
             return None, None
         x = autocast_input(x)
         with without_autocast(x):
-            grid = self._predict_grid(x, prior)
+            grid = self._predict_offset_and_mask(x, prior)
         if not self.modulated:
             return grid, None
         taps = grid.shape[1] // 3
         # Not slices: the gradient of a split is one concatenation.
         return grid.split([2 * taps, taps], dim=1)
 
-    def _predict_grid(self, x: Tensor, prior: Tensor) -> Tensor:
-        reduce, norm, _, last = self.offset_predictor
+    def _predict_offset_and_mask(self, x: Tensor, prior: Tensor) -> Tensor:
+        reduce, norm, _, last = self.sampling_offset_predictor
         geometry = self.stride, self.padding, self.dilation
         prior = prior.to(reduce.weight.dtype)
         if isinstance(norm, nn.LayerNorm) and runs_kernels(x) and not torch.compiler.is_compiling():
-            return predict_grid(
+            return predict_sampling_offset(
                 x, prior, reduce.weight, reduce.bias, norm.weight, norm.bias, last.weight,
                 last.bias, norm.eps, geometry,
             )  # fmt: skip
@@ -214,42 +222,42 @@ class ContextualConv2d(TakesPrior, nn.Conv2d):
         hidden = hidden.permute(0, 3, 1, 2)
         return conv2d_in_float32(hidden, last.weight, last.bias, *geometry, last.groups)
 
-    def predict_delta(self, x: Tensor, prior: Tensor) -> Tensor | None:
+    def predict_weight_offset(self, x: Tensor, prior: Tensor) -> Tensor | None:
         """Δw: (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw) dense, or None.
 
         Computed in the type of the parameters, under autocast too: casting them would take longer.
         """
-        if self.delta_predictor is None:
+        if self.weight_offset_predictor is None:
             return None
-        last = self.delta_predictor[-1]
+        last = self.weight_offset_predictor[-1]
         with without_autocast(x):
             hidden = run_vector_step(
-                self.delta_predictor, torch.cat([prior, x.mean((2, 3))], dim=1)
+                self.weight_offset_predictor, torch.cat([prior, x.mean((2, 3))], dim=1)
             )
-            delta = F.linear(hidden, last.weight, last.bias)
+            weight_offset = F.linear(hidden, last.weight, last.bias)
         depthwise = self.groups == self.in_channels
         channels = (self.in_channels, 1) if depthwise else (1, self.in_channels)
-        return delta.view(len(x), *channels, *self.kernel_size)
+        return weight_offset.view(len(x), *channels, *self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), under the prior handed over by `given`.
+        """Convolve x, (B, C_in, H, W), under the prior handed over by `using_prior`.
 
         Raises:
             RuntimeError: Called without a prior.
         """
-        prior = self.given_prior()
+        prior = self.current_prior()
         # Once for both predictors and the convolution.
         x = autocast_input(x)
         if runs_kernels(x):
             x = x.contiguous(memory_format=torch.channels_last)
         with without_autocast(x):
-            offset, mask_logits = self.predict_grid(x, prior)
+            sampling_offset, mask_logits = self.predict_sampling_offset(x, prior)
             return contextual_conv2d(
                 x,
                 self.weight,
                 self.bias,
-                offset=offset,
-                weight_delta=self.predict_delta(x, prior),
+                sampling_offset=sampling_offset,
+                weight_offset=self.predict_weight_offset(x, prior),
                 mask_logits=mask_logits,
                 stride=self.stride,
                 padding=self.padding,

@@ -69,16 +69,16 @@ class InputGradient:
         programs = batch * blocks * chunks
         self.gather = Launch(gather_kernel, programs, gathering, tile.warps, tile.registers)
 
-    def __call__(self, stream: int, x, offset, mask, kernels, grad, grad_sum) -> Tensor:
+    def __call__(self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum) -> Tensor:
         """Gradient of x, channels last in memory."""
         device = x.device
         counts = torch.zeros(self.slots, dtype=torch.int32, device=device)
-        self.count(stream, counts, None, None, offset, mask)
+        self.count(stream, counts, None, None, sampling_offset, mask)
         slots = counts.cumsum(1, dtype=torch.int32)
         sources = torch.empty(self.sources, dtype=torch.int32, device=device)
         shape, dtype = self.weights
         weights = torch.empty(shape, dtype=dtype, device=device)
-        self.fill(stream, slots, sources, weights, offset, mask)
+        self.fill(stream, slots, sources, weights, sampling_offset, mask)
         if self.order is not None:
             listed = sources, weights
             sources, weights = (torch.empty_like(t) for t in listed)
@@ -106,11 +106,11 @@ class SamplingGradient:
         )
         tap_groups, group_taps = problem.split(taps, batch * blocks * chunks)
         self.needed, self.problem, self.blocks = needed, problem, blocks
-        self.offset = (blocks, batch, 2 * taps, *problem.out_size)
+        self.sampling_offset = (blocks, batch, 2 * taps, *problem.out_size)
         self.mask = (blocks, batch, taps, *problem.out_size)
         self.kernels = (chunks, batch, taps, channels)
         self.columns = (batch * problem.out_pixels, taps * channels)
-        self.by_kernels = needed['weight_delta'] or (needed['weight'] and problem.depthwise)
+        self.by_kernels = needed['weight_offset'] or (needed['weight'] and problem.depthwise)
         self.by_columns = needed['weight'] and not problem.depthwise
         values = dict(
             problem.values(), **problem.tiled(tile), blocks=blocks, chunks=chunks,
@@ -119,13 +119,13 @@ class SamplingGradient:
         programs = batch * blocks * chunks * tap_groups
         self.launch = Launch(sampling_gradient_kernel, programs, values, tile.warps, tile.registers)
         blocks = triton.cdiv(channels, KERNEL_CHANNELS)
-        entries = batch * blocks if needed['weight_delta'] else 0
+        entries = batch * blocks if needed['weight_offset'] else 0
         by_weight = taps * blocks if needed['weight'] and problem.depthwise else 0
         values.update(blocks=blocks, entries=entries, CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS)
         self.sum = Launch(kernel_gradient_kernel, entries + by_weight, values)
 
     def __call__(
-        self, stream: int, x, offset, mask, kernels, grad, grad_sum, rows: Tensor
+        self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum, rows: Tensor
     ) -> dict[str, Tensor]:
         """Gradients by argument; `rows` are the output's gradient, [B·P, C_out]."""
         needed, problem = self.needed, self.problem
@@ -133,28 +133,28 @@ class SamplingGradient:
         def empty(shape, wanted=True, dtype=problem.compute_type):
             return torch.empty(shape, dtype=dtype, device=x.device) if wanted else None
 
-        by_offset = empty(self.offset, needed['offset'])
+        by_sampling_offset = empty(self.sampling_offset, needed['sampling_offset'])
         by_mask = empty(self.mask, needed['mask'])
         by_kernels = empty(self.kernels, self.by_kernels)
         columns = empty(self.columns, self.by_columns, x.dtype)
         self.launch(
-            stream, by_offset, by_mask, by_kernels, columns, grad, grad_sum, x, kernels, offset,
+            stream, by_sampling_offset, by_mask, by_kernels, columns, grad, grad_sum, x, kernels, sampling_offset,
             mask,
         )  # fmt: skip
         grads = {}
-        if needed['offset']:
-            grads['offset'] = self._sum_blocks(by_offset)
+        if needed['sampling_offset']:
+            grads['sampling_offset'] = self._sum_blocks(by_sampling_offset)
         if needed['mask']:
             grads['mask'] = self._sum_blocks(by_mask)
         if self.by_kernels:
-            by_delta = by_weight = None
-            if needed['weight_delta']:
-                shape, dtype = problem.weight_delta
-                by_delta = grads['weight_delta'] = empty(shape, dtype=dtype)
+            by_weight_offset = by_weight = None
+            if needed['weight_offset']:
+                shape, dtype = problem.weight_offset
+                by_weight_offset = grads['weight_offset'] = empty(shape, dtype=dtype)
             if needed['weight'] and problem.depthwise:
                 shape, dtype = problem.weight
                 by_weight = grads['weight'] = empty(shape, dtype=dtype)
-            self.sum(stream, by_delta, by_weight, by_kernels)
+            self.sum(stream, by_weight_offset, by_weight, by_kernels)
         if self.by_columns:
             _, channels, *kernel = problem.weight[0]
             by_matrix = rows.t() @ columns  # [C_out, K·C_in]
@@ -172,14 +172,14 @@ class Backward:
     def __init__(self, problem: Problem, settings: Settings, needed: Needed, deterministic: bool):
         needed = dict(zip(ARGUMENTS, needed))
         self.problem, self.needed = problem, needed
-        by_sampling = any(needed[n] for n in ('weight', 'offset', 'weight_delta', 'mask'))
+        by_sampling = any(needed[n] for n in ('weight', 'sampling_offset', 'weight_offset', 'mask'))
         self.sampling = SamplingGradient(problem, settings, needed) if by_sampling else None
         self.input = InputGradient(problem, settings, deterministic) if needed['x'] else None
         self.prepare = None
-        if (by_sampling or needed['x']) and (problem.depthwise or problem.weight_delta):
+        if (by_sampling or needed['x']) and (problem.depthwise or problem.weight_offset):
             self.prepare = Preparation(problem, samples=False)
 
-    def __call__(self, grad, x, weight, offset, delta, mask) -> dict[str, Tensor]:
+    def __call__(self, grad, x, weight, sampling_offset, weight_offset, mask) -> dict[str, Tensor]:
         """Gradients by argument."""
         problem, stream = self.problem, current_stream(x.device)
         # [B·P, C_out]
@@ -191,15 +191,17 @@ class Backward:
             return grads
         kernels = None
         if self.prepare is not None:
-            (kernels,) = self.prepare(stream, x, weight, None, delta, None)
+            (kernels,) = self.prepare(stream, x, weight, None, weight_offset, None)
         grad_sum = None
         if not problem.depthwise:
             grad = rows @ dense_matrix(weight, x.dtype)  # [B·P, K·C_in]
             grad_sum = rows.sum(-1, dtype=problem.compute_type)
         if self.sampling is not None:
-            grads.update(self.sampling(stream, x, offset, mask, kernels, grad, grad_sum, rows))
+            grads.update(
+                self.sampling(stream, x, sampling_offset, mask, kernels, grad, grad_sum, rows)
+            )
         if self.input is not None:
-            grads['x'] = self.input(stream, x, offset, mask, kernels, grad, grad_sum)
+            grads['x'] = self.input(stream, x, sampling_offset, mask, kernels, grad, grad_sum)
         return grads
 
 
@@ -218,8 +220,8 @@ def backward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    offset: Tensor | None,
-    weight_delta: Tensor | None,
+    sampling_offset: Tensor | None,
+    weight_offset: Tensor | None,
     mask: Tensor | None,
     needed: Needed,
 ) -> dict[str, Tensor]:
@@ -229,9 +231,9 @@ def backward(
         problem (Problem): What forward computed.
         settings (Settings): Tiles of the kernels.
         grad (Tensor): Gradient of the output, (B, C_out, H_out, W_out).
-        x, weight, bias, offset, weight_delta, mask (Tensor): What forward was given.
+        x, weight, bias, sampling_offset, weight_offset, mask (Tensor): What forward was given.
         needed (tuple[bool, ...]): For each of `ARGUMENTS`.
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     run = backward_of(problem, settings, needed, deterministic)
-    return run(channels_last(grad), channels_last(x), weight, offset, weight_delta, mask)
+    return run(channels_last(grad), channels_last(x), weight, sampling_offset, weight_offset, mask)

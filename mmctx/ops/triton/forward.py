@@ -24,7 +24,7 @@ class Preparation:
 
     def __init__(self, problem: Problem, samples: bool):
         taps, pixels = problem.taps, problem.out_pixels
-        images = 1 if problem.weight_delta is None else problem.batch
+        images = 1 if problem.weight_offset is None else problem.batch
         self.kernels = (images, taps, problem.channels), problem.type
         self.static = problem.depthwise
         sample_programs = 0
@@ -48,17 +48,19 @@ class Preparation:
         )
         self.launch = Launch(prepare_kernel, sample_programs + images * blocks, values)
 
-    def __call__(self, stream: int, x, weight, offset, delta, mask) -> tuple[Tensor, ...]:
+    def __call__(
+        self, stream: int, x, weight, sampling_offset, weight_offset, mask
+    ) -> tuple[Tensor, ...]:
         """Kernels, and index and weights of the samples where they are made."""
         (shape, dtype), device = self.kernels, x.device
         kernels = torch.empty(shape, dtype=dtype, device=device)
         weight = weight.contiguous() if self.static else None
-        delta = None if delta is None else delta.contiguous()
+        weight_offset = None if weight_offset is None else weight_offset.contiguous()
         if not self.table:
-            self.launch(stream, None, None, kernels, None, None, weight, delta)
+            self.launch(stream, None, None, kernels, None, None, weight, weight_offset)
             return (kernels,)
         index, weights = (torch.empty(s, dtype=t, device=device) for s, t in self.table)
-        self.launch(stream, index, weights, kernels, offset, mask, weight, delta)
+        self.launch(stream, index, weights, kernels, sampling_offset, mask, weight, weight_offset)
         return kernels, index, weights
 
 
@@ -90,10 +92,12 @@ class DepthwiseForward:
         programs = batch * blocks * chunks
         self.launch = Launch(depthwise_kernel, programs, values, tile.warps, tile.registers)
 
-    def __call__(self, x, weight, bias, offset, delta, mask) -> Tensor:
+    def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
         """Output, (B, C, H_out, W_out), channels last in memory."""
         stream = current_stream(x.device)
-        kernels, index, weights = self.prepare(stream, x, weight, offset, delta, mask)
+        kernels, index, weights = self.prepare(
+            stream, x, weight, sampling_offset, weight_offset, mask
+        )
         out = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=x.device)
         self.launch(stream, out, x, kernels, index, weights, bias)
         return out
@@ -107,7 +111,7 @@ class DenseForward:
         self.out_size = problem.out_size
         self.columns = (batch * pixels, taps * problem.channels)
         self.prepare = None
-        if problem.weight_delta is not None:
+        if problem.weight_offset is not None:
             self.prepare = Preparation(problem, samples=False)
         self.tap_groups, group_taps = problem.split(taps, batch * triton.cdiv(pixels, tile.pixels))
         self.shared = (self.tap_groups, batch * pixels), problem.compute_type
@@ -123,16 +127,16 @@ class DenseForward:
         programs = batch * self.tap_groups * tiles
         self.launch = Launch(columns_kernel, programs, values, tile.warps, tile.registers)
 
-    def __call__(self, x, weight, bias, offset, delta, mask) -> Tensor:
+    def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
         """Output, (B, C_out, H_out, W_out), channels last in memory."""
         stream = current_stream(x.device)
         kernels = shared = None
         if self.prepare is not None:
-            (kernels,) = self.prepare(stream, x, weight, None, delta, None)
+            (kernels,) = self.prepare(stream, x, weight, None, weight_offset, None)
             shape, dtype = self.shared
             shared = torch.empty(shape, dtype=dtype, device=x.device)
         columns = torch.empty(self.columns, dtype=x.dtype, device=x.device)
-        self.launch(stream, columns, shared, x, kernels, offset, mask)
+        self.launch(stream, columns, shared, x, kernels, sampling_offset, mask)
         out = torch.mm(columns, dense_matrix(weight, x.dtype).t())  # [B·P, C_out]
         if shared is not None:
             out += (shared[0] if self.tap_groups == 1 else shared.sum(0))[:, None]
@@ -160,8 +164,8 @@ def forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    offset: Tensor | None,
-    weight_delta: Tensor | None,
+    sampling_offset: Tensor | None,
+    weight_offset: Tensor | None,
     mask: Tensor | None,
 ) -> Tensor:
     """The contextual convolution, (B, C_out, H_out, W_out), channels last in memory."""
@@ -170,4 +174,4 @@ def forward(
         empty = x.new_empty(problem.batch, height, width, problem.out_channels)
         return empty.permute(0, 3, 1, 2)
     x = channels_last(x)
-    return forward_of(problem, settings)(x, weight, bias, offset, weight_delta, mask)
+    return forward_of(problem, settings)(x, weight, bias, sampling_offset, weight_offset, mask)

@@ -12,9 +12,9 @@ from torch import Tensor
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from mmctx.compat.triton_interpreter import mend_interpreter
+from mmctx.compat.triton_interpreter import fix_interpreter
 
-mend_interpreter()
+fix_interpreter()
 
 
 class Launch:

@@ -8,9 +8,9 @@ from torch import Tensor
 from ..sampling import Pair, output_size
 
 HAS_TRITON = importlib.util.find_spec('triton') is not None
-ARGUMENTS = ('x', 'weight', 'bias', 'offset', 'weight_delta', 'mask')
+ARGUMENTS = ('x', 'weight', 'bias', 'sampling_offset', 'weight_offset', 'mask')
 _SCHEMA = (
-    'Tensor x, Tensor weight, Tensor? bias, Tensor? offset, Tensor? weight_delta, Tensor? mask, '
+    'Tensor x, Tensor weight, Tensor? bias, Tensor? sampling_offset, Tensor? weight_offset, Tensor? mask, '
     'SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool mask_is_logits'
 )
 
@@ -57,7 +57,9 @@ def contextual_conv2d_operator(*arguments):
 
 
 @contextual_conv2d_operator.register_fake
-def _(x, weight, bias, offset, weight_delta, mask, stride, padding, dilation, mask_is_logits):
+def _(
+    x, weight, bias, sampling_offset, weight_offset, mask, stride, padding, dilation, mask_is_logits
+):
     out_size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     return x.new_empty(x.shape[0], *out_size, weight.shape[0]).permute(0, 3, 1, 2)
 
@@ -162,8 +164,8 @@ def contextual_conv2d_triton(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    offset: Tensor | None,
-    weight_delta: Tensor | None,
+    sampling_offset: Tensor | None,
+    weight_offset: Tensor | None,
     mask: Tensor | None,
     stride: Pair,
     padding: Pair,
@@ -177,7 +179,7 @@ def contextual_conv2d_triton(
     """
     if not HAS_TRITON:
         raise NotImplementedError("back end 'triton' needs the package triton: pip install triton")
-    tensors = x, weight, bias, offset, weight_delta, mask
+    tensors = x, weight, bias, sampling_offset, weight_offset, mask
     options = stride, padding, dilation, mask_is_logits
     if _is_watched(x):
         return contextual_conv2d_operator(*tensors, *options)

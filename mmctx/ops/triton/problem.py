@@ -34,8 +34,8 @@ class Problem(NamedTuple):
     x: Outline
     weight: Outline
     bias: Outline | None
-    offset: Outline | None
-    weight_delta: Outline | None
+    sampling_offset: Outline | None
+    weight_offset: Outline | None
     mask: Outline | None
     stride: Pair
     padding: Pair
@@ -107,7 +107,7 @@ class Problem(NamedTuple):
             LOGITS=self.mask_is_logits,
             # Largest power of 2 that divides C: what lets the compiler load 16 bytes at a time.
             ALIGN=min(self.channels & -self.channels, 16),
-            OWN_KERNELS=self.weight_delta is not None,
+            OWN_KERNELS=self.weight_offset is not None,
             INDEX=tl.int32 if self.x_pixels * self.channels < 2**31 else tl.int64,
             FLOAT=TYPES[self.compute_type],
             BLEND=tl.float16 if self.type == torch.float16 else TYPES[self.compute_type],
@@ -116,8 +116,7 @@ class Problem(NamedTuple):
         values['channel_groups'] = self.channels // values['ALIGN']
         for name in ('stride', 'padding', 'dilation'):
             values[f'{name}_y'], values[f'{name}_x'] = getattr(self, name)
-        for name in ('offset', 'mask'):
-            outline = getattr(self, name)
+        for name, outline in (('offset', self.sampling_offset), ('mask', self.mask)):
             strides = (0,) * 4 if outline is None else outline[2]
             axes = (f'{name}_{axis}' for axis in ('image', 'channel', 'row', 'column'))
             values.update(zip(axes, strides))
@@ -151,8 +150,8 @@ def problem_of(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    offset: Tensor | None,
-    weight_delta: Tensor | None,
+    sampling_offset: Tensor | None,
+    weight_offset: Tensor | None,
     mask: Tensor | None,
     stride: Iterable[int],
     padding: Iterable[int],
@@ -165,8 +164,8 @@ def problem_of(
         (x.shape, x.dtype),
         (weight.shape, weight.dtype),
         outline(bias),
-        outline(offset, with_strides=True),
-        outline(weight_delta),
+        outline(sampling_offset, with_strides=True),
+        outline(weight_offset),
         outline(mask, with_strides=True),
         tuple(stride),
         tuple(padding),

@@ -12,7 +12,7 @@ __all__ = ['problem_of', 'run_backward', 'run_forward']
 
 
 def run_forward(problem: Problem, *tensors: Tensor | None) -> Tensor:
-    """The contextual convolution of x, weight, bias, offset, weight_delta and mask."""
+    """The contextual convolution of x, weight, bias, sampling_offset, weight_offset and mask."""
     device = problem.device
     if device.type != 'cuda' or torch.cuda.current_device() == device.index:
         return forward(problem, current(), *tensors)

@@ -104,7 +104,7 @@ def test_one_missing_gradient_fails_the_comparison(tmp_path):
     (backbone, *_) = cases('convnext', Place('cpu', tmp_path)).values()
     torch.manual_seed(0)
     model = build(backbone)
-    name = 'stages.2.0.depthwise_conv.offset_predictor.0.weight'
+    name = 'stages.2.0.depthwise_conv.sampling_offset_predictor.0.weight'
     comparison = Comparison(model, 'cpu')
     # The reference alone is named by the environment.
     model.get_parameter(name).register_hook(

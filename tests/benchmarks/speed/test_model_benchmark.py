@@ -118,15 +118,15 @@ def test_checked_networks_depend_on_every_predictor(narrow):
         layers = [m for m in network.model.modules() if isinstance(m, ContextualConv2d)]
         assert layers
         for layer in layers:
-            for predictor in (layer.offset_predictor, layer.delta_predictor):
+            for predictor in (layer.sampling_offset_predictor, layer.weight_offset_predictor):
                 kept = predictor[-1].weight.clone()
                 predictor[-1].weight.zero_()
                 assert relative_error(network.features(images)[0], before) > 1e-4
                 predictor[-1].weight.copy_(kept)
 
 
-def shifted(x, weight, bias, offset, *rest, **options):
-    return BACKENDS['reference'](x, weight, bias, offset + 0.01, *rest, **options)
+def shifted(x, weight, bias, sampling_offset, *rest, **options):
+    return BACKENDS['reference'](x, weight, bias, sampling_offset + 0.01, *rest, **options)
 
 
 class Halved(torch.autograd.Function):
@@ -141,8 +141,8 @@ class Halved(torch.autograd.Function):
         return grad / 2
 
 
-def halved_gradient(x, weight, bias, offset, *rest, **options):
-    return BACKENDS['reference'](x, weight, bias, Halved.apply(offset), *rest, **options)
+def halved_gradient(x, weight, bias, sampling_offset, *rest, **options):
+    return BACKENDS['reference'](x, weight, bias, Halved.apply(sampling_offset), *rest, **options)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.speed import op
 from benchmarks.speed.op_cases import (
-    OFFSET_STEP,
     PLAIN,
+    SAMPLING_OFFSET_STEP,
     OpInputs,
     OpShape,
     draw_inputs,
@@ -69,10 +69,10 @@ def test_bytes_and_flops_are_those_of_the_definition():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
 def test_offsets_are_exact_and_never_whole(dtype):
     inputs = draw_inputs(OpShape.parse('dw3:2x40x40'), 2, dtype, CPU)
-    steps = inputs.tensors['offset'].double() / OFFSET_STEP
+    steps = inputs.tensors['sampling_offset'].double() / SAMPLING_OFFSET_STEP
     assert torch.equal(steps, steps.round())
     assert (steps % 2 == 1).all()
-    assert steps.abs().max() * OFFSET_STEP > 4
+    assert steps.abs().max() * SAMPLING_OFFSET_STEP > 4
 
 
 @pytest.mark.parametrize('modulated', [False, True])
@@ -101,8 +101,10 @@ def test_released_formulation_and_plain_convolution_are_right(text, dtype, modul
         assert errors.keys() == {*given.tensors, 'output'}
 
 
-def without_offset_gradient(**arguments):
-    arguments['offset'] = arguments['offset'].detach() + 0 * arguments['offset']
+def without_sampling_offset_gradient(**arguments):
+    arguments['sampling_offset'] = (
+        arguments['sampling_offset'].detach() + 0 * arguments['sampling_offset']
+    )
     return contextual_conv2d(**arguments, backend='reference')
 
 
@@ -110,7 +112,7 @@ def without_offset_gradient(**arguments):
     ('function', 'message'),
     [
         (lambda **a: 1.0001 * contextual_conv2d(**a, backend='reference'), 'output'),
-        (without_offset_gradient, 'offset'),
+        (without_sampling_offset_gradient, 'sampling_offset'),
         (lambda **a: torch.nan * contextual_conv2d(**a, backend='reference'), 'output nan'),
         (lambda **a: contextual_conv2d(**a, backend='reference')[:1], 'shape'),
     ],
@@ -171,8 +173,8 @@ def test_tool_writes_ratios_to_the_plain_convolution(tool, tmp_path, capsys):
 
 
 def test_tool_gives_no_speed_for_a_wrong_back_end(tool, monkeypatch, tmp_path, capsys):
-    def wrong(x, weight, bias, offset, *rest, **options):
-        return BACKENDS['reference'](x, weight, bias, offset.roll(1, 1), *rest, **options)
+    def wrong(x, weight, bias, sampling_offset, *rest, **options):
+        return BACKENDS['reference'](x, weight, bias, sampling_offset.roll(1, 1), *rest, **options)
 
     def absent(*_, **__):
         raise NotImplementedError('needs another device')

@@ -164,11 +164,11 @@ def test_a_checkpoint_cannot_have_a_file_elsewhere_removed(toy_runner, tmp_path)
 def test_removals_wait_for_what_replaces_them(tmp_path):
     backend, old = AtomicBackend(), tmp_path / 'old'
     old.touch()
-    with pytest.raises(OSError, match='no room'), backend.removals_put_off():
+    with pytest.raises(OSError, match='no room'), backend.deferred_removals():
         backend.remove(old)
         raise OSError('no room')
     assert old.exists()
-    with backend.removals_put_off():
+    with backend.deferred_removals():
         backend.remove(old)
         assert old.exists()
     assert not old.exists()

@@ -7,7 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
-CONTEXTUAL = ('contextualizing', 'offset_predictor', 'delta_predictor')
+CONTEXTUAL = ('contextualizing', 'sampling_offset_predictor', 'weight_offset_predictor')
 
 
 def groups_of(cfg):

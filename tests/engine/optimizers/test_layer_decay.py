@@ -36,5 +36,5 @@ def test_contextual_detector_decays_as_the_vanilla_one(repo):
         assert contextual[name] == pytest.approx(setting), name
     new = contextual.keys() - vanilla.keys()
     assert contextual['backbone.contextualizing.embeddings.weight'] == (1e-4, 0.0)
-    assert any('offset_predictor' in name for name in new)
+    assert any('sampling_offset_predictor' in name for name in new)
     assert not any('classifying' in name or 'logit_scale' in name for name in new)

@@ -95,7 +95,10 @@ def test_factors_and_keys_of_the_user(repo):
     )
     after = settings_of(model, optim_wrapper)
     for name, (lr, decay) in before.items():
-        new = any(part in name for part in ('contextualizing', 'offset_pred', 'delta_pred'))
+        new = any(
+            part in name
+            for part in ('contextualizing', 'sampling_offset_pred', 'weight_offset_pred')
+        )
         expected = (lr * 0.5, decay * 3) if new else (lr, decay)
         expected = (0, DECAY) if name == 'backbone.conv1.weight' else expected
         assert after[name] == pytest.approx(expected), name

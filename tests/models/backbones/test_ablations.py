@@ -27,7 +27,7 @@ def test_prior_as_input_is_a_convolution_of_more_channels():
     conv = PriorInputConv2d(6, 4, 1, 2, prior_channels=3)
     torch.nn.init.normal_(conv.prior_weight)
     x, prior = torch.randn(2, 6, 5, 7), torch.randn(2, 3)
-    with conv.given(prior):
+    with conv.using_prior(prior):
         got = conv(x)
     wide = torch.cat([x, prior[..., None, None].expand(-1, -1, 5, 7)], 1)
     weight = torch.cat([conv.weight, conv.prior_weight[..., None, None]], 1)
@@ -84,7 +84,7 @@ def test_the_prior_of_stage_1_is_of_all_classes():
 def test_without_a_prior_nothing_of_the_classes_is_left():
     model = make(prior='none')
     assert not any('contextualizing' in name for name in model.state_dict())
-    assert model.layer2[0].conv2.delta_predictor[0].in_features == 16
+    assert model.layer2[0].conv2.weight_offset_predictor[0].in_features == 16
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_trained_predictors_bend_the_features():
     before = model(x)
     for layer in model.modules():
         if isinstance(layer, ContextualConv2d):
-            torch.nn.init.normal_(layer.offset_predictor[-1].weight, std=0.5)
+            torch.nn.init.normal_(layer.sampling_offset_predictor[-1].weight, std=0.5)
     after = model(x)
     assert torch.equal(before[0], after[0])
     for a, b in zip(before[1:], after[1:]):
@@ -89,9 +89,9 @@ def test_initialization_leaves_the_predictors_at_zero():
     assert contextual
     for layer in contextual:
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.2)
-        assert not layer.offset_predictor[-1].weight.any()
-        assert not layer.delta_predictor[-1].weight.any()
-        assert layer.delta_predictor[0].weight.any()
+        assert not layer.sampling_offset_predictor[-1].weight.any()
+        assert not layer.weight_offset_predictor[-1].weight.any()
+        assert layer.weight_offset_predictor[0].weight.any()
 
 
 def test_pretrained_contextual_weights_survive_initialization(tmp_path):
@@ -216,7 +216,7 @@ def test_layer_decay_has_every_parameter_once(out_type):
         assert group['weight_decay'] == (0.0 if bare else 0.05), name
     lr = {n: grouped[id(p)]['lr'] for n, p in trainable.items()}
     inside = 'backbone.stages.2.3.depthwise_conv'
-    assert lr[f'{inside}.offset_predictor.0.weight'] == lr[f'{inside}.weight'] == 0.5**3
+    assert lr[f'{inside}.sampling_offset_predictor.0.weight'] == lr[f'{inside}.weight'] == 0.5**3
     assert lr['neck.weight'] == lr['backbone.contextualizing.embeddings.weight'] == 1.0
 
 

@@ -61,7 +61,7 @@ def test_trained_predictors_bend_the_features():
         layer.zero_predictors()
     x = torch.randn(2, 3, 64, 64)
     before = model(x)
-    randomize(model.layer3[2].conv2.delta_predictor)
+    randomize(model.layer3[2].conv2.weight_offset_predictor)
     after = model(x)
     assert torch.equal(before[1], after[1])
     assert not torch.allclose(before[2], after[2], rtol=1e-2)
@@ -74,9 +74,9 @@ def test_initialization_leaves_the_predictors_at_zero(norm):
     model.init_weights()
     assert contextual_convs(model)
     for layer in contextual_convs(model).values():
-        assert not layer.offset_predictor[-1].weight.any()
-        assert not layer.delta_predictor[-1].weight.any()
-        assert layer.delta_predictor[0].weight.any()
+        assert not layer.sampling_offset_predictor[-1].weight.any()
+        assert not layer.weight_offset_predictor[-1].weight.any()
+        assert layer.weight_offset_predictor[0].weight.any()
     assert not model.layer2[0].norm3.weight.any()
 
 
@@ -126,10 +126,10 @@ def test_gradient_checkpointing_changes_nothing(preset, selection):
 
 
 @pytest.mark.parametrize('out_type', ['featmap', 'logits'])
-@pytest.mark.parametrize('bends', [('grid', 'kernel'), ('grid',), ('kernel',)])
-def test_every_trainable_parameter_gets_a_gradient(out_type, bends):
+@pytest.mark.parametrize('offsets', [('sampling', 'weight'), ('sampling',), ('weight',)])
+def test_every_trainable_parameter_gets_a_gradient(out_type, offsets):
     """What DistributedDataParallel needs to run without find_unused_parameters."""
-    model = randomize(make(out_type=out_type, out_indices=(3,), bends=bends))
+    model = randomize(make(out_type=out_type, out_indices=(3,), offsets=offsets))
     outputs = [map_.clamp(-9, 9) for map_ in model(torch.randn(2, 3, 64, 64))]
     sum(map_.square().sum() for map_ in outputs).backward()
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -173,7 +173,7 @@ def test_one_image_trains_with_layer_norm_only():
     model = make(norm='LN', norm_eval=True)
     model.train()
     model(x)[-1].sum().backward()
-    assert model.layer4[2].conv2.delta_predictor[-1].weight.grad.any()
+    assert model.layer4[2].conv2.weight_offset_predictor[-1].weight.grad.any()
     model = make(norm='BN')
     model.train()
     with pytest.raises(ValueError, match="pass norm='LN'"):
@@ -192,8 +192,8 @@ def test_other_depths(depth):
 SIZES = {
     'paper': (dict(preset='paper'), 27.930),
     'released': (dict(preset='released'), 27.972),
-    'weight offsets only': (dict(preset='released', bends=('kernel',)), 27.563),
-    'sampling offsets only': (dict(preset='released', bends=('grid',)), 25.973),
+    'weight offsets only': (dict(preset='released', offsets=('weight',)), 27.563),
+    'sampling offsets only': (dict(preset='released', offsets=('sampling',)), 25.973),
 }
 
 
@@ -214,8 +214,8 @@ def test_sizes_of_the_published_networks(row):
         (dict(every=0), 'every'),
         (dict(num_stages=3), 'four stages'),
         (dict(norm='GN'), 'norm'),
-        (dict(bends=()), 'bends'),
-        (dict(bends=('grid', 'colour')), 'bends'),
+        (dict(offsets=()), 'offsets'),
+        (dict(offsets=('sampling', 'colour')), 'offsets'),
         (dict(considered=(30, 6, 3)), '30 classes cannot be kept of 20'),
         (dict(selection='sort'), 'selection'),
     ],

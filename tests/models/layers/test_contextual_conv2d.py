@@ -9,13 +9,30 @@ from torchvision.ops import deform_conv2d
 from mmctx.models.layers import ContextualConv2d, forward_contextual_block, make_contextual
 
 LAYOUTS = {
-    'paper depthwise': dict(groups=6, kernel_size=7, padding=3, delta_hidden=2),
+    'paper depthwise': dict(groups=6, kernel_size=7, padding=3, weight_offset_hidden=2),
     'released depthwise': dict(
-        groups=6, kernel_size=7, padding=3, offset_hidden=3, delta_hidden=3, modulated=True
+        groups=6,
+        kernel_size=7,
+        padding=3,
+        sampling_offset_hidden=3,
+        weight_offset_hidden=3,
+        modulated=True,
     ),
-    'dense': dict(kernel_size=3, padding=1, stride=2, offset_hidden=4, delta_hidden=4, norm='BN'),
+    'dense': dict(
+        kernel_size=3,
+        padding=1,
+        stride=2,
+        sampling_offset_hidden=4,
+        weight_offset_hidden=4,
+        norm='BN',
+    ),
     'dense modulated': dict(
-        kernel_size=3, padding=2, dilation=2, offset_hidden=4, delta_hidden=4, modulated=True
+        kernel_size=3,
+        padding=2,
+        dilation=2,
+        sampling_offset_hidden=4,
+        weight_offset_hidden=4,
+        modulated=True,
     ),
 }
 
@@ -32,7 +49,7 @@ def test_starts_as_the_vanilla_convolution(layout, batch):
     conv = ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout])
     conv.eval()  # BatchNorm1d has no statistics of a batch of 1
     x, prior = torch.randn(batch, 6, 9, 11), torch.randn(batch, 5)
-    with conv.given(prior):
+    with conv.using_prior(prior):
         out = conv(x)
     share = 0.5 if conv.modulated else 1.0
     expected = F.conv2d(
@@ -46,14 +63,16 @@ def test_follows_its_predictors(layout):
     """Written out with the concatenated prior and torchvision's deformable convolution."""
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout]))
     x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
-    with conv.given(prior):
+    with conv.using_prior(prior):
         out = conv(x)
     everywhere = prior[:, :, None, None].expand(-1, -1, *x.shape[2:])
-    grid = conv.offset_predictor(torch.cat([everywhere, x], 1))
+    grid = conv.sampling_offset_predictor(torch.cat([everywhere, x], 1))
     taps = conv.kernel_size[0] ** 2
-    delta = conv.delta_predictor(torch.cat([prior, F.adaptive_avg_pool2d(x, 1).flatten(1)], 1))
+    weight_offset = conv.weight_offset_predictor(
+        torch.cat([prior, F.adaptive_avg_pool2d(x, 1).flatten(1)], 1)
+    )
     for i in range(2):
-        own = delta[i].view(6, 1, *conv.kernel_size)
+        own = weight_offset[i].view(6, 1, *conv.kernel_size)
         weight = conv.weight + (own if conv.groups > 1 else own.transpose(0, 1))
         expected = deform_conv2d(
             x[i : i + 1], grid[i : i + 1, : 2 * taps], weight, conv.bias, conv.stride,
@@ -63,25 +82,27 @@ def test_follows_its_predictors(layout):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_every_parameter_learns_once_it_bends(layout):
+def test_every_parameter_learns_once_offsets_are_not_zero(layout):
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout]))
     prior = torch.randn(3, 5, requires_grad=True)
-    with conv.given(prior):
+    with conv.using_prior(prior):
         conv(torch.randn(3, 6, 8, 8)).square().sum().backward()
     assert prior.grad.abs().sum() > 0
     still = [name for name, p in conv.named_parameters() if p.grad is None or not p.grad.any()]
     # A norm of the batch cancels the bias before it.
     cancelled = (
-        {'offset_predictor.0.bias', 'delta_predictor.0.bias'} if 'BN' in str(conv) else set()
+        {'sampling_offset_predictor.0.bias', 'weight_offset_predictor.0.bias'}
+        if 'BN' in str(conv)
+        else set()
     )
     assert set(still) <= cancelled
 
 
 def test_needs_a_prior_and_forgets_it():
-    conv = ContextualConv2d(2, 2, 3, prior_channels=1, delta_hidden=2)
+    conv = ContextualConv2d(2, 2, 3, prior_channels=1, weight_offset_hidden=2)
     with pytest.raises(RuntimeError, match='prior'):
         conv(torch.zeros(1, 2, 5, 5))
-    with pytest.raises(ZeroDivisionError), conv.given(torch.zeros(1, 1)):
+    with pytest.raises(ZeroDivisionError), conv.using_prior(torch.zeros(1, 1)):
         raise ZeroDivisionError
     assert conv.prior is None
 
@@ -106,7 +127,7 @@ def test_blocks_keep_their_weights_and_checkpointing_its_gradients():
     block = Block()
     x, prior = torch.randn(2, 4, 6, 6, requires_grad=True), torch.randn(2, 3, requires_grad=True)
     before = block(x)
-    make_contextual(block, 'conv', prior_channels=3, delta_hidden=2)
+    make_contextual(block, 'conv', prior_channels=3, weight_offset_hidden=2)
     after = forward_contextual_block(block, 'conv', x, prior)
     torch.testing.assert_close(after, before)
 
@@ -128,11 +149,11 @@ def test_offsets_stay_float32_under_autocast():
     """The last layer of the predictor alone leaves autocast, whose bfloat16 is too coarse."""
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS['released depthwise']))
     x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
-    with torch.autocast('cpu', torch.bfloat16), conv.given(prior):
-        offset, mask_logits = conv.predict_grid(x, prior)
+    with torch.autocast('cpu', torch.bfloat16), conv.using_prior(prior):
+        sampling_offset, mask_logits = conv.predict_sampling_offset(x, prior)
         out = conv(x)
     assert out.dtype == torch.bfloat16
-    assert offset.dtype == mask_logits.dtype == torch.float32
-    assert (offset != offset.bfloat16().float()).any()
+    assert sampling_offset.dtype == mask_logits.dtype == torch.float32
+    assert (sampling_offset != sampling_offset.bfloat16().float()).any()
     out.float().sum().backward()
-    assert conv.offset_predictor[-1].weight.grad.abs().sum() > 0
+    assert conv.sampling_offset_predictor[-1].weight.grad.abs().sum() > 0

@@ -1,4 +1,4 @@
-"""The offset predictor with a LayerNorm as one autograd function, as its five steps take the host
+"""The sampling offset predictor with a LayerNorm as one autograd function, as its five steps take the host
 longer to record one by one than to run.
 """
 
@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, last_bias, options):
-    """The grid, and what its gradients need: see `predict_grid`."""
+    """The grid, and what its gradients need: see `predict_sampling_offset`."""
     from .norm_relu import norm_relu_forward
     from .static_conv import static_conv_forward
 
@@ -25,7 +25,7 @@ def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, 
     return grid, (shares, of_rows, reduced, hidden)
 
 
-class GridPredictor(torch.autograd.Function):
+class SamplingOffsetPredictor(torch.autograd.Function):
     """`predict` with its gradients."""
 
     @staticmethod
@@ -63,7 +63,7 @@ class GridPredictor(torch.autograd.Function):
         return g_rows, g_prior, g_weight, g_shares.sum(0), *g_norm, *g_last, None
 
 
-def predict_grid(
+def predict_sampling_offset(
     rows: Tensor,
     prior: Tensor,
     reduce_weight: Tensor,
@@ -95,5 +95,5 @@ def predict_grid(
         (eps, geometry),
     )  # fmt: skip
     if torch.is_grad_enabled():
-        return GridPredictor.apply(*arguments)
+        return SamplingOffsetPredictor.apply(*arguments)
     return predict(*arguments)[0]
