@@ -21,7 +21,13 @@ from mmctx.ops.triton import import_kernels
 
 CHANNELS, PRIOR, SIDE = 16, 8, 4
 LAYERS = {
-    '7×7 depthwise': dict(kernel_size=7, padding=3, groups=CHANNELS, weight_offset_hidden=4),
+    '7×7 depthwise': dict(
+        kernel_size=7,
+        padding=3,
+        groups=CHANNELS,
+        depthwise_predictor=True,
+        weight_offset_hidden=4,
+    ),
     '3×3 dense': dict(
         kernel_size=3,
         padding=1,
@@ -105,10 +111,8 @@ def _parts(arguments: dict) -> dict[str, Part]:
     x = torch.randn(2, CHANNELS, SIDE, SIDE).to(memory_format=torch.channels_last)
     prior = torch.randn(2, PRIOR)
     with torch.no_grad():
-        (sampling_offset, _), weight_offset = (
-            conv.predict_sampling_offset(x, prior),
-            conv.predict_weight_offset(x, prior),
-        )
+        sampling_offset, _ = conv.predict_sampling_offset(x, prior)
+        weight_offset = conv.predict_weight_offset(x, prior)
     leaves = [t.detach().requires_grad_() for t in (x, sampling_offset, weight_offset)]
 
     def op(x, sampling_offset, weight_offset):

@@ -157,19 +157,16 @@ def draw_inputs(
     inputs = 1 if shape.depthwise else channels
     scale = (taps * inputs) ** -0.5  # keeps the output near 1
     sampling_offset = torch.randn(batch, 2 * taps, *size, device=device) * SAMPLING_OFFSET_SPREAD
-    sampling_offset = (
-        sampling_offset.clamp(-SAMPLING_OFFSET_LIMIT, SAMPLING_OFFSET_LIMIT)
-        .div(2 * SAMPLING_OFFSET_STEP)
-        .floor()
-    )
-    delta = (channels, 1) if shape.depthwise else (1, channels)
+    sampling_offset.clamp_(-SAMPLING_OFFSET_LIMIT, SAMPLING_OFFSET_LIMIT)
+    sampling_offset = sampling_offset.div_(2 * SAMPLING_OFFSET_STEP).floor_()
+    own_channels = (channels, 1) if shape.depthwise else (1, channels)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     tensors = dict(
         x=normal(batch, channels, shape.height, shape.width).to(memory_format=layout),
         weight=normal(channels, inputs, *kernel, scale=scale),
         bias=normal(channels),
         sampling_offset=((2 * sampling_offset + 1) * SAMPLING_OFFSET_STEP).to(dtype),
-        weight_offset=normal(batch, *delta, *kernel, scale=scale),
+        weight_offset=normal(batch, *own_channels, *kernel, scale=scale),
     )
     if modulated:
         tensors['mask'] = torch.rand(batch, taps, *size, device=device).to(dtype)

@@ -38,7 +38,7 @@ def contextual_conv2d(
     dilation: int | tuple[int, int] = 1,
     backend: str | None = None,
 ) -> Tensor:
-    """Convolve with a sampling grid for each pixel and a kernel for each image.
+    """Convolve with sampling positions for each pixel and a kernel for each image.
 
     y(p) = Σ_k m(k) · (w(k) + Δw(k)) · x(p + g(k) + Δp(k)), Eq. 4 of "Contextual Convolutional
     Networks", with DCNv2's modulation m where a mask is given. Samples are bilinear and zero
@@ -49,8 +49,9 @@ def contextual_conv2d(
         x (Tensor): Images, (B, C_in, H, W).
         weight (Tensor): Static kernel w: (C, 1, kh, kw) depthwise, (C_out, C_in, kh, kw) dense.
         bias (Tensor, optional): (C_out,). Defaults to None.
-        sampling_offset (Tensor, optional): Δp in pixels of x, (B, 2·kh·kw, H_out, W_out), interleaved
-            (Δy, Δx) for the taps in row-major order, as torchvision's. Defaults to None, zero.
+        sampling_offset (Tensor, optional): Δp in pixels of x, (B, 2·kh·kw, H_out, W_out),
+            interleaved (Δy, Δx) for the taps in row-major order, as torchvision's. Defaults to
+            None, zero.
         weight_offset (Tensor, optional): Δw: (B, C, 1, kh, kw) depthwise; (B, 1, C_in, kh, kw)
             dense, shared by all output channels. Defaults to None, zero.
         mask (Tensor, optional): m, (B, kh·kw, H_out, W_out). Defaults to None, one.
@@ -68,7 +69,8 @@ def contextual_conv2d(
         for `F.conv2d`. Whatever that type, positions, Δw and sums are computed in float32 at least.
 
     Under `torch.use_deterministic_algorithms(True)` gradients are the same in every run.
-    sampling_offset and mask may be slices of one tensor, in any memory format; neither is copied on a GPU.
+    sampling_offset and mask may be slices of one tensor, in any memory format; neither is copied on
+    a GPU.
 
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the

@@ -1,4 +1,4 @@
-"""Steps of the sampling offset predictor on a map: in kernels of our own on a GPU, in PyTorch elsewhere."""
+"""Steps of the sampling offset predictor on a map: in Triton kernels on a GPU, else in PyTorch."""
 
 import os
 
@@ -77,7 +77,9 @@ def conv2d_in_float32(
 
 
 def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
-    """The sampling offset predictor with a LayerNorm in one step, where `runs_kernels` and nothing compiles.
+    """The sampling offset predictor with a LayerNorm, in one step.
+
+    For maps of which `runs_kernels` is true, and not under a compiler.
 
     Args:
         x (Tensor): (B, C, H, W).

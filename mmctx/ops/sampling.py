@@ -33,8 +33,8 @@ def tap_positions(
     Args:
         size (tuple[int, int]): Height and width of the input, in pixels.
         kernel, stride, padding, dilation (tuple[int, int]): As of a convolution.
-        sampling_offset (Tensor, optional): Δp, (B, 2K, H_out, W_out), pixels of the input, interleaved
-            (Δy, Δx) for the taps in row-major order. None stands for zero.
+        sampling_offset (Tensor, optional): Δp in pixels of the input, (B, 2K, H_out, W_out),
+            interleaved (Δy, Δx) for the taps in row-major order. None stands for zero.
         device (torch.device): Where the positions are made.
         dtype (torch.dtype): Their type; float32 at least, as half precision steps by 0.03 px at 4.
 

@@ -63,14 +63,19 @@ def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> Non
     layout, source = find_layout(state_dict, layouts, (prefix, 'backbone.', ''))
     own = {key[len(source) :]: key for key in list(state_dict) if key.startswith(source)}
     contextualizing: Any = module.contextualizing
-    classifying = len(contextualizing.classifying)
+    classifying = len(contextualizing.classifying) if contextualizing else 0
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     for name, key in own.items():
         stage = re.match(r'contextualizing\.classifying\.(\d+)\.', name)
         if stage and int(stage[1]) >= classifying:
             del state_dict[key]
         elif layout is not None:
             renamed = layout.rename(name)
-            state_dict[prefix + renamed] = layout.reshape(renamed, state_dict.pop(key))
+            value = layout.reshape(renamed, state_dict.pop(key))
+            # The weight of a linear layer, where the backbone has a 1×1 convolution.
+            if renamed in shapes and shapes[renamed] == (*value.shape, 1, 1):
+                value = value[..., None, None]
+            state_dict[prefix + renamed] = value
 
 
 adopt_vanilla_convnext = partial(_adopt, CONVNEXT_LAYOUTS)

@@ -12,7 +12,9 @@ from mmctx.models.layers import ContextualConv2d, Contextualizing
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 LAYOUTS = {
-    'depthwise': dict(groups=6, kernel_size=3, padding=1, weight_offset_hidden=2),
+    'depthwise': dict(
+        groups=6, kernel_size=3, padding=1, depthwise_predictor=True, weight_offset_hidden=2
+    ),
     'depthwise, dense predictor': dict(
         groups=6,
         kernel_size=3,
@@ -29,7 +31,14 @@ LAYOUTS = {
         weight_offset_hidden=4,
         norm='BN',
     ),
-    'depthwise, BN': dict(groups=6, kernel_size=3, padding=1, norm='BN', weight_offset_hidden=4),
+    'depthwise, BN': dict(
+        groups=6,
+        kernel_size=3,
+        padding=1,
+        depthwise_predictor=True,
+        weight_offset_hidden=4,
+        norm='BN',
+    ),
 }
 
 

@@ -3,8 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmctx.ops.predicting import conv2d_in_float32, norm_relu, runs_kernels
+from mmctx.ops.triton.predictor_operators import (
+    norm_relu_backward_operator,
+    static_conv_backward_operator,
+    static_conv_operator,
+)
 
 pytest.importorskip('triton')
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'through_kernels')
@@ -128,6 +134,36 @@ def test_compiles_without_a_graph_break(groups):
         ]
         for got, want in zip(with_gradients(compiled, *tensors), with_gradients(steps, *tensors)):
             torch.testing.assert_close(got, want)
+
+
+def layouts(tensors):
+    # What the stride of a single element is, makes no difference.
+    strides = [[s for s, n in zip(t.stride(), t.shape) if n > 1] for t in tensors]
+    return [(t.shape, t.dtype, of) for t, of in zip(tensors, strides)]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize('name', ['depthwise 7×7', 'dense with strides', 'dense of one channel'])
+def test_compiled_code_is_told_the_layout_of_gradients(name, dtype):
+    channels, out_channels, groups, height, width, kernel, *geometry = CONVOLUTIONS[name]
+    rows = torch.randn(2, height, width, channels, device=DEVICE).to(dtype)
+    weight = torch.randn(out_channels, channels // groups, *kernel, device=DEVICE)
+    out = static_conv_operator(rows, weight, weight[:, 0, 0, 0].contiguous(), *geometry)
+    real = static_conv_backward_operator(torch.ones_like(out), rows, weight, *geometry)
+    with FakeTensorMode() as mode:
+        grad, *inputs = map(mode.from_tensor, (out, rows, weight))
+        assumed = static_conv_backward_operator(grad, *inputs, *geometry)
+    assert layouts(real) == layouts(assumed)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_compiled_code_is_told_the_layout_of_norm_gradients(dtype):
+    rows, shares = torch.randn(2, 6, 8, device=DEVICE).to(dtype), torch.randn(2, 8, device=DEVICE)
+    arguments = rows, rows, shares, *torch.randn(2, 8, device=DEVICE)
+    real = norm_relu_backward_operator(*arguments, 1e-6)
+    with FakeTensorMode() as mode:
+        assumed = norm_relu_backward_operator(*map(mode.from_tensor, arguments), 1e-6)
+    assert layouts(real) == layouts(assumed)
 
 
 def test_no_kernels_where_operations_are_watched():

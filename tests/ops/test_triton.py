@@ -290,7 +290,13 @@ def test_complexity_is_the_same_through_every_back_end(monkeypatch):
             super().__init__()
             self.conv = ContextualConv2d(3, 4, 3, 2, 1, prior_channels=2, weight_offset_hidden=2)
             self.depthwise = ContextualConv2d(
-                4, 4, 3, groups=4, prior_channels=2, weight_offset_hidden=2
+                4,
+                4,
+                3,
+                groups=4,
+                prior_channels=2,
+                depthwise_predictor=True,
+                weight_offset_hidden=2,
             )
 
         def forward(self, x):

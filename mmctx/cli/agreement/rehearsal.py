@@ -117,12 +117,12 @@ def on_one_image(metric) -> list:
     results = metric.results
     if not hasattr(metric, '_coco_api') or not results:
         return results
-    from mmctx.evaluation.coco_metric import with_worthless_detection
+    from mmctx.evaluation.coco_metric import with_placeholder_detection
 
     metric.img_ids = [prediction['img_id'] for _, prediction in results]
     if any(len(prediction['scores']) for _, prediction in results):
         return results
-    return [with_worthless_detection(*results[0]), *results[1:]]
+    return [with_placeholder_detection(*results[0]), *results[1:]]
 
 
 def check_figures(runner, figures: list[str]) -> None:

@@ -6,28 +6,55 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmctx.errors import UserError
 from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-CONTEXTUAL = (
-    'contextualizing.',
-    'first_merging.',
-    'sampling_offset_predictor.',
-    'weight_offset_predictor.',
-    'prior_weight',
-)
+# Kinds of parameters by parts of their names; what has none of these is vanilla.
+KINDS = {
+    'predictor': ('sampling_offset_predictor.', 'weight_offset_predictor.', 'prior_weight'),
+    'classifying': ('contextualizing.', 'first_merging.'),
+}
+
+
+def kind_of(name: str) -> str:
+    """Kind of a parameter: `predictor`, `classifying` or `vanilla`.
+
+    Args:
+        name (str): Its name in the model.
+
+    Returns:
+        str: `predictor` for what makes Δp and Δw, and the weights of a prior that is an input (row
+        a2 of Table 4); `classifying` for class embeddings, τ, classifying and merging layers;
+        `vanilla` for all that a network without context has too.
+    """
+    kinds = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
+    return next(kinds, 'vanilla')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's default constructor with factors for what a contextual network adds.
+    """mmengine's default constructor with factors for each kind of parameter (`kind_of`).
 
-    Starting from vanilla weights, the new parameters need not learn at the old ones' rate.
-    `custom_keys` cannot say so: they switch off the rules for norms and biases. `paramwise_cfg`
-    takes two more options:
+    Starting from vanilla weights, the new parameters need not learn at the old ones' rate, and of
+    the new ones the predictors want a low rate, as in every deformable network, where the class
+    embeddings need the full one. `custom_keys` cannot say so: they switch off the rules for norms
+    and biases. `paramwise_cfg` takes more options, all of which default to 1:
 
-    * `context_lr_mult` (float): Factor on the learning rate of the predictors, the class
-      embeddings, τ, classifying and merging. Defaults to 1.
-    * `context_decay_mult` (float): Factor on their weight decay, where they have any. Defaults
-      to 1.
+    * `predictor_lr_mult`, `classifying_lr_mult`, `vanilla_lr_mult` (float): Factor on the learning
+      rate of a kind.
+    * `predictor_decay_mult`, `classifying_decay_mult`, `vanilla_decay_mult` (float): Factor on the
+      weight decay of a kind, where it has any.
+    * `context_lr_mult`, `context_decay_mult` (float): The same for predictors and classifying
+      together, beside their own.
+
+    They multiply with each other and with mmengine's own factors.
     """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        for setting in ('lr', 'decay'):
+            for kind in (*KINDS, 'vanilla', 'context'):
+                name = f'{kind}_{setting}_mult'
+                value = self.paramwise_cfg.get(name, 1)
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                    raise UserError(f'{name} should be a number of at least 0, got {value!r}')
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         """Add the trainable parameters of `module` to `params`, in place.
@@ -44,16 +71,20 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
             name = names[id(group['params'][0])]
-            if any(part in name for part in CONTEXTUAL):
-                group['lr'] = group.get('lr', self.base_lr) * self.paramwise_cfg.get(
-                    'context_lr_mult', 1.0
-                )
-                if self.base_wd is not None:
-                    group['weight_decay'] = group.get(
-                        'weight_decay', self.base_wd
-                    ) * self.paramwise_cfg.get('context_decay_mult', 1.0)
+            group['lr'] = group.get('lr', self.base_lr) * self._factor(name, 'lr')
+            if self.base_wd is not None:
+                decay = group.get('weight_decay', self.base_wd)
+                group['weight_decay'] = decay * self._factor(name, 'decay')
         given = {'lr': self.base_lr, 'weight_decay': self.base_wd}
         params[:] = _merged(params, {k: v for k, v in given.items() if v is not None})
+
+    def _factor(self, name: str, setting: str) -> float:
+        """Product of the factors on `lr` or `decay` of the parameter of that name."""
+        kind = kind_of(name)
+        factor = self.paramwise_cfg.get(f'{kind}_{setting}_mult', 1.0)
+        if kind != 'vanilla':
+            factor *= self.paramwise_cfg.get(f'context_{setting}_mult', 1.0)
+        return factor
 
 
 def _merged(groups: list[dict], given: dict) -> list[dict]:

@@ -23,8 +23,8 @@ class TSMOptimWrapperConstructor(ContextualOptimWrapperConstructor):
       and 0;
     * τ and the class embeddings, which TSM does not have: 1 and 0.
 
-    `paramwise_cfg` takes `fc_lr5` (bool, defaults to False), `context_lr_mult` and
-    `context_decay_mult` of `ContextualOptimWrapperConstructor`, and mmengine's own options. Of
+    `paramwise_cfg` takes `fc_lr5` (bool, defaults to False), the factors on kinds of
+    parameters of `ContextualOptimWrapperConstructor`, and mmengine's own options. Of
     `custom_keys` the longest in a parameter's name wins; the last two rules are such keys, too.
     """
 

@@ -14,8 +14,9 @@ from mmctx.models.layers import (
     make_contextual,
     with_zeroed_predictors,
 )
-from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
-from mmctx.models.layers.contextualizing import merging_step
+from mmctx.models.layers.contextual_conv import OFFSETS, ContextualConv2d, PriorInputConv2d
+from mmctx.models.layers.merging import Merging
+from mmctx.models.layers.vector_step import names_of_training_norms
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -31,30 +32,36 @@ class ContextualBackbone(Vanilla):
     """Mixin, before a vanilla backbone of four stages in the bases of a class.
 
     The vanilla constructor runs first; `add_context` then replaces a convolution in some blocks and
-    adds the contextualizing layers. Stages are counted from 0 here.
+    adds the contextualizing layers. Stages count from 1; only `out_indices` counts them from 0, as
+    in mmpretrain.
 
     Attributes:
         replaced (str): Attribute of a residual block that holds the convolution to replace.
-        stride (int): Of the last stage, in pixels; smaller images are refused.
+        pointwise (str): Attribute of a residual block that holds its first 1×1 convolution, which
+            `prior='input'` replaces instead.
+        stride (int): Stride of the last stage, in pixels; smaller images are refused.
         out_type (str): `featmap` or `logits`.
+        contextualizing_type (type): Class of the contextualizing layers.
     """
 
+    contextualizing_type: type[Contextualizing] = Contextualizing
     replaced: str
+    pointwise: str
     stride: int
     init_cfg: dict | list[dict] | None
     contextualizing: Contextualizing | None
-    first_merging: nn.Sequential | None
+    first_merging: Merging | None
 
     def blocks_of(self, stage: int) -> Iterable[nn.Module]:
-        """Residual blocks of a stage."""
+        """Residual blocks of a stage, 1 to 4."""
         raise NotImplementedError
 
     def enter_stage(self, x: Tensor, stage: int) -> Tensor:
-        """What comes before a stage's blocks: the stem or a downsampling layer."""
+        """What comes before the blocks of a stage, 1 to 4: the stem or a downsampling layer."""
         raise NotImplementedError
 
     def leave_stage(self, x: Tensor, stage: int) -> Tensor:
-        """A stage's map as the vanilla backbone outputs it."""
+        """The map of a stage, 1 to 4, as the vanilla backbone outputs it."""
         return x
 
     def add_context(
@@ -62,10 +69,12 @@ class ContextualBackbone(Vanilla):
         channels: Sequence[int],
         conv_channels: Sequence[int],
         predictors: Sequence[dict],
-        every: int,
+        every: int | str,
         out_type: str,
         contextual_stages: Sequence[int] = (2, 3, 4),
         prior: str = 'predictors',
+        offsets: Sequence[str] = OFFSETS,
+        norm: str = 'LN',
         **contextualizing,
     ) -> None:
         """Make the backbone contextual.
@@ -73,46 +82,57 @@ class ContextualBackbone(Vanilla):
         Args:
             channels (Sequence[int]): Channels of each stage's map.
             conv_channels (Sequence[int]): Channels of each stage's replaced convolutions.
-            predictors (Sequence[dict]): Predictor arguments of `ContextualConv2d`, for each stage.
-            every (int): Every n-th block of a contextual stage, beginning with the first, is
-                contextual.
+            predictors (Sequence[dict]): Arguments of `ContextualConv2d` that set the sizes of its
+                predictors, for each stage.
+            every (int | str): n makes every n-th block of a contextual stage contextual, beginning
+                with the first; `first` makes the first block alone.
             out_type (str): `featmap` or `logits`.
             contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap
                 up to 4. Defaults to (2, 3, 4).
             prior (str): Where the prior goes: `predictors`; `input`, more channels of the replaced
                 1×1 convolution; `none`, nowhere, so that the predictors see features alone.
                 Defaults to `predictors`.
-            **contextualizing: Of `Contextualizing`; `considered` for all of the first three stages.
+            offsets (Sequence[str]): As of `ContextualConv2d`. Defaults to both.
+            norm (str): Norm in the predictors and in classifying, `LN` or `BN`. Defaults to `LN`.
+            **contextualizing: Arguments of `Contextualizing`; `considered` for all of the first
+                three stages.
         """
         if not all(0 <= index < 4 for index in self.out_indices):
-            raise UserError(f'out_indices should be stages from 0 to 3, got {self.out_indices}')
+            raise UserError(
+                f'out_indices should be 0 to 3, for stages 1 to 4, got {self.out_indices}'
+            )
         self.out_type = out_type
-        first = contextual_stages[0] - 1
-        # Stages that neither classify nor narrow the considered set.
-        self.skipped = max(first - 1, 0)
+        first = contextual_stages[0]
+        # How many of the first stages neither classify nor narrow the considered set.
+        self.skipped = max(first - 2, 0)
         prior_channels = [c // 2 for c in conv_channels]
-        layer = PriorInputConv2d if prior == 'input' else ContextualConv2d
-        for stage in range(first, 4):
-            context = dict(prior_channels=0 if prior == 'none' else prior_channels[stage])
-            if layer is ContextualConv2d:
-                context.update(predictors[stage])
-            for block in list(self.blocks_of(stage))[::every]:
+        layer: type[nn.Conv2d] = ContextualConv2d
+        if prior == 'input':
+            layer, self.replaced = PriorInputConv2d, self.pointwise
+        for stage in range(first, 5):
+            context: dict[str, Any] = dict(prior_channels=prior_channels[stage - 1])
+            if prior == 'none':
+                context['prior_channels'] = 0
+            if prior != 'input':
+                context.update(predictors[stage - 1], offsets=offsets, norm=norm)
+            blocks = list(self.blocks_of(stage))
+            for block in blocks[:1] if isinstance(every, str) else blocks[::every]:
                 make_contextual(block, self.replaced, layer, **context)
         self.contextualizing = self.first_merging = None
         if prior != 'none':
             if self.skipped:
                 contextualizing['considered'] = contextualizing['considered'][self.skipped :]
-            self.contextualizing = Contextualizing(
+            self.contextualizing = self.contextualizing_type(
                 (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
                 prior_channels[self.skipped + 1 :],
+                norm=norm,
                 **contextualizing,
             )
-            if first == 0:
-                first_step: Any = self.contextualizing.merging[0]
-                each = first_step['each']
-                hidden, embed_dims = each[0].weight.shape
-                self.first_merging = nn.Sequential(
-                    merging_step(embed_dims, hidden), merging_step(hidden, prior_channels[0])
+            if first == 1:
+                self.first_merging = Merging(
+                    self.contextualizing.embeddings.embedding_dim,
+                    prior_channels[0],
+                    **(contextualizing.get('merging') or {}),
                 )
         self.init_cfg = with_zeroed_predictors(self.init_cfg)
         self._freeze_stages()
@@ -129,9 +149,8 @@ class ContextualBackbone(Vanilla):
             return x.new_zeros(len(x), 0)
         if self.first_merging is None:
             return None
-        each, joint = self.first_merging
-        mean = each(self.contextualizing.embeddings.weight).mean(0, keepdim=True)
-        return joint(mean).expand(len(x), -1)
+        merged = self.first_merging.merge_all(self.contextualizing.embeddings.weight)
+        return merged.expand(len(x), -1)
 
     def refine_prior(self, prior: Tensor) -> Tensor:
         """What the next stage is given of the prior made for it, (B, P)."""
@@ -141,7 +160,8 @@ class ContextualBackbone(Vanilla):
         """Run the network.
 
         Args:
-            x (Tensor): Images, (B, 3, H, W), H and W at least the stride.
+            x (Tensor): Images, (B, 3, H, W), H and W at least the stride; two of them or more to
+                train with `norm='BN'`.
 
         Returns:
             tuple[Tensor, ...]: `featmap`: the maps of `out_indices`, (B, C_i, H_i, W_i), as the
@@ -149,8 +169,11 @@ class ContextualBackbone(Vanilla):
             the last of which is stage 4.
 
         Raises:
-            UserError: The images are smaller than the stride.
+            UserError: The images are smaller than the stride, or a single one is to train batch
+                norm.
         """
+        if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
+            raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         if min(x.shape[-2:]) < self.stride:
             raise UserError(
                 f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '
@@ -163,17 +186,18 @@ class ContextualBackbone(Vanilla):
         if self.contextualizing is not None:
             classifying = self.contextualizing.classifying
             classes = self.contextualizing.class_directions()
-        for stage in range(4):
+        for stage in range(1, 5):
             x = self.enter_stage(x, stage)
             for block in self.blocks_of(stage):
                 x = forward_contextual_block(block, self.replaced, x, prior)
-            if stage in self.out_indices:
+            if stage - 1 in self.out_indices:
                 maps.append(self.leave_stage(x, stage))
-            if 0 <= stage - self.skipped < len(classifying):
+            index = stage - 1 - self.skipped
+            if 0 <= index < len(classifying):
                 # Without a loss on the logits nothing flows back from them.
                 seen = x if self.out_type == 'logits' else x.detach()
                 scores, kept, prior = self.contextualizing(  # type: ignore[misc]
-                    seen, stage - self.skipped, kept, classes
+                    seen, index, kept, classes
                 )
                 logits.append(scores)
                 if prior is not None:
@@ -209,7 +233,7 @@ class ContextualBackbone(Vanilla):
 def check_choices(
     preset: str,
     out_type: str,
-    every: int,
+    every: int | str,
     contextual_stages: Sequence[int] = (2, 3, 4),
     prior: str = 'predictors',
 ) -> None:
@@ -221,8 +245,8 @@ def check_choices(
     ):
         if value not in choices:
             raise UserError(f'{name} should be one of {choices}, got {value!r}')
-    if not isinstance(every, int) or every < 1:
-        raise UserError(f'every should be a whole number of at least 1, got {every!r}')
+    if every != 'first' and (not isinstance(every, int) or every < 1):
+        raise UserError(f"every should be a whole number of at least 1 or 'first', got {every!r}")
     if tuple(contextual_stages) not in [tuple(range(n, 5)) for n in (1, 2, 3, 4)]:
         raise UserError(
             'contextual_stages should be stages of 1 to 4 without a gap up to 4, '

@@ -1,7 +1,7 @@
 """Contextual ConvNeXt: "Contextual Convolutional Networks" (Liang et al., ICLR 2023) on ConvNeXt.
 
-A vanilla stage 1; then each stage's blocks are bent by a prior made of the classes that the stage
-before still considers.
+Stage 1 is vanilla. The contextual convolutions of each further stage follow a prior made of the
+classes that the stage before it kept.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from mmpretrain.models import ConvNeXt
 from torch import Tensor, nn
 
 from mmctx.errors import UserError
+from mmctx.models.layers.contextual_conv import OFFSETS
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_convnext
 
@@ -31,18 +32,30 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             (500, 200, 50).
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
-        every (int): Every n-th block of stages 2–4, beginning with the first, is contextual.
-            Defaults to 3.
-        out_type (str): `featmap` returns the maps of `out_indices`, as mmpretrain's ConvNeXt. No
-            loss then teaches the classifying layers and τ, so they are frozen. `logits` returns the
-            four stages' logits instead, for `ContextualClsHead`. Defaults to `featmap`.
+        merging (dict, optional): How the prior is made of the kept classes, options of `Merging`.
+            Defaults to None, as in the paper.
+        every (int | str, optional): n makes every n-th block of a contextual stage contextual,
+            beginning with the first; `first` makes the first block alone. Defaults to None: `first`
+            with `prior='input'`, else 3.
+        contextual_stages (Sequence[int]): As of `ContextualResNet`. Defaults to (2, 3, 4).
+        norm (str): Norm in the predictors and in classifying: `LN`, or `BN`, which needs batches of
+            two images or more to train. Defaults to `LN`.
+        offsets (Sequence[str]): Which offsets are predicted: `sampling`, `weight` or both. Defaults
+            to both.
+        prior (str): Where the prior goes, `predictors`, `input` or `none`, as of
+            `ContextualResNet`. `input` needs `linear_pw_conv=False`, as mmpretrain's blocks have
+            linear layers instead of 1×1 convolutions otherwise. Defaults to `predictors`.
+        out_type (str): `featmap` returns the maps of `out_indices` (which counts stages from 0), as
+            mmpretrain's ConvNeXt. No loss then teaches the classifying layers and τ, so they are
+            frozen. `logits` returns the logits of each stage that classifies instead, for
+            `ContextualClsHead`. Defaults to `featmap`.
         **kwargs: Of `mmpretrain.models.ConvNeXt`.
 
     Raises:
         UserError: An argument is unknown or the considered numbers do not shrink.
     """
 
-    replaced = 'depthwise_conv'
+    replaced, pointwise = 'depthwise_conv', 'pointwise_conv1'
 
     def __init__(
         self,
@@ -52,11 +65,20 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         considered: Sequence[int] = (500, 200, 50),
         embed_dims: int = 256,
         selection: str = 'reduce',
-        every: int = 3,
+        merging: dict | None = None,
+        every: int | str | None = None,
+        norm: str = 'LN',
+        offsets: Sequence[str] = OFFSETS,
+        contextual_stages: Sequence[int] = (2, 3, 4),
+        prior: str = 'predictors',
         out_type: str = 'featmap',
         **kwargs,
     ):
-        check_choices(preset, out_type, every)
+        if every is None:
+            every = 'first' if prior == 'input' else 3
+        check_choices(preset, out_type, every, contextual_stages, prior)
+        if prior == 'input' and kwargs.get('linear_pw_conv', True):
+            raise UserError("prior='input' needs 1×1 convolutions: pass linear_pw_conv=False")
         if not isinstance(arch, dict) and arch not in self.arch_settings:
             raise UserError(
                 f'arch should be one of {list(self.arch_settings)} or a dict, got {arch!r}'
@@ -81,23 +103,28 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             [_predictors(preset, sum(self.depths), channels) for channels in self.channels],
             every,
             out_type,
+            contextual_stages,
+            prior,
+            offsets,
+            norm,
             num_classes=num_classes,
             considered=considered,
             embed_dims=embed_dims,
             selection=selection,
+            merging=merging,
         )
 
     def blocks_of(self, stage: int) -> nn.Sequential:
-        """Blocks of a stage, counted from 0."""
-        return self.stages[stage]
+        """Blocks of a stage, 1 to 4."""
+        return self.stages[stage - 1]
 
     def enter_stage(self, x: Tensor, stage: int) -> Tensor:
-        """Stem or downsampling layer."""
-        return self.downsample_layers[stage](x)
+        """The stem before stage 1, a downsampling layer before the others."""
+        return self.downsample_layers[stage - 1](x)
 
     def leave_stage(self, x: Tensor, stage: int) -> Tensor:
         """Normalised map, (B, C, H, W), or (B, C) with `gap_before_final_norm`."""
-        norm = getattr(self, f'norm{stage}')
+        norm = getattr(self, f'norm{stage - 1}')
         if self.gap_before_final_norm:
             return norm(x.mean((-2, -1), keepdim=True)).flatten(1)
         return norm(x)
@@ -109,6 +136,4 @@ def _predictors(preset: str, depth: int, channels: int) -> dict:
         return dict(sampling_offset_hidden=hidden, weight_offset_hidden=hidden, modulated=True)
     # What the paper's sizes of T and of S and B imply.
     ratio = 32 if depth <= 18 else 128
-    return dict(
-        sampling_offset_hidden=None, weight_offset_hidden=max(channels // ratio, 1), modulated=False
-    )
+    return dict(depthwise_predictor=True, weight_offset_hidden=max(channels // ratio, 1))

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from mmctx.errors import UserError
 from mmctx.models.layers.contextual_conv import OFFSETS
-from mmctx.models.layers.vector_step import names_of_training_norms
 from mmctx.registry import MODELS
 from mmctx.weights.vanilla import adopt_vanilla_resnet
 
@@ -28,29 +27,35 @@ class ContextualResNet(ContextualBackbone, ResNet):
             (500, 200, 50).
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
-        every (int): Every n-th block of a contextual stage, beginning with the first, is
-            contextual. Defaults to 2.
+        merging (dict, optional): How the prior is made of the kept classes, options of `Merging`.
+            Defaults to None, as in the paper.
+        every (int | str, optional): n makes every n-th block of a contextual stage contextual,
+            beginning with the first; `first` makes the first block alone. Defaults to None: `first`
+            with `prior='input'`, else 2.
         contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap up
             to 4 (Table 6). Stages before the one that makes the first prior do not classify; with
             stage 1 among them, its prior is all classes merged. Defaults to (2, 3, 4).
         norm (str): Norm in the predictors and in classifying: `BN` as published, `LN` for batches
             of few images. Defaults to `BN`.
-        offsets (Sequence[str]): What follows the context, see `ContextualConv2d`. Defaults to both.
+        offsets (Sequence[str]): Which offsets are predicted (Table 5): `sampling`, `weight` or
+            both. Defaults to both.
         prior (str): Where the prior goes (Table 4). `predictors`, the contextual convolution.
             `input`: no convolution is contextual; the prior is expanded and concatenated to the
-            input of the first 1×1 convolution of each contextual stage. `none`: no prior, no class
-            embeddings, predictors that see features alone. Defaults to `predictors`.
+            input of the first 1×1 convolution of the blocks that `every` chooses. `none`: no
+            prior, no class embeddings, predictors that see features alone. Defaults to
+            `predictors`.
         reduction (int): Channels over hidden features in the predictors. Defaults to 4.
-        out_type (str): `featmap` returns the maps of `out_indices`, as mmpretrain's ResNet. No loss
-            then teaches the classifying layers and τ, so they are frozen. `logits` returns the four
-            stages' logits instead, for `ContextualClsHead`. Defaults to `featmap`.
+        out_type (str): `featmap` returns the maps of `out_indices` (which counts stages from 0), as
+            mmpretrain's ResNet. No loss then teaches the classifying layers and τ, so they are
+            frozen. `logits` returns the logits of each stage that classifies instead, for
+            `ContextualClsHead`. Defaults to `featmap`.
         **kwargs: Of `mmpretrain.models.ResNet`; four stages.
 
     Raises:
         UserError: An argument is unknown or the considered numbers do not shrink.
     """
 
-    replaced = 'conv2'
+    replaced, pointwise = 'conv2', 'conv1'
     stem_stride = 4
 
     def __init__(
@@ -61,7 +66,8 @@ class ContextualResNet(ContextualBackbone, ResNet):
         considered: Sequence[int] = (500, 200, 50),
         embed_dims: int = 256,
         selection: str = 'reduce',
-        every: int = 2,
+        merging: dict | None = None,
+        every: int | str | None = None,
         norm: str = 'BN',
         offsets: Sequence[str] = OFFSETS,
         contextual_stages: Sequence[int] = (2, 3, 4),
@@ -70,17 +76,16 @@ class ContextualResNet(ContextualBackbone, ResNet):
         out_type: str = 'featmap',
         **kwargs,
     ):
+        if every is None:
+            every = 'first' if prior == 'input' else 2
         check_choices(preset, out_type, every, contextual_stages, prior)
         if depth not in self.arch_settings:
             raise UserError(f'depth should be one of {list(self.arch_settings)}, got {depth!r}')
         if kwargs.get('num_stages', 4) != 4:
             raise UserError('a contextual ResNet has four stages')
         super().__init__(depth, **kwargs)
-        if prior != 'none':
-            self._register_load_state_dict_pre_hook(adopt_vanilla_resnet, with_module=True)
-        if prior == 'input':
-            self.replaced, every = 'conv1', max(self.stage_blocks)
-        last_blocks: list[Any] = [self.blocks_of(stage)[-1] for stage in range(4)]
+        self._register_load_state_dict_pre_hook(adopt_vanilla_resnet, with_module=True)
+        last_blocks: list[Any] = [self.blocks_of(stage)[-1] for stage in range(1, 5)]
         conv_channels = [block.conv2.out_channels for block in last_blocks]
         self.stride = self.stem_stride
         for stride in self.strides:
@@ -93,8 +98,6 @@ class ContextualResNet(ContextualBackbone, ResNet):
                     sampling_offset_hidden=max(channels // reduction, 1),
                     weight_offset_hidden=max(channels // reduction, 1),
                     modulated=preset == 'released',
-                    offsets=offsets,
-                    norm=norm,
                 )
                 for channels in conv_channels
             ],
@@ -102,27 +105,23 @@ class ContextualResNet(ContextualBackbone, ResNet):
             out_type,
             contextual_stages,
             prior,
+            offsets,
+            norm,
             num_classes=num_classes,
             considered=considered,
             embed_dims=embed_dims,
             selection=selection,
+            merging=merging,
             hidden_ratio=4,
-            norm=norm,
         )
 
     def blocks_of(self, stage: int) -> nn.Sequential:
-        """Blocks of a stage, counted from 0."""
-        return getattr(self, self.res_layers[stage])
+        """Blocks of a stage, 1 to 4."""
+        return getattr(self, self.res_layers[stage - 1])
 
     def enter_stage(self, x: Tensor, stage: int) -> Tensor:
-        """The stem before the first stage, nothing before the others."""
-        if stage:
+        """The stem before stage 1, nothing before the others."""
+        if stage > 1:
             return x
         x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
         return self.maxpool(x)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """See `ContextualBackbone.forward`; batch norm needs two images to train on."""
-        if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
-            raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
-        return super().forward(x)

@@ -20,5 +20,5 @@ class ContextualResNet_CIFAR(ContextualResNet, ResNet_CIFAR):
     stem_stride = 1
 
     def enter_stage(self, x: Tensor, stage: int) -> Tensor:
-        """The stem before the first stage, nothing before the others."""
-        return x if stage else self.relu(self.norm1(self.conv1(x)))
+        """The stem before stage 1, nothing before the others."""
+        return x if stage > 1 else self.relu(self.norm1(self.conv1(x)))

@@ -57,8 +57,8 @@ class ContextualResNetTSM(ContextualResNet):
         self.average_prior = average_prior
         every = 2 if self.stage_blocks[2] >= MANY_BLOCKS else 1
         self.shifted = [
-            f'{self.res_layers[stage]}.{block}.conv1'
-            for stage in range(4)
+            f'layer{stage}.{block}.conv1'
+            for stage in range(1, 5)
             for block in range(0, len(self.blocks_of(stage)), every)
         ]
         for name in self.shifted:

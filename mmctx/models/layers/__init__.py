@@ -8,10 +8,12 @@ from .contextual_block import (
 )
 from .contextual_conv import ContextualConv2d
 from .contextualizing import Contextualizing, StageContext
+from .merging import Merging
 
 __all__ = [
     'ContextualConv2d',
     'Contextualizing',
+    'Merging',
     'StageContext',
     'ZeroPredictors',
     'forward_contextual_block',

@@ -1,7 +1,8 @@
-"""The contextual convolution as a layer: a static kernel and the predictors that bend it."""
+"""The contextual convolution as a layer: a static kernel, and predictors of its offsets."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -23,7 +24,7 @@ VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
 
 
 class PriorConv:
-    """Mixin of a convolution that is handed a prior from outside the block that calls it on x.
+    """Mixin of a convolution of x and a prior, for blocks that can hand on x alone.
 
     `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further. The
     prior waits on the module, so threads must not share one: give each a copy.
@@ -36,7 +37,7 @@ class PriorConv:
 
     @contextmanager
     def using_prior(self, prior: Tensor) -> Iterator[None]:
-        """Hand the prior, (B, P), to the calls made inside, where only x can be passed along."""
+        """Use a prior, (B, P), in the calls made inside."""
         self.prior = prior
         try:
             yield
@@ -44,7 +45,7 @@ class PriorConv:
             self.prior = None
 
     def current_prior(self) -> Tensor:
-        """The prior handed over by `using_prior`; a RuntimeError outside it."""
+        """The prior of `using_prior`; a RuntimeError outside it."""
         if self.prior is None:
             name = type(self).__name__
             raise RuntimeError(
@@ -74,14 +75,14 @@ class PriorInputConv2d(PriorConv, nn.Conv2d):
         self.prior_weight = nn.Parameter(torch.zeros(self.out_channels, prior_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), and the prior that `using_prior` hands over."""
+        """Convolve x, (B, C_in, H, W), and the prior of `using_prior`."""
         # The prior is the same at every pixel, so its share of the output is too.
         share = F.linear(self.current_prior(), self.prior_weight)
         return super().forward(x) + share[..., None, None]
 
 
 class ContextualConv2d(PriorConv, nn.Conv2d):
-    """Convolution whose grid and kernel follow the image and the classes still considered (Eq. 4).
+    """Convolution whose sampling positions and kernel follow the image and the prior (Eq. 4).
 
     The static kernel keeps the names `weight` and `bias` of the vanilla layer that it replaces, so
     that vanilla checkpoints load. The last layer of each predictor starts at zero: unmodulated, the
@@ -93,13 +94,16 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         kernel_size, stride, padding, dilation, groups, bias: As of `nn.Conv2d`; groups is 1 (dense)
             or `in_channels` (depthwise), padding is of zeros.
         prior_channels (int): Length P of the prior; 0 where the predictors see features alone.
-        sampling_offset_hidden (int, optional): Hidden channels of the predictor of Δp, whose last layer is
-            then a dense convolution of the kernel's size. None makes that layer depthwise over
-            as many channels as it predicts. Defaults to None.
-        weight_offset_hidden (int): Hidden features of the predictor of Δw. Defaults to 32.
-        modulated (bool): Predict a mask along with Δp, as DCNv2. Defaults to False.
-        offsets (Sequence[str]): What follows the context: `sampling` (Δp), `weight` (Δw) or both.
-            Defaults to both.
+        sampling_offset_hidden (int): Hidden channels of the predictor of the sampling offset Δp.
+            Not used where `depthwise_predictor` is True. Defaults to 32.
+        depthwise_predictor (bool): Whether the last layer of the predictor of Δp is a depthwise
+            convolution, over as many hidden channels as it predicts, instead of a dense one.
+            Defaults to False.
+        weight_offset_hidden (int): Hidden features of the predictor of the weight offset Δw.
+            Defaults to 32.
+        modulated (bool): Whether a mask is predicted along with Δp, as in DCNv2. Defaults to False.
+        offsets (Sequence[str]): Which offsets are predicted: `sampling` (Δp), `weight` (Δw) or
+            both. Defaults to both.
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
@@ -119,7 +123,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         bias: bool = True,
         *,
         prior_channels: int,
-        sampling_offset_hidden: int | None = None,
+        sampling_offset_hidden: int = 32,
+        depthwise_predictor: bool = False,
         weight_offset_hidden: int = 32,
         modulated: bool = False,
         offsets: Sequence[str] = OFFSETS,
@@ -140,7 +145,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         self.sampling_offset_predictor = self.weight_offset_predictor = None
         if 'sampling' in offsets:
             self.sampling_offset_predictor = self._build_sampling_offset_predictor(
-                context_channels, sampling_offset_hidden, norm
+                context_channels, sampling_offset_hidden, depthwise_predictor, norm
             )
         if 'weight' in offsets:
             taps = self.kernel_size[0] * self.kernel_size[1]
@@ -153,22 +158,24 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         self.zero_predictors()
 
     def _build_sampling_offset_predictor(
-        self, context_channels: int, hidden: int | None, norm: str
-    ):
+        self, context_channels: int, hidden: int, depthwise: bool, norm: str
+    ) -> nn.Sequential:
         taps = self.kernel_size[0] * self.kernel_size[1]
         offset_channels = (3 if self.modulated else 2) * taps
+        if depthwise:
+            hidden = offset_channels
         return nn.Sequential(
-            nn.Conv2d(context_channels, hidden or offset_channels, 1),
-            build_norm_layer(MAP_NORMS[norm], hidden or offset_channels),
+            nn.Conv2d(context_channels, hidden, 1),
+            build_norm_layer(MAP_NORMS[norm], hidden),
             nn.ReLU(inplace=True),
             nn.Conv2d(
-                hidden or offset_channels,
+                hidden,
                 offset_channels,
                 self.kernel_size,
                 stride=self.stride,
                 padding=self.padding,
                 dilation=self.dilation,
-                groups=1 if hidden else offset_channels,
+                groups=hidden if depthwise else 1,
             ),
         )
 
@@ -192,15 +199,16 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None, None
         x = autocast_input(x)
         with without_autocast(x):
-            grid = self._predict_offset_and_mask(x, prior)
+            predicted = self._predict_offset_and_mask(x, prior)
         if not self.modulated:
-            return grid, None
-        taps = grid.shape[1] // 3
+            return predicted, None
+        taps = predicted.shape[1] // 3
         # Not slices: the gradient of a split is one concatenation.
-        return grid.split([2 * taps, taps], dim=1)
+        return predicted.split([2 * taps, taps], dim=1)
 
     def _predict_offset_and_mask(self, x: Tensor, prior: Tensor) -> Tensor:
-        reduce, norm, _, last = self.sampling_offset_predictor
+        layers: Any = self.sampling_offset_predictor
+        reduce, norm, _, last = layers
         geometry = self.stride, self.padding, self.dilation
         prior = prior.to(reduce.weight.dtype)
         if isinstance(norm, nn.LayerNorm) and runs_kernels(x) and not torch.compiler.is_compiling():
@@ -240,7 +248,9 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         return weight_offset.view(len(x), *channels, *self.kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x, (B, C_in, H, W), under the prior handed over by `using_prior`.
+        """Convolve x, (B, C_in, H, W), with the offsets that x and the prior lead to.
+
+        Called inside `using_prior`.
 
         Raises:
             RuntimeError: Called without a prior.

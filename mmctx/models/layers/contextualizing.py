@@ -15,10 +15,10 @@ from mmctx.errors import UserError
 
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
+from .merging import Merging
 from .vector_step import run_vector_step
 
 SELECTIONS = ('reduce', 'rerank')
-MERGED_HIDDEN = 128
 
 
 class StageContext(NamedTuple):
@@ -52,10 +52,12 @@ class Contextualizing(BaseModule):
             scores all classes and only the prior narrows. Defaults to `reduce`.
         hidden_ratio (int): Channels over hidden features in classifying. Defaults to 1.
         norm (str): Norm in classifying, `LN` or `BN`. Defaults to `LN`.
+        merging (dict, optional): Options of `Merging`: `hidden`, `temperature`, `normalize`.
+            Defaults to None, the paper's merging.
 
     Raises:
         UserError: The considered numbers do not shrink from N₁, or are not one for each prior, or
-            `embed_dims`, `selection` or `norm` is not possible.
+            `embed_dims`, `selection`, `norm` or `merging` is not possible.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Contextualizing(BaseModule):
         selection: str = 'reduce',
         hidden_ratio: int = 1,
         norm: str = 'LN',
+        merging: dict | None = None,
     ):
         super().__init__()
         _check_considered(num_classes, considered, len(prior_channels))
@@ -94,22 +97,18 @@ class Contextualizing(BaseModule):
                     nn.Linear(hidden, embed_dims),
                 )
             )
-        hidden = max(embed_dims // 4, MERGED_HIDDEN)
         self.merging = nn.ModuleList(
-            nn.ModuleDict(
-                dict(each=merging_step(embed_dims, hidden), joint=merging_step(hidden, channels))
-            )
-            for channels in prior_channels
+            Merging(embed_dims, channels, **(merging or {})) for channels in prior_channels
         )
 
     def forward(
-        self, x: Tensor, stage: int, kept: Tensor | None = None, classes: Tensor | None = None
+        self, x: Tensor, stage_index: int, kept: Tensor | None = None, classes: Tensor | None = None
     ) -> StageContext:
         """Classify the features of a stage and, but for the last, make the next stage's prior.
 
         Args:
             x (Tensor): Features, (B, C, H, W).
-            stage (int): Which of the stages, from 0.
+            stage_index (int): Index of the stage among those that classify, from 0.
             kept (Tensor, optional): What the stage before kept. Defaults to None, all classes.
             classes (Tensor, optional): `class_directions()`, which whoever runs several stages
                 computes once. Defaults to None, computed here.
@@ -120,44 +119,36 @@ class Contextualizing(BaseModule):
         # Half precision cannot tell likely classes apart at the top of the ranking, and casting the
         # parameters would take longer than it saves.
         with without_autocast(x):
-            logits = self.classify(x, stage, classes)
+            logits = self.classify(x, stage_index, classes)
             if self.selection == 'reduce' and kept is not None:
                 logits = torch.where(kept, logits, -math.inf)
-            if stage == len(self.merging):
+            if stage_index == len(self.merging):
                 return StageContext(logits, None, None)
-            top = (
-                logits.detach().topk(self.considered[stage], dim=1, sorted=False).indices
-            )  # [B, N]
+            top = self.keep(logits, stage_index)
             kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
-            return StageContext(logits, kept, self.merge(top, stage))
+            return StageContext(logits, kept, self.merge(top, stage_index, logits))
+
+    def keep(self, logits: Tensor, stage_index: int) -> Tensor:
+        """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
+        return logits.detach().topk(self.considered[stage_index], dim=1, sorted=False).indices
 
     def class_directions(self) -> Tensor:
         """Class embeddings of length 1/τ, (N₁, d), in float32 at least; the same in every stage."""
         classes = at_least_float32(self.embeddings.weight)
         return unit(classes) * self.logit_scale.exp()
 
-    def classify(self, x: Tensor, stage: int, classes: Tensor | None = None) -> Tensor:
+    def classify(self, x: Tensor, stage_index: int, classes: Tensor | None = None) -> Tensor:
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
         if classes is None:
             classes = self.class_directions()
-        layers = self.classifying[stage]
+        layers = self.classifying[stage_index]
         hidden = run_vector_step(layers, x.mean((2, 3)))
         image = F.linear(hidden, layers[3].weight, layers[3].bias)  # [B, d]
         return unit(at_least_float32(image)) @ classes.t()
 
-    def merge(self, top: Tensor, stage: int) -> Tensor:
-        """Prior (B, P) from the embeddings of the classes kept, (B, N) indices."""
-        layers, classes = self.merging[stage], self.embeddings.weight
-        if top.numel() < len(classes):
-            each = run_vector_step(layers['each'], classes[top.flatten()])  # [B·N, 128]
-            mean = each.view(*top.shape, -1).mean(1)
-        else:
-            # Each class once rather than once an image: a mean over a set is a product.
-            each = run_vector_step(layers['each'], classes)  # [N₁, 128]
-            share = each.new_zeros(len(top), len(classes))
-            mean = share.scatter_(1, top, 1 / self.considered[stage]) @ each
-        # Called as a module, so that hooks see the prior.
-        return layers['joint'](mean)
+    def merge(self, top: Tensor, stage_index: int, logits: Tensor) -> Tensor:
+        """Prior (B, P) from the classes kept, (B, N) indices, and the logits (B, N₁) of all."""
+        return self.merging[stage_index](self.embeddings.weight, top, logits)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -168,15 +159,6 @@ def at_least_float32(x: Tensor) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """Vectors, (N, d), scaled to length 1; as `F.normalize`."""
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
-
-
-def merging_step(in_features: int, out_features: int) -> nn.Sequential:
-    """One of the two steps of merging: FC, LayerNorm, ReLU."""
-    return nn.Sequential(
-        nn.Linear(in_features, out_features),
-        build_norm_layer(VECTOR_NORMS['LN'], out_features),
-        nn.ReLU(inplace=True),
-    )
 
 
 def _check_considered(num_classes: int, considered: Sequence[int], stages: int) -> None:

@@ -138,8 +138,8 @@ class SamplingGradient:
         by_kernels = empty(self.kernels, self.by_kernels)
         columns = empty(self.columns, self.by_columns, x.dtype)
         self.launch(
-            stream, by_sampling_offset, by_mask, by_kernels, columns, grad, grad_sum, x, kernels, sampling_offset,
-            mask,
+            stream, by_sampling_offset, by_mask, by_kernels, columns, grad, grad_sum, x, kernels,
+            sampling_offset, mask,
         )  # fmt: skip
         grads = {}
         if needed['sampling_offset']:

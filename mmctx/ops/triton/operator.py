@@ -10,8 +10,8 @@ from ..sampling import Pair, output_size
 HAS_TRITON = importlib.util.find_spec('triton') is not None
 ARGUMENTS = ('x', 'weight', 'bias', 'sampling_offset', 'weight_offset', 'mask')
 _SCHEMA = (
-    'Tensor x, Tensor weight, Tensor? bias, Tensor? sampling_offset, Tensor? weight_offset, Tensor? mask, '
-    'SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool mask_is_logits'
+    'Tensor x, Tensor weight, Tensor? bias, Tensor? sampling_offset, Tensor? weight_offset, '
+    'Tensor? mask, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool mask_is_logits'
 )
 
 

@@ -111,7 +111,8 @@ def static_conv_backward_operator(grad, rows, weight, *geometry):
     from .static_conv import static_conv_backward
 
     of_rows, of_weight, of_bias = static_conv_backward(grad, rows, weight, True, _pairs(geometry))
-    of_weight = of_weight.to(weight.dtype, memory_format=torch.contiguous_format)
+    # `.to` with a memory format leaves a tensor that has the type already in its own.
+    of_weight = of_weight.to(weight.dtype).contiguous()
     return of_rows.contiguous(), of_weight, of_bias.to(weight.dtype, copy=True)
 
 

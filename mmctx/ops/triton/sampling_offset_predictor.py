@@ -1,5 +1,6 @@
-"""The sampling offset predictor with a LayerNorm as one autograd function, as its five steps take the host
-longer to record one by one than to run.
+"""The sampling offset predictor with a LayerNorm as one autograd function.
+
+Its five steps would take the host longer to record one by one than to run.
 """
 
 import torch
@@ -8,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 
 def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, last_bias, options):
-    """The grid, and what its gradients need: see `predict_sampling_offset`."""
+    """Δp and mask, and what their gradients need: see `predict_sampling_offset`."""
     from .norm_relu import norm_relu_forward
     from .static_conv import static_conv_forward
 
@@ -21,8 +22,8 @@ def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, 
     reduced = torch.mm(rows.view(-1, channels), of_rows.t()).view(batch, height * width, -1)
     hidden = norm_relu_forward(reduced, shares, scale, shift, eps)
     hidden = hidden.view(batch, height, width, -1)
-    grid = static_conv_forward(hidden, last_weight, last_bias, geometry)
-    return grid, (shares, of_rows, reduced, hidden)
+    predicted = static_conv_forward(hidden, last_weight, last_bias, geometry)
+    return predicted, (shares, of_rows, reduced, hidden)
 
 
 class SamplingOffsetPredictor(torch.autograd.Function):
@@ -31,10 +32,12 @@ class SamplingOffsetPredictor(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, prior, reduce_weight, reduce_bias, scale, shift, *last_and_options):
         *last, options = last_and_options
-        grid, steps = predict(rows, prior, reduce_weight, reduce_bias, scale, shift, *last, options)
+        predicted, steps = predict(
+            rows, prior, reduce_weight, reduce_bias, scale, shift, *last, options
+        )
         ctx.save_for_backward(rows, prior, reduce_weight, scale, shift, last[0], *steps)
         ctx.options = options
-        return grid
+        return predicted
 
     @staticmethod
     @once_differentiable

@@ -72,7 +72,7 @@ def static_conv_backward(
     sums = torch.empty(chunks, taps + 1, rows.shape[3], dtype=torch.float32, device=rows.device)
     launch_on_device(launch, sums, grad, rows)
     sums = sums.sum(0)
-    of_weight = sums[:taps].t().reshape(weight.shape)
+    of_weight = sums[:taps].t().contiguous().view(weight.shape)
     return grad_rows, of_weight, sums[taps] if has_bias else None
 
 

@@ -18,7 +18,7 @@ def groups_of(cfg):
     settings = {}
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     # Of hundreds of parameters: an optimizer launches its kernels once a group.
-    assert len(groups) <= 6
+    assert len(groups) <= 8
     for group in groups:
         for parameter in group['params']:
             settings[names.pop(id(parameter))] = (group['lr'], group['weight_decay'])
@@ -59,6 +59,52 @@ def test_contextual_parameters_can_have_rates_of_their_own(name, repo):
         new = any(part in parameter for part in CONTEXTUAL)
         expected = (lr * 0.5, decay * 3) if new else (lr, decay)
         assert after[parameter] == pytest.approx(expected), parameter
+
+
+CLASSIFYING, PREDICTORS = CONTEXTUAL[:1], CONTEXTUAL[1:]
+
+
+def test_each_kind_of_parameters_has_factors_of_its_own(repo):
+    cfg = Config.fromfile(repo / 'configs' / 'ctx_resnet50_in1k.py')
+    before, _ = groups_of(cfg)
+    cfg.optim_wrapper.paramwise_cfg.update(
+        predictor_lr_mult=0.1, predictor_decay_mult=5.0, classifying_lr_mult=2.0,
+        classifying_decay_mult=7.0, vanilla_lr_mult=0.3, vanilla_decay_mult=0.5,
+        context_lr_mult=10.0,
+    )  # fmt: skip
+    after, _ = groups_of(cfg)
+    seen = set()
+    for name, (lr, decay) in before.items():
+        factors = (0.3, 0.5)
+        if any(part in name for part in PREDICTORS):
+            factors = (1.0, 5.0)
+        elif any(part in name for part in CLASSIFYING):
+            factors = (20.0, 7.0)
+        seen.add(factors)
+        assert after[name] == pytest.approx((lr * factors[0], decay * factors[1])), name
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize('kind', ['predictor', 'classifying', 'vanilla', 'context'])
+@pytest.mark.parametrize('value', [-1, 'half', None, True])
+def test_refuses_factors_that_are_no_numbers(kind, value, repo):
+    cfg = Config.fromfile(repo / 'configs' / 'ctx_resnet50_in1k.py')
+    cfg.optim_wrapper.paramwise_cfg[f'{kind}_lr_mult'] = value
+    with pytest.raises(ValueError, match=f'{kind}_lr_mult should be a number'):
+        build_optim_wrapper(nn.Linear(2, 2), cfg.optim_wrapper)
+
+
+def test_the_releases_policy_for_vanilla_weights(repo):
+    """New parameters at the full rate and ten times the decay, all others at a tenth."""
+    cfg = Config.fromfile(repo / 'configs' / 'from_vanilla' / 'ctx_resnet50_in1k.py')
+    settings, model = groups_of(cfg)
+    assert model.backbone.contextualizing.selection == 'rerank'
+    assert model.head.loss_module.label_smoothing == 0.1
+    bare = undecayed(model)
+    for name, (lr, decay) in settings.items():
+        new = any(part in name for part in CONTEXTUAL)
+        expected = 0 if name in bare else 0.1 if new else 0.01
+        assert (lr, decay) == pytest.approx((1e-4 if new else 1e-5, expected)), name
 
 
 def test_a_parameter_of_two_modules_is_refused():

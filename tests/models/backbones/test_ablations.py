@@ -1,21 +1,34 @@
-"""Contextual ResNet's options of Tables 4 and 6."""
+"""The options of Tables 4 to 6, of both kinds of backbone."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmpretrain.models import ResNet
+from mmpretrain.models import ConvNeXt, ResNet
 
-from mmctx.models.backbones import ContextualResNet
+from mmctx.errors import UserError
+from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet
 from mmctx.models.layers import ContextualConv2d
 from mmctx.models.layers.contextual_conv import PriorInputConv2d
 
 NARROW = dict(stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
-SMALL = dict(num_classes=20, considered=(10, 6, 3), embed_dims=16, **NARROW)
+CLASSES = dict(num_classes=20, considered=(10, 6, 3), embed_dims=16)
+SMALL = dict(**CLASSES, **NARROW)
+CONVNEXT = dict(
+    arch=dict(depths=[2, 1, 4, 1], channels=[8, 12, 16, 20]),
+    out_indices=(0, 1, 2, 3),
+    gap_before_final_norm=False,
+    layer_scale_init_value=1.0,
+)
 IMAGES = (2, 3, 64, 64)
+AS_INPUT = dict(prior='input', linear_pw_conv=False)
 
 
 def make(**options):
     return ContextualResNet(50, **{**SMALL, **options})
+
+
+def make_convnext(**options):
+    return ContextualConvNeXt(**CLASSES, **{**CONVNEXT, **options})
 
 
 def contextual_blocks(model):
@@ -46,10 +59,62 @@ def test_starts_as_the_vanilla_network(options):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('options', [AS_INPUT, dict(prior='none'), dict(norm='BN'),
+                                     dict(offsets=('sampling',)), dict(offsets=('weight',)),
+                                     dict(contextual_stages=(4,)),
+                                     dict(contextual_stages=(1, 2, 3, 4))])  # fmt: skip
+def test_convnext_starts_as_the_vanilla_network_and_all_of_it_learns(options):
+    vanilla, model = ConvNeXt(**CONVNEXT), make_convnext(**options)
+    assert not model.load_state_dict(vanilla.state_dict(), strict=False).unexpected_keys
+    vanilla.eval()
+    x = torch.randn(IMAGES)
+    for got, expected in zip(model.eval()(x), vanilla(x), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        if name.endswith('prior_weight') or 'predictor' in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    sum(m.square().mean() for m in model.train()(x)).backward()
+    trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert all(grad is not None and grad.isfinite().all() for grad in trained.values())
+    assert any(grad.any() for name, grad in trained.items() if 'embeddings' in name) or (
+        options.get('prior') == 'none'
+    )
+
+
+@pytest.mark.parametrize(
+    ('options', 'blocks'),
+    [
+        (AS_INPUT, ['1.0.pointwise_conv1', '2.0.pointwise_conv1', '3.0.pointwise_conv1']),
+        (dict(contextual_stages=(3, 4)),
+         ['2.0.depthwise_conv', '2.3.depthwise_conv', '3.0.depthwise_conv']),
+        (dict(every='first', contextual_stages=(1, 2, 3, 4)),
+         [f'{stage}.0.depthwise_conv' for stage in range(4)]),
+        (dict(every=2, **AS_INPUT), ['1.0.pointwise_conv1', '2.0.pointwise_conv1',
+                                     '2.2.pointwise_conv1', '3.0.pointwise_conv1']),
+    ],
+)  # fmt: skip
+def test_which_blocks_of_a_convnext_take_the_prior(options, blocks):
+    assert contextual_blocks(make_convnext(**options)) == [f'stages.{name}' for name in blocks]
+
+
+def test_prior_as_input_of_a_convnext_needs_convolutions():
+    with pytest.raises(UserError, match='linear_pw_conv=False'):
+        make_convnext(prior='input')
+
+
+@pytest.mark.parametrize('make_one', [make, make_convnext])
+def test_batch_norm_refuses_to_train_on_one_image(make_one):
+    with pytest.raises(UserError, match="norm='LN'"):
+        make_one(norm='BN').train()(torch.randn(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize(
     ('options', 'blocks'),
     [
         (dict(prior='input'), ['layer2.0.conv1', 'layer3.0.conv1', 'layer4.0.conv1']),
+        (dict(prior='input', every=3), ['layer2.0.conv1', 'layer2.3.conv1', 'layer3.0.conv1',
+                                        'layer3.3.conv1', 'layer4.0.conv1']),
+        (dict(every='first'), ['layer2.0.conv2', 'layer3.0.conv2', 'layer4.0.conv2']),
         (dict(contextual_stages=(4,)), ['layer4.0.conv2', 'layer4.2.conv2']),
         (dict(contextual_stages=(1, 2, 3, 4), every=3),
          ['layer1.0.conv2', 'layer2.0.conv2', 'layer2.3.conv2', 'layer3.0.conv2',
@@ -73,7 +138,7 @@ def test_stages_before_the_first_prior_do_not_narrow(stages, considered):
 def test_the_prior_of_stage_1_is_of_all_classes():
     model = make(contextual_stages=(1, 2, 3, 4))
     prior = model.first_prior(torch.zeros(IMAGES))
-    each, joint = model.first_merging
+    each, joint = model.first_merging.values()
     by_class = torch.stack([each(row) for row in model.contextualizing.embeddings.weight])
     torch.testing.assert_close(prior, joint(by_class.mean(0))[None].expand(2, -1))
     frozen = make(contextual_stages=(1, 2, 3, 4), frozen_stages=1)

@@ -59,7 +59,7 @@ def shifted(x, frames, div):
 
 def shift_by_hand(model, frames, div=8, every=1):
     """Have a network on images shift before the first convolution of its blocks."""
-    for stage in range(4):
+    for stage in range(1, 5):
         for block in list(model.blocks_of(stage))[::every]:
             block.conv1.register_forward_pre_hook(lambda _, args: shifted(args[0], frames, div))
     return model

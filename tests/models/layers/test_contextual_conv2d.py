@@ -1,4 +1,4 @@
-"""The contextual layer: equal to the vanilla one at first, bent by its prior afterwards."""
+"""The contextual layer: equal to the vanilla one at first, following its prior afterwards."""
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from torchvision.ops import deform_conv2d
 from mmctx.models.layers import ContextualConv2d, forward_contextual_block, make_contextual
 
 LAYOUTS = {
-    'paper depthwise': dict(groups=6, kernel_size=7, padding=3, weight_offset_hidden=2),
+    'paper depthwise': dict(
+        groups=6, kernel_size=7, padding=3, depthwise_predictor=True, weight_offset_hidden=2
+    ),
     'released depthwise': dict(
         groups=6,
         kernel_size=7,
@@ -107,7 +109,7 @@ def test_needs_a_prior_and_forgets_it():
     assert conv.prior is None
 
 
-@pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN')])
+@pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN'), dict(offsets=('weight', 'grid'))])
 def test_refuses(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ContextualConv2d(6, 6, 3, prior_channels=1, **bad)

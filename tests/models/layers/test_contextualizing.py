@@ -77,20 +77,72 @@ def test_considered_classes_are_nested_and_counted():
         assert torch.equal(after.logits > -torch.inf, before.kept)
 
 
+MERGINGS = [
+    dict(),
+    dict(temperature=0.5),
+    dict(normalize=True),
+    dict(hidden=5),
+    dict(temperature=2.0, normalize=True, hidden=5),
+]
+
+
+@pytest.mark.parametrize('merging', MERGINGS)
 @pytest.mark.parametrize('stage', [0, 2])
-def test_both_ways_of_merging_agree(stage):
+def test_both_ways_of_merging_agree(stage, merging):
     """Few classes of few images are gathered, many are averaged by a product."""
-    layer = make('reduce')
-    top = torch.rand(9, CLASSES).topk(KEPT[stage]).indices
-    single = torch.cat([layer.merge(row[None], stage) for row in top])
+    layer = make('reduce', merging=merging)
+    logits = torch.randn(9, CLASSES, dtype=torch.float64, requires_grad=True)
+    top = layer.keep(logits, stage)
+    single = torch.cat([layer.merge(t[None], stage, s[None]) for t, s in zip(top, logits)])
+    together = layer.merge(top, stage, logits)
     assert top[:1].numel() < CLASSES < top.numel()
-    torch.testing.assert_close(layer.merge(top, stage), single)
+    torch.testing.assert_close(together, single)
     cotangent = torch.randn_like(single)
+    wanted = layer.embeddings.weight, logits
     for got, want in zip(
-        torch.autograd.grad(layer.merge(top, stage), layer.embeddings.weight, cotangent),
-        torch.autograd.grad(single, layer.embeddings.weight, cotangent),
+        torch.autograd.grad(together, wanted, cotangent, allow_unused=True),
+        torch.autograd.grad(single, wanted, cotangent, allow_unused=True),
     ):
-        torch.testing.assert_close(got, want)
+        assert (got is None) == (want is None)
+        if got is not None:
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('merging', MERGINGS)
+def test_merging_agrees_with_its_definition(merging):
+    layer = make('rerank', merging=merging)
+    logits = torch.randn(6, CLASSES, dtype=torch.float64)
+    top = layer.keep(logits, 1)
+    each, joint = layer.merging[1]['each'], layer.merging[1]['joint']
+    assert each[0].out_features == merging.get('hidden', 128)
+    for classes, scores, got in zip(top, logits, layer.merge(top, 1, logits)):
+        total = torch.zeros(each[0].out_features, dtype=torch.float64)
+        shares = torch.ones(len(classes), dtype=torch.float64)
+        if 'temperature' in merging:
+            shares = torch.exp(scores[classes] / merging['temperature'])
+        for n, share in zip(classes, shares / shares.sum()):
+            embedding = layer.embeddings.weight[n]
+            if merging.get('normalize'):
+                embedding = embedding / embedding.square().mean().sqrt()
+            total += share * each(embedding[None])[0]
+        torch.testing.assert_close(got, joint(total[None])[0])
+
+
+def test_a_high_temperature_is_the_papers_mean():
+    logits = torch.randn(5, CLASSES, dtype=torch.float64)
+    torch.manual_seed(1)
+    mean = make('rerank')
+    torch.manual_seed(1)
+    weighted = make('rerank', merging=dict(temperature=1e12))
+    top = mean.keep(logits, 0)
+    torch.testing.assert_close(weighted.merge(top, 0, logits), mean.merge(top, 0, logits))
+
+
+def test_scores_learn_through_the_weights_alone():
+    for merging, reached in ((dict(), False), (dict(temperature=1.0), True)):
+        layer = make('rerank', merging=merging)
+        layer(maps(4)[0], 0).prior.sum().backward()
+        assert (layer.classifying[0][0].weight.grad is not None) == reached
 
 
 def test_ties_keep_exactly_as_many():
@@ -118,6 +170,8 @@ def test_scores_stay_float32_under_autocast():
         (dict(embed_dims=0), 'embed_dims'),
         (dict(selection='sort'), 'selection'),
         (dict(norm='GN'), 'norm'),
+        (dict(merging=dict(temperature=0)), 'temperature of merging'),
+        (dict(merging=dict(hidden=0)), 'hidden of merging'),
     ],
 )
 def test_refuses(change, message):

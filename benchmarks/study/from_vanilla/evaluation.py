@@ -1,0 +1,120 @@
+"""What a trained network knows, and how much it uses its priors."""
+
+from contextlib import ExitStack
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from mmctx.models.layers import ContextualConv2d
+from mmctx.models.layers.merging import Merging
+
+from .controls import priors_of_another_image, tell
+from .draws import normalize
+from .images import Images
+from .networks import forward
+from .trainer import mixed_precision
+
+BATCH = 1000
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, images: Images, control: str = '') -> dict[str, float]:
+    """Figures on the validation images, in percent.
+
+    Args:
+        network (nn.Module): The network; its mode is put back.
+        images (Images): The validation set.
+        control (str): `other` for priors of another image, or ''. Defaults to ''.
+
+    Returns:
+        dict[str, float]: `top1`; where there are stages, `top1_stage1` … and `recall_stage1` …,
+        how often the true class is kept after a stage.
+    """
+    training = network.training
+    network.eval()
+    contextualizing = getattr(network.backbone, 'contextualizing', None)
+    kept: list[Tensor] = []
+    sums: dict[str, Tensor | int] = {}
+    with ExitStack() as stack:
+        stack.enter_context(mixed_precision(images.pixels.device))
+        # A search for the quickest convolutions takes longer than the few batches.
+        stack.enter_context(torch.backends.cudnn.flags(benchmark=False))
+        if control == 'other':
+            stack.enter_context(priors_of_another_image(network))
+        if contextualizing is not None:
+            hook = contextualizing.register_forward_hook(
+                lambda module, args, context: kept.append(context.kept)
+            )
+            stack.callback(hook.remove)
+        for begin in range(0, len(images.labels), BATCH):
+            target = images.labels[begin : begin + BATCH]
+            label = target.argmax(1, keepdim=True)
+            tell(network, target)
+            kept.clear()
+            logits = forward(network, normalize(images.pixels[begin : begin + BATCH]))
+            hits = {f'top1_stage{i}': s.argmax(1) == label[:, 0] for i, s in enumerate(logits, 1)}
+            hits['top1'] = hits[f'top1_stage{len(logits)}']
+            for i, among in enumerate(kept, 1):
+                if among is not None:
+                    hits[f'recall_stage{i}'] = among.gather(1, label)
+            for name, value in hits.items():
+                sums[name] = sums.get(name, 0) + value.sum()
+    network.train(training)
+    return {name: 100 * float(value) / len(images.labels) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def examine(network: nn.Module, images: Images) -> dict[str, float]:
+    """How far a network's priors differ from image to image, and what its predictors do.
+
+    Args:
+        network (nn.Module): The network; its mode is put back.
+        images (Images): The validation set, of which some images are enough.
+
+    Returns:
+        dict[str, float]: `prior_spread_stage2` …: standard deviation of a prior over images beside
+        its size; `offset_px`: mean |Δp|; `delta_share`: |Δw| beside |w|; `top1_swapped`: top-1 in
+        percent with the priors of another image. Empty for a vanilla network.
+    """
+    convs = [m for m in network.modules() if isinstance(m, ContextualConv2d)]
+    mergings = [m for m in network.modules() if isinstance(m, Merging)]
+    found: dict[str, float] = {}
+    offsets: list[Tensor] = []
+    deltas: list[Tensor] = []
+    priors: list[Tensor] = []
+
+    def look(conv: ContextualConv2d, args: tuple[Tensor]) -> None:
+        grid, _ = conv.predict_sampling_offset(args[0], conv.current_prior())
+        delta = conv.predict_weight_offset(args[0], conv.current_prior())
+        if grid is not None:
+            offsets.append(grid.abs().mean())
+        if delta is not None:
+            deltas.append(delta.float().norm() / len(delta) ** 0.5 / _mean_kernel(conv.weight))
+
+    training = network.training
+    network.eval()
+    hooks = [conv.register_forward_pre_hook(look) for conv in convs]
+    hooks += [m.register_forward_hook(lambda m, a, prior: priors.append(prior)) for m in mergings]
+    # As many as in `evaluate`, for which kernels are compiled.
+    every = -(-len(images.labels) // BATCH)
+    tell(network, images.labels[::every])
+    with mixed_precision(images.pixels.device):
+        forward(network, normalize(images.pixels[::every]))
+    for hook in hooks:
+        hook.remove()
+    network.train(training)
+    for i, prior in enumerate(priors, 2):
+        spread = prior.float().var(0).sum() / prior.float().square().sum(1).mean()
+        found[f'prior_spread_stage{i}'] = float(spread.sqrt())
+    for name, values in (('offset_px', offsets), ('delta_share', deltas)):
+        if values:
+            found[name] = float(torch.stack(values).mean())
+    if mergings:
+        found['top1_swapped'] = evaluate(network, images, control='other')['top1']
+    return found
+
+
+def _mean_kernel(weight: Tensor) -> Tensor:
+    """Length of the kernel of an output channel on average."""
+    return weight.float().flatten(1).norm(dim=1).mean()

@@ -1,0 +1,75 @@
+"""Finished trainings, a line of JSON each, and the table that they make."""
+
+import json
+from pathlib import Path
+
+from benchmarks.study.report import spread
+from benchmarks.text import NOTHING, as_markdown, as_text
+
+from .rows import ROWS, VANILLA, Row
+
+FILE = 'from_vanilla.jsonl'
+BASE = 'base'
+
+
+def load(out: Path, recipe: dict) -> list[dict]:
+    """Records of a recipe beneath a folder; those of others are left out."""
+    file = out / FILE
+    lines = file.read_text(encoding='utf-8').splitlines() if file.is_file() else []
+    # A killed call may have left half a line.
+    records = [json.loads(line) for line in lines if line.endswith('}')]
+    return [record for record in records if record['recipe'] == recipe]
+
+
+def append(out: Path, record: dict) -> None:
+    """Add a record."""
+    with (out / FILE).open('a', encoding='utf-8') as file:
+        file.write(f'{json.dumps(record)}\n')
+
+
+def of_row(records: list[dict], key: str) -> dict[int, dict]:
+    """Records of a row by seed."""
+    return {r['seed']: r for r in records if r['row'] == key}
+
+
+def table(records: list[dict]) -> list[list[str]]:
+    """Cells, headings first: mean ± standard deviation over seeds, and differences by seed."""
+    headings = ['row', 'network', 'seeds', 'top-1', f'− {VANILLA}', '− its base', 'recall 1/2/3']
+    headings += ['train', 'priors swapped', 'prior spread', '|Δp|', '|Δw|/|w|', 'ms/step']
+    cells = [headings]
+    base = Row(BASE, 'ResNet50 from scratch, where all others start', None, against=VANILLA)
+    for row in (base, *ROWS):
+        own = of_row(records, row.key)
+        if own:
+            cells.append(_line(row, own, records))
+    return cells
+
+
+def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
+    def figure(name: str, digits: int = 1) -> str:
+        return spread([r['metrics'][name] for r in own.values() if name in r['metrics']], digits)
+
+    def stages(name: str, numbers: tuple[int, ...], digits: int) -> str:
+        means = [figure(f'{name}_stage{i}', digits).split(' ')[0] for i in numbers]
+        return NOTHING if NOTHING in means else ' / '.join(means)
+
+    def gain(key: str) -> str:
+        other = of_row(records, key)
+        seeds = sorted(own.keys() & other.keys()) if key != row.key else []
+        gains = [own[s]['metrics']['top1'] - other[s]['metrics']['top1'] for s in seeds]
+        return spread(gains, signed=True)
+
+    against = NOTHING if row.against == VANILLA else f'{row.against}: {gain(row.against)}'
+    return [
+        row.key, row.model, str(len(own)), figure('top1'), gain(VANILLA), against,
+        stages('recall', (1, 2, 3), 0), figure('train_top1'), figure('top1_swapped'),
+        stages('prior_spread', (2, 3, 4), 2), figure('offset_px', 2), figure('delta_share', 2),
+        figure('ms_per_step'),
+    ]  # fmt: skip
+
+
+def write_table(records: list[dict], out: Path, note: str) -> None:
+    """Print the table, and write it as Markdown."""
+    cells = table(records)
+    print(as_text(cells), note, sep='\n\n', flush=True)
+    (out / 'from_vanilla.md').write_text(f'{as_markdown(cells)}\n\n{note}\n', encoding='utf-8')

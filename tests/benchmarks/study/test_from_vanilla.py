@@ -1,0 +1,295 @@
+"""The study from vanilla weights: its data, its steps against mmengine's, and its records."""
+
+from copy import deepcopy
+from zipfile import ZipFile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.structures import DataSample
+
+from benchmarks.study.from_vanilla.controls import TrueClassKept, priors_of_another_image, tell
+from benchmarks.study.from_vanilla.draws import (
+    crop,
+    draw_crops,
+    draw_order,
+    draw_schedule,
+    normalize,
+)
+from benchmarks.study.from_vanilla.evaluation import evaluate, examine
+from benchmarks.study.from_vanilla.images import Images, read_packed, write_packed
+from benchmarks.study.from_vanilla.main import main
+from benchmarks.study.from_vanilla.networks import (
+    DECAY,
+    build_network,
+    build_optimizer,
+    embeddings_from,
+    forward,
+    start_from,
+)
+from benchmarks.study.from_vanilla.records import load
+from benchmarks.study.from_vanilla.rows import RATES, ROWS, VANILLA
+from benchmarks.study.from_vanilla.session import Recipe
+from benchmarks.study.from_vanilla.trainer import Trainer
+
+CPU = torch.device('cpu')
+CLASSES = 20
+BY_KEY = {row.key: row for row in ROWS}
+
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory):
+    """Twenty classes of a colour each, four training images and two for validation."""
+    root = tmp_path_factory.mktemp('tiny')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 4), ('val', 2)):
+        with ZipFile(root / f'{split}.zip', 'w') as archive:
+            for label in range(CLASSES):
+                for i in range(count):
+                    image = np.full((64, 64, 3), label * 12, np.uint8)
+                    image[:32] = rng.integers(0, 255, 3)
+                    name = f'{split}/n{label:08d}/{i}.jpg'
+                    archive.writestr(name, cv2.imencode('.jpg', image)[1].tobytes())
+    file = root / 'packed.zip'
+    write_packed(str(root), str(root / 'cache'), file, CLASSES, 90)
+    return file
+
+
+@pytest.fixture(scope='module')
+def images(packed):
+    return read_packed(packed, CPU)
+
+
+def network_of(key):
+    return build_network(BY_KEY[key], CLASSES, 8, 32)
+
+
+def test_packed_images_are_those_that_were_packed(packed, images):
+    assert [len(images[split].labels) for split in ('train', 'val')] == [80, 40]
+    assert images['train'].labels.argmax(1).tolist() == [i // 4 for i in range(80)]
+    original = torch.from_numpy(np.load(next((packed.parent / 'cache').glob('train*.npy'))))
+    error = (images['train'].pixels.float() - original.float()).abs().mean()
+    assert error < 3
+
+
+def test_refuses_files_of_others(tmp_path):
+    with pytest.raises(ValueError, match='is not there'):
+        read_packed(tmp_path / 'none.zip', CPU)
+    with ZipFile(tmp_path / 'other.zip', 'w') as archive:
+        archive.writestr('a', 'b')
+    with pytest.raises(ValueError, match='not written by'):
+        read_packed(tmp_path / 'other.zip', CPU)
+
+
+def test_order_is_passes_over_all_images():
+    order = draw_order(10, 4, 5, np.random.default_rng(0)).flatten()
+    assert sorted(order[:10].tolist()) == sorted(order[10:].tolist()) == list(range(10))
+
+
+def test_crops_are_inside_and_half_are_mirrored():
+    maps = draw_crops(200, 5, np.random.default_rng(0))
+    corners = torch.tensor([[-1.0, -1, 1], [1, 1, 1]]).t()
+    assert (maps @ corners).abs().max() <= 1 + 1e-5
+    area = (maps[..., 0, 0] * maps[..., 1, 1]).abs()
+    assert 0.3 < area.min() < 0.4 and area.max() > 0.9
+    assert 0.45 < (maps[..., 0, 0] < 0).float().mean() < 0.55
+
+
+def test_crop_shows_the_part_that_its_map_names():
+    pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    pixels[..., :32, 32:] = 200
+    upper_right = torch.tensor([[[0.5, 0, 0.5], [0, 0.5, -0.5]]])
+    assert crop(pixels, upper_right)[..., 1:-1, 1:-1].min() > 199.9
+    whole_mirrored = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
+    assert crop(pixels, whole_mirrored)[0, 0, 5, 5] > 199.9
+
+
+def test_vanilla_parameters_wait_in_the_schedule():
+    schedule = draw_schedule(100, 0.1, 0.3)
+    assert (schedule[:30, 1] == 0).all() and (schedule[31:-1] > 0).all()
+    assert torch.equal(schedule[45:, 0], schedule[45:, 1])
+    assert schedule[:, 0].argmax() == 9 and schedule[-1, 0] < 1e-6
+
+
+@pytest.mark.parametrize('key', ['a1', 'a3', 'scores', 'reduce'])
+def test_steps_are_those_of_mmengine(key, images):
+    """The loop of this study against the model's own `train_step`, weight for weight."""
+    row, steps, batch, lr = BY_KEY[key], 3, 8, 1e-3
+    theirs = network_of(key).double()
+    ours = deepcopy(theirs)
+    train = Images(images['train'].pixels, images['train'].labels.double())
+    rng = np.random.default_rng(0)
+    order, crops = draw_order(80, batch, steps, rng), draw_crops(batch, steps, rng)
+    trainer = Trainer(ours.train(), build_optimizer(ours, lr, row.rates), train, order, crops)
+
+    def in_double(module, inputs):
+        return (inputs[0].double(),)
+
+    ours.backbone.register_forward_pre_hook(in_double)
+    trainer.run(steps)
+
+    no_decay = {f'contextualizing.{n}': dict(decay_mult=0.0) for n in ('embeddings', 'logit_scale')}
+    wrapper = build_optim_wrapper(
+        theirs,
+        dict(
+            optimizer=dict(type='AdamW', lr=lr, weight_decay=DECAY),
+            constructor='mmctx.ContextualOptimWrapperConstructor',
+            paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0,
+                               custom_keys=no_decay, **RATES),
+        ),
+    )  # fmt: skip
+    rates = [group['lr'] for group in wrapper.param_groups]
+    theirs.train()
+    for chosen, maps, (factor, _) in zip(order, crops, draw_schedule(steps, 0.08, 0.0)):
+        for group, rate in zip(wrapper.param_groups, rates):
+            group['lr'] = rate * factor.item()
+        inputs = normalize(crop(train.pixels[chosen], maps)).double()
+        samples = [DataSample().set_gt_label(int(train.labels[i].argmax())) for i in chosen]
+        with wrapper.optim_context(theirs):
+            losses = theirs(inputs, samples, mode='loss')
+        wrapper.update_params(theirs.parse_losses(losses)[0])
+    for (name, got), want in zip(ours.named_parameters(), theirs.parameters()):
+        torch.testing.assert_close(
+            got, want, rtol=1e-6, atol=1e-9, msg=lambda m, n=name: f'{n}: {m}'
+        )
+    loss, right = trainer.take_sums()
+    assert 0.5 < loss / np.log(CLASSES) < 4 and 0 <= right <= 100
+
+
+def test_a_restart_repeats_the_training(images):
+    network = network_of('a1').train()
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    rng = np.random.default_rng(0)
+    draws = draw_order(80, 8, 2, rng), draw_crops(8, 2, rng)
+    trainer = Trainer(network, build_optimizer(network, 1e-3, None), images['train'], *draws)
+    trainer.run(2)
+    first = {name: value.clone() for name, value in network.state_dict().items()}
+    trainer.restart(start)
+    trainer.run(2)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, first[name])
+
+
+@pytest.mark.parametrize('key', [row.key for row in ROWS])
+def test_rows_start_as_the_vanilla_network(key, images):
+    """Features of the last stage but the modulated row's are those of the vanilla one."""
+    torch.manual_seed(1)
+    vanilla, other = network_of(VANILLA).eval(), network_of(key).eval()
+    start_from(other, BY_KEY[key], vanilla.state_dict())
+    pixels = normalize(images['val'].pixels[:4])
+    tell(other, images['val'].labels[:4])
+    last = []
+    for network in (vanilla, other):
+        network.backbone.layer4.register_forward_hook(lambda m, a, out: last.append(out))
+        # The backbone runs blocks, not stages.
+        network.backbone.layer4[-1].register_forward_hook(lambda m, a, out: last.append(out))
+        forward(network, pixels)
+    vanilla_map, own_map = last[0], last[-1]
+    if key != 'a4':
+        torch.testing.assert_close(own_map, vanilla_map, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_another_network_are_refused():
+    state = network_of(VANILLA).state_dict()
+    del state['backbone.conv1.weight']
+    with pytest.raises(RuntimeError, match=r'backbone\.conv1\.weight'):
+        start_from(network_of('a5'), BY_KEY['a5'], state)
+
+
+def test_embeddings_of_a_classifier_keep_its_angles():
+    weights, embeddings = torch.randn(20, 256), torch.randn(20, 32)
+    found = embeddings_from(weights, embeddings)
+    got, want = (F.normalize(v.double(), dim=1) for v in (found, weights))
+    torch.testing.assert_close(got @ got.t(), want @ want.t(), rtol=1e-5, atol=1e-5)
+    assert found.norm(dim=1).mean() == pytest.approx(0.02 * 32**0.5)
+
+
+def test_the_true_class_is_kept_in_the_place_of_the_last():
+    layer = TrueClassKept([4] * 4, [4] * 3, num_classes=9, considered=(5, 3, 2))
+    logits = torch.randn(40, 9)
+    layer.target = F.one_hot(torch.arange(40) % 9, 9).float()
+    top = layer.keep(logits, 1)
+    plain = logits.topk(3).indices
+    for label, got, want in zip(torch.arange(40) % 9, top.tolist(), plain.tolist()):
+        assert len(set(got)) == 3 and label in got
+        assert got == (want if label in want else [*want[:2], int(label)])
+
+
+def test_priors_of_another_image_are_those_of_the_one_before():
+    network = network_of('scores').eval()
+    priors = []
+    for merging in network.backbone.contextualizing.merging:
+        merging['joint'].register_forward_hook(lambda m, a, out: priors.append(out))
+    used = []
+    for block in (network.backbone.layer2[0], network.backbone.layer3[0]):
+        block.conv2.register_forward_pre_hook(lambda m, a: used.append(m.current_prior()))
+    with priors_of_another_image(network):
+        forward(network, torch.randn(3, 3, 64, 64))
+    assert torch.equal(used[0], priors[0].roll(1, 0)) and not torch.equal(used[0], priors[0])
+    used.clear()
+    forward(network, torch.randn(3, 3, 64, 64))
+    assert torch.equal(used[1], priors[4])
+
+
+def test_figures_of_a_network_that_is_always_right(images):
+    network = network_of('true-alone')
+    found = evaluate(network, images['val'])
+    assert {found[f'recall_stage{i}'] for i in (1, 2, 3)} == {100.0}
+    assert network.training
+    vanilla = network_of(VANILLA)
+    right = images['val'].labels.argmax(1)
+    vanilla.head.fc.weight.data.zero_()
+    vanilla.head.fc.bias.data[3] = 1
+    assert evaluate(vanilla, images['val'])['top1'] == pytest.approx(
+        100 * (right == 3).float().mean().item()
+    )
+
+
+def test_examination_sees_what_predictors_do(images):
+    assert examine(network_of(VANILLA), images['val']) == {}
+    network = network_of('a5')
+    found = examine(network, images['val'])
+    assert found['offset_px'] == found['delta_share'] == 0
+    for stage in (2, 3, 4):
+        conv = getattr(network.backbone, f'layer{stage}')[0].conv2
+        conv.sampling_offset_predictor[-1].bias.data.fill_(0.5)
+    found = examine(network, images['val'])
+    # One of the two, three and two contextual blocks of each stage.
+    assert found['offset_px'] == pytest.approx(0.5 * 3 / 7)
+    assert all(0 < found[f'prior_spread_stage{i}'] < 1 for i in (2, 3, 4))
+
+
+OPTIONS = ['--seeds', '2', '--width', '8', '--embed-dims', '32', '--batch', '16',
+           '--base-passes', '0.4', '--passes', '0.4']  # fmt: skip
+
+
+def test_a_call_resumes_after_the_last_row(packed, tmp_path, capsys):
+    call = ['train', str(packed), '--out', str(tmp_path), *OPTIONS, '--rows', 'a1', 'a5']
+    with pytest.raises(SystemExit, match='3'):
+        main([*call, '--minutes', '0.0001'])
+    (kept,) = {tuple(sorted(f.name for f in (tmp_path / 'weights').iterdir()))}
+    assert len(kept) == 2
+    times = [f.stat().st_mtime_ns for f in sorted((tmp_path / 'weights').iterdir())]
+    with (tmp_path / 'from_vanilla.jsonl').open('a') as file:
+        file.write('{"half a line\n')
+    main(call)
+    assert times == [f.stat().st_mtime_ns for f in sorted((tmp_path / 'weights').iterdir())]
+    assert 'a5: top-1' in capsys.readouterr().out
+    main(call)
+    assert 'top-1 ' not in capsys.readouterr().out.split('row ')[0]
+    table = (tmp_path / 'from_vanilla.md').read_text()
+    assert '| a5 | +Ctx +CtxConv' in table and '| base |' in table
+    recipe = Recipe(8, 32, 16, base_passes=0.4, passes=0.4)._asdict()
+    share = 0.02
+    records = load(tmp_path, dict(recipe, share=share, data=['packed.zip', 80, 40]))
+    assert [(r['row'], r['seed']) for r in records] == [
+        (row, seed) for row in ('base', 'a1', 'a5') for seed in (0, 1)
+    ]
+
+
+def test_refuses_rows_that_are_not_there(packed, tmp_path):
+    with pytest.raises(ValueError, match='no row a9'):
+        main(['train', str(packed), '--out', str(tmp_path), '--rows', 'a9'])
