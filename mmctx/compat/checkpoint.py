@@ -22,7 +22,6 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_KINDS = 'biufc'
@@ -170,6 +169,9 @@ def install(plain_only=False):
             `torch.load` or the environment says. Defaults to False.
     """
     global _plain_only
+    # Here, as importing it may be what this is called upon.
+    from mmengine.runner.checkpoint import CheckpointLoader
+
     _plain_only = _plain_only or plain_only
     original = CheckpointLoader.load_checkpoint.__func__
     if original.__module__ == __name__:
