@@ -94,18 +94,18 @@ def check_labels(model: nn.Module, dataset, name: str) -> None:
 def compare_names(split, dataset, other_split, other) -> None:
     """Check that two data sets number the same classes in the same way."""
     where = f'{split}_dataloader', f'{other_split}_dataloader'
-    folders = [getattr(found, 'folder_to_idx', None) for found in (dataset, other)]
+    folders = [getattr(found, 'folder_to_idx', None) or {} for found in (dataset, other)]
     if all(folders) and folders[0] != folders[1]:
         raise UserError(
             f'the class folders of {where[0]} and {where[1]} are not the same: '
             f'{difference(tuple(folders[0]), tuple(folders[1]), where)}; labels are their numbers '
             'in the sorted order, so they would differ'
         )
-    names = [class_names(metainfo(found)) for found in (dataset, other)]
+    names = [class_names(metainfo(found)) or () for found in (dataset, other)]
     if all(names) and names[0] != names[1]:
         raise UserError(
             f'{where[0]} and {where[1]} do not have the same classes in the same order: '
-            f'{difference(*names, where)}'
+            f'{difference(names[0], names[1], where)}'
         )
 
 

@@ -1,8 +1,7 @@
 """Images as they reach the network, against its stride."""
 
 import copy
-
-import torch.nn as nn
+from typing import Any
 
 from mmctx.engine.randomness import seed_generators
 from mmctx.errors import UserError
@@ -12,7 +11,7 @@ from .datasets import leaves
 SAMPLES = 3
 
 
-def check_sizes(model: nn.Module, loader, split: str) -> None:
+def check_sizes(model: Any, loader, split: str) -> None:
     """Check that the smallest images of a data set are large enough once the pipeline is through.
 
     It is for networks that tell their stride. The sizes that the files or the lists state say
@@ -37,7 +36,9 @@ def check_sizes(model: nn.Module, loader, split: str) -> None:
             continue
         batch = model.data_preprocessor(loader.collate_fn([sample]), False)
         inputs = batch['inputs'] if isinstance(batch, dict) else None
-        size = inputs.shape[-2:] if hasattr(inputs, 'shape') else (stride,)
+        if not hasattr(inputs, 'shape'):
+            return
+        size = inputs.shape[-2:]
         if min(size) < stride:
             path = dataset.get_data_info(index).get('img_path', f'sample {index}')
             raise UserError(
