@@ -1,7 +1,9 @@
 """Parts of a run that are built before its data are read, so that a bad argument ends it."""
 
+import difflib
+
 from mmengine.optim import OptimWrapperDict
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 from mmctx.errors import UserError
 
@@ -25,8 +27,19 @@ def build_parts(runner, mode):
         runner._val_evaluator = runner.build_evaluator(runner._val_evaluator)
     if runner.optim_wrapper is None:
         return
+    check_optimizer_type(runner.optim_wrapper)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     try_schedules(runner)
+
+
+def check_optimizer_type(config):
+    """Refuse an optimizer that there is not, of which mmengine says that None is not callable."""
+    optimizer = config.get('optimizer') if isinstance(config, dict) else None
+    kind = optimizer.get('type') if isinstance(optimizer, dict) else None
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+        near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
+        meant = f'; is {near[0]} meant?' if near else ''
+        raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant}')
 
 
 def try_schedules(runner):

@@ -8,6 +8,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 
 def bare_model(model: Any) -> nn.Module:
     """The network itself."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
+    return inner

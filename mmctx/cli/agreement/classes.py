@@ -94,20 +94,18 @@ def check_labels(model: nn.Module, dataset, name: str) -> None:
 def compare_names(split, dataset, other_split, other) -> None:
     """Check that two data sets number the same classes in the same way."""
     where = f'{split}_dataloader', f'{other_split}_dataloader'
-    folders = getattr(dataset, 'folder_to_idx', None)
-    other_folders = getattr(other, 'folder_to_idx', None)
-    if folders and other_folders and folders != other_folders:
+    folders = [getattr(found, 'folder_to_idx', None) or {} for found in (dataset, other)]
+    if all(folders) and folders[0] != folders[1]:
         raise UserError(
             f'the class folders of {where[0]} and {where[1]} are not the same: '
-            f'{difference(tuple(folders), tuple(other_folders), where)}; labels are their numbers '
+            f'{difference(tuple(folders[0]), tuple(folders[1]), where)}; labels are their numbers '
             'in the sorted order, so they would differ'
         )
-    names = class_names(metainfo(dataset))
-    other_names = class_names(metainfo(other))
-    if names and other_names and names != other_names:
+    names = [class_names(metainfo(found)) or () for found in (dataset, other)]
+    if all(names) and names[0] != names[1]:
         raise UserError(
             f'{where[0]} and {where[1]} do not have the same classes in the same order: '
-            f'{difference(names, other_names, where)}'
+            f'{difference(names[0], names[1], where)}'
         )
 
 

@@ -139,7 +139,7 @@ def check_figures(runner, figures: list[str]) -> None:
         if isinstance(hook, CheckpointHook):
             for name in hook.save_best or ():
                 refuse_unknown(name, figures, 'save_best of the checkpoint hook')
-        if isinstance(hook, EarlyStoppingHook) and hook.strict:
+        if isinstance(hook, EarlyStoppingHook):
             refuse_unknown(hook.monitor, figures, 'monitor of the early stopping hook')
     schedules = runner.param_schedulers
     for schedule in schedules if isinstance(schedules, (list, tuple)) else [schedules]:

@@ -3,8 +3,6 @@
 import copy
 from typing import Any
 
-import torch
-
 from mmctx.engine.randomness import seed_generators
 from mmctx.errors import UserError
 
@@ -20,7 +18,7 @@ def check_sizes(model: Any, loader, split: str) -> None:
     little: pipelines enlarge images, and preprocessors pad them.
 
     Args:
-        model (BaseModel): The model, without wrappers.
+        model (nn.Module): The model, without wrappers.
         loader (DataLoader): The data loader.
         split (str): 'train', 'val' or 'test', for messages.
 
@@ -38,8 +36,8 @@ def check_sizes(model: Any, loader, split: str) -> None:
             continue
         batch = model.data_preprocessor(loader.collate_fn([sample]), False)
         inputs = batch['inputs'] if isinstance(batch, dict) else None
-        if not isinstance(inputs, torch.Tensor):
-            continue
+        if not hasattr(inputs, 'shape'):
+            return
         size = inputs.shape[-2:]
         if min(size) < stride:
             path = dataset.get_data_info(index).get('img_path', f'sample {index}')

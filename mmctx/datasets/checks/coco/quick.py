@@ -141,7 +141,7 @@ def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -
     missing = [name for name in classes or () if name not in names]
     if classes and missing:
         raise UserError(
-            f'{len(missing)} of the {len(classes)} classes of the data set are not among the '
+            f'{len(missing)} of the {len(classes or ())} classes of the data set are not among the '
             f'categories of {path}: {first_few(missing)} (the file has: {first_few(names)}); name '
             'your own classes with metainfo=dict(classes=(...)) in every dataset of the config'
         )
