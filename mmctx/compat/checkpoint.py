@@ -21,7 +21,6 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_KINDS = 'biufc'
@@ -160,6 +159,9 @@ def drop_config(checkpoint):
 
 def install():
     """Have mmengine load and resume checkpoints without running anything that they hold."""
+    # Its import calls this function too, which needs the whole of this module by then.
+    from mmengine.runner.checkpoint import CheckpointLoader
+
     original = CheckpointLoader.load_checkpoint.__func__
     if original.__module__ == __name__:
         return
