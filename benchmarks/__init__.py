@@ -1,1 +1,1 @@
-"""What measures mmctx: speed, memory, the paper's tables and a study; the results are beside it."""
+"""Measurements of mmctx, next to their results: speed, memory, the paper's tables and a study."""

@@ -1,19 +1,20 @@
-"""The logs that mmengine writes into a work dir."""
+"""Reading of the logs that mmengine writes into a work dir."""
 
 import json
 from pathlib import Path
 
 
 def read_logs(work_dir: Path) -> list[list[dict]]:
-    """Lines of `scalars.json` of each start of a run, the first start first.
+    """Read the lines of `scalars.json` of each start of a run, in the order of the starts.
 
     Args:
-        work_dir (Path): The run's folder, in which mmengine makes one for each start.
+        work_dir (Path): Work dir of the run, in which mmengine creates a folder for each start.
 
     Returns:
-        list[list[dict]]: Training lines have a `loss`, the lines of validations do not.
+        list[list[dict]]: Lines of each start. Those of training have a `loss`, those of validations
+        do not.
     """
-    # A run that was killed may leave half a line at the end.
+    # A killed run may leave an incomplete line at the end.
     return [
         [json.loads(line) for line in log.read_text().splitlines() if line.endswith('}')]
         for log in sorted(work_dir.glob('*/vis_data/scalars.json'))

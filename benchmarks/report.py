@@ -1,4 +1,4 @@
-"""What both benchmark tools write: where and when, JSON, and a table."""
+"""Reports of the benchmark tools: place and date, JSON, and a table."""
 
 import json
 import platform
@@ -41,8 +41,8 @@ def environment(device: torch.device) -> dict:
 
 @cache
 def commit() -> str | None:
-    """Commit of the checkout that mmctx is in, `-dirty` if changed since; None outside of one."""
-    # A package that is installed may lie in a checkout of something else.
+    """Commit of mmctx's checkout, with `-dirty` if changed since; None outside of a checkout."""
+    # An installed package may be inside the checkout of another project.
     is_own = ['git', 'ls-files', '--error-unmatch', 'version.py']
     describe = ['git', 'describe', '--always', '--dirty', '--exclude=*']
     options = dict(cwd=Path(mmctx.__file__).parent, capture_output=True, text=True, check=True)
@@ -54,16 +54,19 @@ def commit() -> str | None:
 
 
 def describe(where: dict) -> str:
-    """`environment` as a line for readers."""
+    """Turn the result of `environment` into a line for readers."""
     versions = ', '.join(f'{name} {v}' for name, v in where['versions'].items() if v)
     return f'{where["device"]}; {versions}; {where["date"]}'
 
 
 def check_targets(**paths: Path | None) -> None:
-    """Raise a UserError for a file to write whose folder is missing, before anything is timed.
+    """Raise a UserError if the folder of a file to write is missing, before anything is timed.
 
     Args:
-        **paths (Path, optional): By the name of the switch.
+        **paths (Path, optional): Paths of the files by the name of their switch.
+
+    Raises:
+        UserError: A folder does not exist.
     """
     for name, path in paths.items():
         if path is not None and not path.parent.is_dir():
@@ -78,15 +81,15 @@ def write_report(
     json_path: Path | None = None,
     markdown_path: Path | None = None,
 ) -> None:
-    """Print a table, and write it and the full results where asked.
+    """Print a table, and write it and the full results to files if asked for.
 
     Args:
-        title (str): Above the table.
-        cells (list[list[str]]): The table, headings first.
-        notes (list[str]): Lines below it.
-        results (dict): Everything, for JSON.
-        json_path (Path, optional): File for the results. Defaults to None.
-        markdown_path (Path, optional): File for the table. Defaults to None.
+        title (str): Title above the table.
+        cells (list[list[str]]): Cells of the table, headings first.
+        notes (list[str]): Lines below the table.
+        results (dict): All results, for JSON.
+        json_path (Path, optional): File for the results. Defaults to None, no file.
+        markdown_path (Path, optional): File for the table. Defaults to None, no file.
     """
     print('\n'.join([title, '', as_text(cells), '', *notes]))
     if json_path:
@@ -97,17 +100,17 @@ def write_report(
 
 
 def milliseconds(seconds: float) -> str:
-    """Three significant digits, or whole milliseconds from 100 on."""
+    """Format seconds as milliseconds, with three significant digits or as a whole number."""
     value = seconds * 1e3
     return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
 
 
 def with_spread(times: dict) -> str:
-    """`Times.in_seconds`: median in milliseconds, half the distance of the quartiles in percent."""
+    """Format `Times.in_seconds`: median in ms ± half the interquartile range in percent."""
     half = (times['high_s'] - times['low_s']) / 2
     return f'{milliseconds(times["median_s"])} ±{half / times["median_s"]:.0%}'
 
 
 def ratio(value: float | None) -> str:
-    """With two digits; a dash for None."""
+    """Format a ratio with two decimals, or None as a dash."""
     return '–' if value is None else f'{value:.2f}'

@@ -4,7 +4,7 @@ NOTHING = '–'
 
 
 def as_text(cells: list[list[str]]) -> str:
-    """Cells as aligned text, the first two columns to the left."""
+    """Format cells as aligned text, with the first two columns left-aligned."""
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = [
         '  '.join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
@@ -14,6 +14,6 @@ def as_text(cells: list[list[str]]) -> str:
 
 
 def as_markdown(cells: list[list[str]]) -> str:
-    """Cells as a Markdown table."""
+    """Format cells as a Markdown table."""
     rule = ['---' if i < 2 else '---:' for i in range(len(cells[0]))]
     return '\n'.join(f'| {" | ".join(line)} |' for line in [cells[0], rule, *cells[1:]])

@@ -17,17 +17,17 @@ def bare_forward(
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Callable[[], object]:
-    """A forward pass of random images, without data loading and post-processing.
+    """Make a forward pass of random images, without data loading and post-processing.
 
     Args:
-        model (nn.Module): What `ImageNetwork` takes, on the device.
+        model (nn.Module): Model for `ImageNetwork`, on the device.
         shape (tuple[int, int]): Height and width of the images, in pixels.
-        batch_size (int): Images at a time.
-        device (torch.device): Where the images are made.
+        batch_size (int): Number of images in a batch.
+        device (torch.device): Device of the images.
         memory_format (torch.memory_format): Memory format of the images. Defaults to contiguous.
 
     Returns:
-        Callable: Takes nothing.
+        Callable: Function without arguments that runs the forward pass.
     """
     images = torch.rand(batch_size, 3, *shape, device=device).to(memory_format=memory_format)
     network = ImageNetwork(model)
@@ -40,11 +40,11 @@ def measure_throughput(
     """Time forward passes in float32, without data loading and post-processing.
 
     Args:
-        model (nn.Module): What `ImageNetwork` takes; it is left on the device and in evaluation
+        model (nn.Module): Model for `ImageNetwork`, which stays on the device and in evaluation
             mode.
         shape (tuple[int, int]): Height and width of the images, in pixels.
-        batch_size (int): Images at a time.
-        seconds (float): Seconds to measure for; at least three batches are timed.
+        batch_size (int): Number of images in a batch.
+        seconds (float): Duration of the measurement, in seconds; at least three batches are timed.
 
     Returns:
         float: Images per second of the median batch.

@@ -1,4 +1,4 @@
-"""How long calls take, on which device, and how much memory: one clock for every tool."""
+"""Time and memory of calls on a device, measured in the same way by every tool."""
 
 import platform
 import time
@@ -13,12 +13,12 @@ import torch
 from mmctx.errors import UserError
 
 MIN_RUNS = 3
-# Kept busy for some milliseconds first, a GPU finds every launch of a short call queued.
+# A GPU that is kept busy for some milliseconds first has every launch of a short call in its queue.
 HEAD_START_CYCLES = 10_000_000
 
 
 def pick_device() -> torch.device:
-    """The GPU if PyTorch sees one, else the CPU."""
+    """Return the GPU if PyTorch sees one, otherwise the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
@@ -26,14 +26,15 @@ def use_device(name: str | None = None, threads: int | None = None) -> torch.dev
     """Make a device the current one.
 
     Args:
-        name (str, optional): Such as `cpu` or `cuda:1`. Defaults to None: `pick_device`'s.
-        threads (int, optional): Threads of the CPU. Defaults to None, PyTorch's choice.
+        name (str, optional): Name of the device, such as `cpu` or `cuda:1`. Defaults to None, the
+            choice of `pick_device`.
+        threads (int, optional): Number of CPU threads. Defaults to None, PyTorch's choice.
 
     Returns:
         torch.device: The device.
 
     Raises:
-        UserError: There is no such device, or no such number of threads.
+        UserError: The device does not exist, or the number of threads is less than 1.
     """
     if threads is not None:
         if threads < 1:
@@ -48,20 +49,20 @@ def use_device(name: str | None = None, threads: int | None = None) -> torch.dev
     if device.type == 'cuda':
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f'--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here')
-        # Without an index it is the current one already.
+        # Without an index the name stands for the current device.
         if device.index is not None:
             torch.cuda.set_device(device)
     return device
 
 
 def name_device(device: torch.device) -> str:
-    """A device as a reader knows it, with the number of threads where that matters.
+    """Product name of a device, for a CPU with the number of threads.
 
     Args:
         device (torch.device): The device.
 
     Returns:
-        str: For example 'NVIDIA H200' or 'AMD EPYC, 2 threads'.
+        str: Name, for example 'NVIDIA H200' or 'AMD EPYC, 2 threads'.
     """
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
@@ -75,7 +76,7 @@ def name_device(device: torch.device) -> str:
 
 @contextmanager
 def comparable_convolutions() -> Iterator[None]:
-    """Let cuDNN search for its quickest algorithm and, so that float32 means it, use no TF32."""
+    """Context in which cuDNN searches for its fastest algorithm and uses no TF32."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
         yield
 
@@ -84,11 +85,11 @@ class Times(NamedTuple):
     """Durations of a call, in seconds.
 
     Attributes:
-        median (float): The middle one.
-        low (float): The first quartile.
-        high (float): The third quartile.
-        best (float): The shortest.
-        runs (int): How many there are.
+        median (float): Median.
+        low (float): First quartile.
+        high (float): Third quartile.
+        best (float): Shortest duration.
+        runs (int): Number of durations.
     """
 
     median: float
@@ -98,7 +99,7 @@ class Times(NamedTuple):
     runs: int
 
     def in_seconds(self) -> dict[str, float]:
-        """For a JSON file, with the unit in the names."""
+        """Make a dict for a JSON file, with the unit in the names."""
         return {n if n == 'runs' else f'{n}_s': value for n, value in self._asdict().items()}
 
 
@@ -106,9 +107,9 @@ class Call(NamedTuple):
     """Something to time.
 
     Attributes:
-        run (Callable): What is timed; takes what `prepare` returns.
-        prepare (Callable): Takes the number of the run and is not timed. Defaults to handing that
-            number on.
+        run (Callable): Function to time, called with the result of `prepare`.
+        prepare (Callable): Function that is called before, with the number of the run, and not
+            timed. Defaults to one that returns the number.
     """
 
     run: Callable[[Any], object]
@@ -122,18 +123,18 @@ def time_in_turn(
     min_runs: int = MIN_RUNS,
     queued: bool = False,
 ) -> dict[Any, Times]:
-    """Time calls in turn, one run of each at a time, so that a change of load meets all alike.
+    """Time calls in turn, one run of each at a time, so that changes of load affect all equally.
 
     Args:
-        calls (dict): By any name; each is run once before, untimed.
-        device (torch.device): Where they run. CUDA is synchronized around each run.
-        seconds (float): Seconds to time each call for.
-        min_runs (int): Fewest timed runs of each call. Defaults to 3.
-        queued (bool): On CUDA, take the device's own time of a run that is queued as a whole
-            before it starts, instead of the time that the host waits. Defaults to False.
+        calls (dict): Calls by name; each is run once untimed before the first timed run.
+        device (torch.device): Device on which they run. CUDA is synchronized around each run.
+        seconds (float): Time to spend on each call, in seconds.
+        min_runs (int): Smallest number of timed runs of each call. Defaults to 3.
+        queued (bool): Whether, on CUDA, to take the device's own time of a run that is queued as a
+            whole before it starts, instead of the time that the host waits. Defaults to False.
 
     Returns:
-        dict: The calls' times, by name.
+        dict: Times of the calls by name.
     """
     durations: dict[Any, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -175,7 +176,7 @@ def _summary(values: list[float]) -> Times:
 
 
 def peak_memory(function: Callable[[], object], device: torch.device) -> int | None:
-    """Call a function and see how far memory rises above what is allocated before.
+    """Measure how far the allocated memory rises during a call of a function.
 
     Args:
         function (Callable): The function, called without arguments.

@@ -1,19 +1,19 @@
-"""Refusals: what the user can mend, said in one line."""
+"""Errors that the user can correct, each reported in one line."""
 
 import errno
 import re
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: the tools print it as one line, without a traceback.
+    """An error that the user can correct: the tools print it as one line, without a traceback.
 
     mmctx raises it, or a subclass of it, wherever it refuses something on purpose. Every other
-    exception is a fault and keeps its traceback.
+    exception is a bug and keeps its traceback.
 
     Args:
-        message (str): Mistake, and how to mend it.
-        one_rank (bool): Whether only this process of a distributed run has met it, so that this
-            one has to report it. Defaults to False.
+        message (str): What is wrong, and how to correct it.
+        one_rank (bool): Whether the error occurs in this process of a distributed run only, so that
+            this process has to report it. Defaults to False.
     """
 
     def __init__(self, message: object, one_rank: bool = False):
@@ -26,16 +26,16 @@ class UserError(ValueError):
 
 
 class Unavailable(UserError, NotImplementedError):
-    """Something that the installed packages lack; the message says what to install."""
+    """A feature that the installed packages lack; the message says what to install."""
 
 
-# What other packages say of a mistake of the user's; what matches is the line.
+# Errors of other packages that the user can correct; the part that matches becomes the line.
 UPSTREAM_REFUSALS = (
     # mmengine: a `type` that nothing is registered under.
     (KeyError, re.compile(r'[\w.]+ is not in the [^.]+ registry')),
-    # mmengine: a loader without the settings of its loop, or the other way round.
+    # mmengine: a data loader without its loop's settings, or such settings without a data loader.
     (ValueError, re.compile(r'[\w, ]+ should be either all None or not None')),
-    # mmcv: a file that is no image.
+    # mmcv: a file that is not an image.
     (AssertionError, re.compile(r'failed to load image: .+')),
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,26 +51,29 @@ UNUSABLE_PATH = (
 
 
 def recognise(error: Exception) -> UserError | None:
-    """Make a refusal of another package's, known by its words or its number, one of mmctx's.
+    """Turn an error of another package that the user can correct into a `UserError`.
+
+    Such errors are known by their message or their `errno`.
 
     Args:
         error (Exception): Exception that was raised.
 
     Returns:
-        UserError | None: The error itself where it is one already; None for a fault.
+        UserError | None: A `UserError` with the same message; the error itself if it is one
+        already; None for a bug.
     """
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in UNUSABLE_PATH and error.filename:
         return UserError(f'cannot use {error.filename}: {error.strerror}', one_rank=True)
-    for kind, words in UPSTREAM_REFUSALS:
-        if isinstance(error, kind) and (said := words.search(str(error))):
-            return UserError(said[0])
+    for error_type, pattern in UPSTREAM_REFUSALS:
+        if isinstance(error, error_type) and (match := pattern.search(str(error))):
+            return UserError(match[0])
     return None
 
 
 def first_few(names, shown=3):
-    """The first names in sorted order, and how many more there are, for a message."""
+    """List the first names in sorted order, and how many more there are, for a message."""
     names = sorted(names)
     rest = f' and {len(names) - shown} more' if len(names) > shown else ''
     return ', '.join(map(str, names[:shown])) + rest

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing: a file appears complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -9,16 +9,18 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Open a file to be written, which appears under its name when all of it is on the disk.
+    """Open a file for writing that appears under its name once all of it is on the disk.
 
     Args:
-        path (str | os.PathLike): The file; one that is there is replaced. Its folder is made.
+        path (str | os.PathLike): Path of the file. An existing file is replaced; the folder is
+            created if it is missing.
 
     Yields:
-        BinaryIO: Where to write its contents.
+        BinaryIO: Open file to write the contents to.
 
     Raises:
-        OSError: With the path, if the file cannot be written; what was there still is.
+        OSError: The file cannot be written; the error names its path, and an existing file is
+            unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,24 +42,27 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def leftovers(folder: str | os.PathLike, pattern: str) -> Iterator[Path]:
-    """Files that a process which was killed has left half-written.
+    """Find the incomplete files that killed processes left behind.
 
     Args:
-        folder (str | os.PathLike): Folder that they were to appear in.
-        pattern (str): Pattern of their names, such as `*.pth`.
+        folder (str | os.PathLike): Folder of the files.
+        pattern (str): Pattern of the names that the complete files would have, such as `*.pth`.
+
+    Returns:
+        Iterator[Path]: Paths of the incomplete files.
     """
     return Path(folder).glob(f'.{pattern}.*.part')
 
 
 def _sync_folder(folder):
     if os.name == 'nt':
-        # Folders cannot be opened there.
+        # Windows does not open folders.
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        # Some network file systems cannot; the file itself is safe.
+        # Some network file systems refuse; the contents of the file are on the disk anyway.
         pass
     finally:
         os.close(descriptor)

@@ -1,8 +1,8 @@
 """Registries of mmctx, children of mmengine's.
 
-With them `type='mmctx.ContextualConvNeXt'` works from any OpenMMLab config. The modules behind a
-registry are imported on its first look-up, so that importing `mmctx` stays quick; those that extend
-an optional framework only where that is installed.
+With them `type='mmctx.ContextualConvNeXt'` works in any OpenMMLab config. The modules of a registry
+are imported on its first look-up, so that importing `mmctx` stays quick. Modules that extend mmdet
+or mmaction2 are imported only if that package is installed.
 """
 
 from importlib.util import find_spec

@@ -84,7 +84,7 @@ def run_step(name: str, place: Place) -> None:
     """Run a step, but for the op's tests, in this process, and write what it found.
 
     Args:
-        name (str): Of the step.
+        name (str): Name of the step.
         place (Place): Where it runs; `<name>.json` is written into its folder.
     """
     kind, _, part = name.partition('-')

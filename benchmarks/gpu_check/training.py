@@ -131,7 +131,7 @@ def write_config(name: str, place: Place) -> Path:
     """Write the config that inherits from one of `CONFIGS`.
 
     Args:
-        name (str): Of the training.
+        name (str): Name of the training.
         place (Place): Where it trains.
 
     Returns:
@@ -202,7 +202,7 @@ def train(name: str, place: Place) -> dict:
     resumed = min((step for step in losses if step not in before), default=0)
     wrong = judge(losses, 2 * ITERATIONS)
     if not wrong and (resumed != len(before) + 1 or any(losses[s] != before[s] for s in before)):
-        wrong = f'--resume went on from iteration {resumed}, not {len(before) + 1}'
+        wrong = f'--resume started at iteration {resumed}, not {len(before) + 1}'
     if wrong:
         raise RuntimeError(wrong)
     return dict(iterations=len(losses), first_loss=losses[1], last_loss=losses[len(losses)])

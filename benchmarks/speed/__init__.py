@@ -1,1 +1,1 @@
-"""How fast the contextual convolution and its networks are, beside what they replace."""
+"""Speed of the contextual convolution and its networks, compared with what they replace."""

@@ -1,7 +1,7 @@
-"""What the Triton back end costs the host: everything from the front door on but the kernels.
+"""Host time of the Triton back end: all of a call but the kernels.
 
-Launching is replaced by nothing, so that no GPU is needed; the tensors are tiny and lie on the CPU,
-whose own operators (products of a few numbers, allocations) are part of the figures.
+Launches are replaced by functions that do nothing, so no GPU is needed. The tensors are tiny and on
+the CPU, whose own operators (products of a few numbers, allocations) are part of the times.
 """
 
 import time
@@ -42,19 +42,20 @@ WARM_UPS, MIN_ROUNDS = 10, 10
 
 
 class Part(NamedTuple):
-    """What is timed.
+    """A part of a layer to time.
 
     Attributes:
-        run (Callable): Timed, given what `prepare` returned.
-        prepare (Callable): Called before each run, outside of its time. Defaults to nothing.
+        run (Callable): Function to time, called with the result of `prepare`.
+        prepare (Callable): Function that is called before each run and not timed. Defaults to one
+            that does nothing.
     """
 
     run: Callable[[object], object]
     prepare: Callable[[], object] = lambda: None
 
 
-class _Nothing:
-    """Stands for a compiled kernel; running it does nothing."""
+class _NoKernel:
+    """Stand-in for a compiled kernel that does nothing when it is run."""
 
     function, packed_metadata = 0, ()
 
@@ -63,24 +64,24 @@ class _Nothing:
         pass
 
 
-def launch_nothing(environment: dict) -> None:
-    """Let every launch from now on, in this process, do nothing.
+def disable_launches(environment: dict) -> None:
+    """Make every later launch in this process do nothing.
 
     Args:
-        environment (dict): Of the process; names the back end afterwards.
+        environment (dict): Environment of the process, in which the back end is set to Triton.
     """
-    # Kernels that are defined later would be interpreted.
+    # Triton's interpreter would run kernels that are defined later.
     import_kernels()
-    JITFunction.run = lambda kernel, *args, grid, warmup, **options: _Nothing
+    JITFunction.run = lambda kernel, *args, grid, warmup, **options: _NoKernel
     triton.knobs.runtime.interpret = True
     environment[BACKEND_VARIABLE] = 'triton'
 
 
 def measure(seconds: float) -> list[dict]:
-    """Time each part of a contextual convolution, in turn, after `launch_nothing`.
+    """Time each part of a contextual convolution, in turn, after `disable_launches`.
 
     Args:
-        seconds (float): How long to time all parts of a layer for.
+        seconds (float): Time to spend on all parts of a layer, in seconds.
 
     Returns:
         list[dict]: For each layer and part its `layer`, `part`, `microseconds` (the median) and
@@ -159,7 +160,7 @@ def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Part]:
 
 
 def _in_turn(parts: dict[str, Part], seconds: float) -> dict[str, float]:
-    """Median seconds of a call, all taking turns so that a change of load meets all alike."""
+    """Median time of each part in seconds, timed in turn, so that changes of load affect all."""
     times = {name: [] for name in parts}
     end, rounds = None, 0
     while end is None or time.perf_counter() < end or rounds < WARM_UPS + MIN_ROUNDS:
@@ -176,7 +177,7 @@ def _in_turn(parts: dict[str, Part], seconds: float) -> dict[str, float]:
 
 
 def cells(rows: list[dict]) -> list[list[str]]:
-    """A table of `measure`, its head first."""
+    """Make the cells of a table of the result of `measure`, headings first."""
     head = ['layer', 'part', 'µs', f'× {PLAIN}']
     return [head] + [
         [row['layer'], row['part'], f'{row["microseconds"]:.0f}', f'{row["ratio"]:.1f}']

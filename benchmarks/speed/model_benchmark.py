@@ -1,4 +1,4 @@
-"""Speed and memory of a configured network beside its vanilla counterpart, in several modes."""
+"""Speed and memory of a configured network and its vanilla counterpart, in several modes."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from benchmarks.timing import Call, Times, peak_memory, time_in_turn
 
-from .model_check import Gate
+from .model_check import ReferenceResults
 from .networks import Mode, Network
 
 OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
@@ -19,15 +19,15 @@ THROUGHPUT, LATENCY, TRAINING = 'batch', 'single image', 'training step'
 
 
 class Entry:
-    """A network in a mode, and what is known of it.
+    """A network in a mode, and its results.
 
     Args:
         name (str): Name of the config.
         network (Network): The network in its mode.
 
     Attributes:
-        row (dict): What the table and the JSON file show.
-        calls (dict[str, Call]): What to time, by quantity.
+        row (dict): Results for the table and the JSON file.
+        calls (dict[str, Call]): Calls to time, by quantity.
     """
 
     def __init__(self, name: str, network: Network):
@@ -37,10 +37,9 @@ class Entry:
         self.row = dict(config=name, mode=mode, status=OK, note='', errors={}, peak_bytes={})
 
     def attempt(self, function: Callable[[], object]) -> bool:
-        """Call a function; where it cannot run here, keep why and return False.
+        """Call a function; if it cannot run here, note the reason and return False.
 
-        Whatever `torch.compile` raises counts; else want of memory, and a batch too small for
-        batch normalization.
+        With `torch.compile` every exception counts, otherwise only a lack of memory.
         """
         expected = Exception if 'compile' in self.network.mode else torch.OutOfMemoryError
         try:
@@ -51,11 +50,11 @@ class Entry:
             return False
         return True
 
-    def check(self, gate: Gate) -> None:
-        """Set status, note and errors."""
+    def check(self, reference: ReferenceResults) -> None:
+        """Compare the network with the reference, and set status, note and errors."""
 
         def check():
-            self.row['errors'], self.row['note'] = gate.check(self.network)
+            self.row['errors'], self.row['note'] = reference.check(self.network)
 
         if not self.attempt(check):
             self.row['status'] = NOT_RUN
@@ -63,7 +62,7 @@ class Entry:
             self.row['status'] = FAILED
 
     def prepare_inference(self, batch_size: int) -> None:
-        """Run the timed calls once, and see what memory they take."""
+        """Run the calls to time once, and measure their memory."""
         held = _bytes(self.network.model.state_dict().values())
         for quantity, size in ((THROUGHPUT, batch_size), (LATENCY, 1)):
             run = self.network.inference(size)
@@ -76,7 +75,7 @@ class Entry:
                 self.calls[quantity] = Call(lambda _, run=run: run())
 
     def prepare_training(self, batch_size: int) -> None:
-        """Run a training step, and see what memory the second takes, the optimizer's included."""
+        """Run two training steps, and measure the memory of the second, with the optimizer's."""
         model = self.network.model
         if batch_size == 1 and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
             self.row['note'] = 'no training step: its BatchNorm1d needs a batch of two at least'
@@ -85,7 +84,7 @@ class Entry:
 
         def measure():
             step, wrapper = self.network.training_step(batch_size)
-            # A loss scale too high at first skips steps, and the optimizer has no state yet.
+            # Steps are skipped while the loss scale is too high, and the optimizer has no state.
             for _ in range(MOST_SKIPPED_STEPS):
                 step()
                 if wrapper.optimizer.state:
@@ -115,17 +114,17 @@ def benchmark_networks(
     train: bool = True,
     progress: Callable[[str], None] = print,
 ) -> list[dict]:
-    """Check networks in modes, then time in turn those whose results are right.
+    """Check networks in modes, then time those with correct results in turn.
 
     Args:
-        networks (dict): Models and their configs by name; where there are two, the second is the
-            vanilla one that ratios are to.
-        modes (list[Mode]): Modes as `parse_mode` reads them.
+        networks (dict): Models and their configs by name. If there are two, ratios are relative to
+            the second, the vanilla one.
+        modes (list[Mode]): Modes as `parse_mode` returns them.
         shape (tuple[int, int]): Height and width of the images, in pixels.
-        batch_size (int): Images at a time, for throughput and training.
-        device (torch.device): Where to run.
-        seconds (float): Seconds to time each quantity of each network and mode for.
-        train (bool): Time training steps as well. Defaults to True.
+        batch_size (int): Number of images in a batch, for throughput and training.
+        device (torch.device): Device on which the networks run.
+        seconds (float): Time to spend on each quantity of each network and mode, in seconds.
+        train (bool): Whether to time training steps as well. Defaults to True.
         progress (Callable): Function that shows a line of progress. Defaults to `print`.
 
     Returns:
@@ -133,11 +132,11 @@ def benchmark_networks(
     """
     entries = []
     for name, (model, cfg) in networks.items():
-        gate = Gate(Network(model, cfg, (), shape, device))
+        reference = ReferenceResults(Network(model, cfg, (), shape, device))
         for mode in modes:
             entry = Entry(name, Network(model, cfg, mode, shape, device))
             progress(f'{name}, {entry.row["mode"]}: checking')
-            entry.check(gate)
+            entry.check(reference)
             entries.append(entry)
     right = [entry for entry in entries if entry.row['status'] == OK]
     for entry in right:
@@ -162,7 +161,7 @@ def _time(entries: list[Entry], quantity: str, device, seconds: float, min_runs:
 
 
 def _with_ratios(rows: list[dict], names: list[str], batch_size: int) -> list[dict]:
-    """Add images per second and, to the vanilla network in the same mode, ratios of time."""
+    """Add images per second, and ratios of times to those of the vanilla network in that mode."""
     vanilla = {row['mode']: row for row in rows if [row['config']] == names[1:]}
     for row in rows:
         if THROUGHPUT in row:

@@ -1,4 +1,4 @@
-"""Whether a network computes the same in a mode, or through a back end, as it should."""
+"""Checks that a network computes the same in every mode and with every back end."""
 
 import math
 import os
@@ -12,16 +12,17 @@ from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
 from .networks import AMP_DTYPES, Network
 
-# Of ‖got - expected‖ / ‖expected‖. Seen on a CPU: up to 1e-6 in float32, 9e-3 in bfloat16.
+# Limits of ‖got - expected‖ / ‖expected‖. On a CPU it was up to 1e-6 in float32, 9e-3 in bfloat16.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
-# Scores are -inf where a class is ruled out; rounding may rule out others, but not many.
+# Smallest share of classes that both results score. The score of a dropped class is -inf, and
+# rounding may drop other classes, but only a few.
 MIN_SHARED = 0.8
 GRADIENT_SHAPE = (64, 96)
 
 
 @contextmanager
 def reference_backend() -> Iterator[None]:
-    """Compute contextual convolutions by the reference."""
+    """Context in which the reference back end computes contextual convolutions."""
     before = os.environ.get(BACKEND_VARIABLE)
     os.environ[BACKEND_VARIABLE] = 'reference'
     try:
@@ -34,11 +35,11 @@ def reference_backend() -> Iterator[None]:
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """‖got - expected‖ / ‖expected‖ where both are finite.
+    """Compute ‖got - expected‖ / ‖expected‖ over the values that are finite in both.
 
     Returns:
-        float: Not a number for a NaN, infinite where too few of the expected values have a finite
-        counterpart.
+        float: Relative error; NaN if `got` has a NaN, infinite if too few values are finite in
+        both.
     """
     if got.isnan().any():
         return math.nan
@@ -50,24 +51,24 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 
 
 def features(network: Network, images: Tensor) -> list[Tensor]:
-    """A network's features without gradients."""
+    """Compute a network's features without gradients."""
     with torch.no_grad():
         return list(network.features(images))
 
 
 def gradients(network: Network, images: Tensor) -> list[Tensor]:
-    """Gradients of the squares of the finite features by the parameters that have one, as one."""
+    """Compute the gradient of the finite features' squares by all parameters, as one vector."""
     total = sum(f[f.isfinite()].square().mean() for f in network.features(images))
     leaves = [p for p in network.model.parameters() if p.requires_grad]
     found = torch.autograd.grad(total, leaves, allow_unused=True)
     return [torch.cat([g.flatten() for g in found if g is not None])]
 
 
-class Gate:
-    """What a network's modes are held to: float32, eager, contextual convolutions by the reference.
+class ReferenceResults:
+    """Results in float32 and eager mode with the reference back end, to compare modes with.
 
     Args:
-        network (Network): In eager mode.
+        network (Network): The network in eager mode.
     """
 
     def __init__(self, network: Network):
@@ -81,16 +82,19 @@ class Gate:
             self.gradients = gradients(network, self.small_images)
 
     def check(self, network: Network) -> tuple[dict[str, float], str]:
-        """Hold a mode of the same network to it.
+        """Compare a mode of the same network with these results.
+
+        Args:
+            network (Network): The network in the mode.
 
         Returns:
             tuple[dict[str, float], str]: Relative errors of the features and, in eager mode, of
-            the gradients; and what is wrong, '' if nothing.
+            the gradients; and a sentence about those that are too large, '' if none is.
         """
         pairs = {'features': (features(network, self.images), self.features)}
         if not network.mode:
             pairs['gradients'] = (gradients(network, self.small_images), self.gradients)
-        # The largest, or NaN, which `max` may overlook.
+        # Python's `max` may miss a NaN.
         errors = {
             name: float(torch.tensor([*map(relative_error, got, expected)]).max())
             for name, (got, expected) in pairs.items()

@@ -19,12 +19,12 @@ COLOURS = ('#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#9
 
 
 def model_cells(rows: list[dict]) -> list[list[str]]:
-    """A line for each row of `benchmark_networks`, the headings first."""
+    """Make a line of cells for each row of `benchmark_networks`, headings first."""
     return [HEADINGS, *map(_line, rows)]
 
 
 def speed_ratio(row: dict) -> float | None:
-    """Images per second in terms of the vanilla network's in the same mode and run."""
+    """Images per second relative to the vanilla network in the same mode and run."""
     value = row.get('ratios', {}).get(THROUGHPUT)
     return None if value is None else 1 / value
 
@@ -46,7 +46,7 @@ def _line(row: dict) -> list[str]:
 
 
 def model_notes(rows: list[dict], where: str, batch: str, amp: str) -> list[str]:
-    """What the table means, and why rows have no figures."""
+    """Explain the table, and why some rows have no values."""
     notes = [
         f'{where}.',
         f'{batch} img/s and latency (one image): forward passes without data loading and '
@@ -73,7 +73,7 @@ def draw_ratios(rows: list[dict], path: Path, where: str) -> bool:
         where (str): Line below the picture.
 
     Returns:
-        bool: Whether there was a ratio to draw; else nothing is written.
+        bool: Whether there was a ratio to draw; if not, nothing is written.
     """
     rows = [row for row in rows if row.get('ratios')]
     if not rows:

@@ -114,7 +114,7 @@ def time_host(args):
     """What `--host` does."""
     from . import host_time
 
-    host_time.launch_nothing(os.environ)
+    host_time.disable_launches(os.environ)
     rows = host_time.measure(args.seconds * len(host_time.LAYERS))
     where = report.environment(torch.device('cpu'))
     report.write_report(

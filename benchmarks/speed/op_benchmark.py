@@ -68,7 +68,7 @@ def benchmark_shape(
         batch (int): Images, unless the shape fixes them.
         dtype (torch.dtype): Type of all tensors.
         device (torch.device): Where to run.
-        seconds (float): How long each formulation's forward and backward go on.
+        seconds (float): Time to spend on each formulation's forward and backward, in seconds.
         ceilings (dict[str, float]): What `measure_ceilings` returned.
         modulated (bool): With a mask. Defaults to False.
         channels_last (bool): Memory format of x. Defaults to False.

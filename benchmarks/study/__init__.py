@@ -1,1 +1,1 @@
-"""The study: the same recipe with and without context, on data that minutes are enough for."""
+"""The study: the same recipe with and without context, on data that are learned in minutes."""

@@ -1,10 +1,10 @@
-"""The study's training curves as one picture."""
+"""Training curves of the study in one figure."""
 
 from pathlib import Path
 from statistics import mean
 
 from .plan import PARTS
-from .report import RECALL, by_stage, of_row
+from .report import RECALL, records_of_row, stage_metrics
 
 COLOURS = (
     '#3b3b3b', '#0072b2', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#e69f00', '#8c6d31',
@@ -29,7 +29,7 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
 
     parts = [key for key in PARTS if any(r['part'] == key for r in records)]
     panels = [(key, False) for key in parts]
-    if any(by_stage(r['metrics'], RECALL) for r in records):
+    if any(stage_metrics(r['metrics'], RECALL) for r in records):
         panels.insert(1, ('classification', True))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(4.6 * len(panels), 3.8), squeeze=False, layout='constrained'
@@ -39,9 +39,9 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
         own = [r for r in records if r['part'] == key]
         keys = rows if key == 'classification' else [row.key for row in part.rows]
         heading, name = next(iter(part.metrics.items()))
-        for row in (row for row in part.rows if row.key in keys and of_row(own, row)):
-            runs = list(of_row(own, row).values())
-            # The same in every picture.
+        for row in (row for row in part.rows if row.key in keys and records_of_row(own, row)):
+            runs = list(records_of_row(own, row).values())
+            # A row has the same colour in every figure.
             colour = COLOURS[keys.index(row.key) % len(COLOURS)]
             if not recalls:
                 _line(
@@ -54,7 +54,7 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
                     '-',
                 )
                 continue
-            names = by_stage(runs[0]['metrics'], RECALL)
+            names = stage_metrics(runs[0]['metrics'], RECALL)
             for stage, (name_, style) in enumerate(zip(names, ('-', '--', ':')), 1):
                 label = row.key if stage == 1 else None
                 _line(axis, runs, name_, 1, label, colour, style)
@@ -78,7 +78,7 @@ def _line(axis, runs, name, percent, label, colour, style):
     series = [{e['step']: percent * e[name] for e in run['validations']} for run in runs]
     # A validation that was interrupted is missing.
     steps = sorted(set.intersection(*map(set, series)))
-    points = [[of_run[step] for of_run in series] for step in steps]
+    points = [[values[step] for values in series] for step in steps]
     axis.plot(
         steps, [mean(p) for p in points], style, color=colour, linewidth=1.6, label=label,
         marker='o', markersize=2.5,

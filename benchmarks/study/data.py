@@ -1,4 +1,4 @@
-"""The data that the study trains on: there before a training starts, and counted."""
+"""Data of the study, prepared and counted before a training starts."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,16 @@ from .jobs import Job
 
 
 def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
-    """Decode or render the data that the jobs read, unless that is done, and check it.
+    """Decode or render the data that the jobs read, unless that has been done, and check it.
 
     Args:
         jobs (list[Job]): Jobs of any parts.
 
     Returns:
-        dict[str, tuple[int, int]]: How many training and validation images each part has.
+        dict[str, tuple[int, int]]: Numbers of training and of validation images of each part.
 
     Raises:
-        UserError: If data is missing.
+        UserError: Data is missing.
     """
     prepare = {'classification': _decode, 'detection': _render}
     by_part = {job.run.part: job.cfg for job in jobs}
@@ -35,7 +35,7 @@ def _decode(cfg: Config) -> tuple[int, int]:
     loaders = cfg.train_dataloader, cfg.val_dataloader
     settings = [{k: v for k, v in loader.dataset.items() if k != 'type'} for loader in loaders]
     try:
-        training, validation = (len(pack_tiny_imagenet(**of_split).labels) for of_split in settings)
+        training, validation = (len(pack_tiny_imagenet(**split).labels) for split in settings)
     except ValueError as error:
         raise UserError(error) from error
     return training, validation

@@ -1,4 +1,4 @@
-"""The runs as trainings that make starts: each `tools/train.py --resume` in a folder of its own."""
+"""Trainings of the runs, started by make: `tools/train.py --resume`, each in its own folder."""
 
 import fcntl
 import json
@@ -28,7 +28,7 @@ LOG, ENVIRONMENT, MAKEFILE = 'log.txt', 'environment.json', 'trainings.mk'
 
 
 class Job(NamedTuple):
-    """A run with its config, the fingerprint of that, and its work dir."""
+    """A run with its config, the config's fingerprint, and its work dir."""
 
     run: Run
     cfg: Config
@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
     @property
     def identity(self) -> tuple:
-        """As `records.identity` of the record that it makes."""
+        """The same as `records.identity` of its future record."""
         return self.run.part, self.run.row.key, self.run.seed, self.fingerprint
 
 
@@ -47,16 +47,19 @@ def make_jobs(runs: list[Run], changes: dict, work_dir: Path) -> list[Job]:
     Args:
         runs (list[Run]): The runs.
         changes (dict): `--cfg-options` by dotted key.
-        work_dir (Path): Folder of all trainings; each recipe has folders of its own in it.
+        work_dir (Path): Folder of all trainings, in which each recipe has its own folders.
+
+    Returns:
+        list[Job]: A job for each run.
     """
     before = logging.root.manager.disable
-    # mmengine tells of every environment variable in every config.
+    # mmengine logs every environment variable in every config.
     logging.disable(logging.INFO)
     try:
         cfgs = [load_config(str(r.config), {**changes, 'randomness.seed': r.seed}) for r in runs]
     finally:
         logging.disable(before)
-    # Now, as building a network changes its config.
+    # Before networks are built, as that changes their configs.
     digests = [fingerprint(cfg) for cfg in cfgs]
     return [
         Job(run, cfg, digest, work_dir / run.part / f'{run.name}-{digest[:8]}')
@@ -65,11 +68,14 @@ def make_jobs(runs: list[Run], changes: dict, work_dir: Path) -> list[Job]:
 
 
 def makefile(jobs: list[Job], options: list[str]) -> str:
-    """Rules for make, one for each job: train, resuming if there is a checkpoint, and say how well.
+    """Write a rule of make for each job: train, resuming if possible, and print the metrics.
 
     Args:
-        jobs (list[Job]): The jobs, in the order in which they start.
+        jobs (list[Job]): Jobs in the order in which they start.
         options (list[str]): `--cfg-options` of all trainings.
+
+    Returns:
+        str: Contents of the makefile.
     """
     names = [f'{job.run.part}/{job.run.name}' for job in jobs]
     rules = [f'.PHONY: {" ".join(["all", *names])}\nall: {" ".join(names)}']
@@ -79,7 +85,7 @@ def makefile(jobs: list[Job], options: list[str]) -> str:
         train += ['--cfg-options', *options, f'randomness.seed={job.run.seed}']
         show = [sys.executable, '-m', 'benchmarks.study.progress']
         show += [job.folder, job.run.part, last_step(job.cfg)]
-        # With `exec` make's SIGTERM reaches the training itself, which then saves.
+        # With `exec` make's SIGTERM reaches the training, which then saves its state.
         log = _quoted([job.folder / LOG])
         rules.append(f'{name}:\n\t@exec {_quoted(train)} >>{log} 2>&1\n\t@exec {_quoted(show)}')
     return '\n\n'.join(rules) + '\n'
@@ -92,20 +98,21 @@ def _quoted(words: list) -> str:
 def train(
     jobs: list[Job], options: list[str], work_dir: Path, processes: int, minutes: float
 ) -> bool:
-    """Train the jobs by make until all is done, has failed, or the time is up.
+    """Train the jobs with make until all are done or have failed, or the time is up.
 
     Args:
-        jobs (list[Job]): The jobs, in the order in which they start.
+        jobs (list[Job]): Jobs in the order in which they start.
         options (list[str]): `--cfg-options` of all trainings.
         work_dir (Path): Folder of all trainings.
-        processes (int): How many trainings at a time.
-        minutes (float): When to interrupt the trainings, which can be resumed; `inf` for never.
+        processes (int): Number of trainings at a time.
+        minutes (float): Minutes after which the trainings are interrupted, to be resumed later;
+            `inf` for never.
 
     Returns:
-        bool: False if the time was up before the end.
+        bool: Whether the trainings ended before the time was up.
 
     Raises:
-        UserError: If a training failed, when the others have ended; if there is no make.
+        UserError: A training failed (raised after the others have ended), or make is missing.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     file = work_dir / MAKEFILE
@@ -116,14 +123,14 @@ def train(
         f'--jobs={processes}',
         f'--file={file}',
     ]
-    with claimed(work_dir) as lock:
+    with locked(work_dir) as lock:
         where = json.dumps(environment(pick_device()))
         for job in jobs:
             job.folder.mkdir(parents=True, exist_ok=True)
             (job.folder / ENVIRONMENT).write_text(where)
         file.write_text(makefile(jobs, options))
         try:
-            # A Ctrl-C must not reach the trainings, which it would end before they have saved.
+            # Ctrl-C must not reach the trainings: it would end them before they save their state.
             make = subprocess.Popen(
                 command, env=_environment(jobs), start_new_session=True, pass_fds=[lock]
             )
@@ -134,7 +141,7 @@ def train(
         except subprocess.TimeoutExpired:
             return False
         finally:
-            # Hands SIGTERM on to the trainings and waits for them.
+            # make passes SIGTERM on to the trainings and waits for them.
             make.terminate()
             make.wait()
     if status:
@@ -145,7 +152,7 @@ def train(
 
 
 def reason(job: Job) -> str:
-    """Why a training ended: the last line of its log."""
+    """Reason why a training ended: the last line of its log."""
     log = job.folder / LOG
     lines = log.read_text(errors='replace').splitlines() if log.is_file() else []
     return next((line for line in reversed(lines) if line.strip()), 'no output').strip()[-300:]
@@ -153,7 +160,7 @@ def reason(job: Job) -> str:
 
 def _environment(jobs: list[Job]) -> dict[str, str]:
     """Environment of the trainings: few threads, as they run side by side."""
-    # Of a make that has started the study.
+    # If make started the study, its variables are not for the make of the trainings.
     inherited = {name: v for name, v in os.environ.items() if not name.startswith('MAKE')}
     threads = '4' if jobs[0].run.size == 'gpu' else '1'
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
@@ -161,14 +168,14 @@ def _environment(jobs: list[Job]) -> dict[str, str]:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[int]:
-    """Keep a second study out of a folder as long as this one or a training of it lives.
+def locked(folder: Path) -> Iterator[int]:
+    """Keep other studies out of a folder as long as this one or one of its trainings runs.
 
     Yields:
-        int: Descriptor of the lock, for the trainings to inherit.
+        int: Descriptor of the lock, which the trainings inherit.
 
     Raises:
-        UserError: If another study is at work there.
+        UserError: Another study uses the folder.
     """
     lock = os.open(folder, os.O_RDONLY)
     try:

@@ -1,10 +1,10 @@
-"""Train the study's networks, with and without context, and put their figures into a table.
+"""Train the study's networks, with and without context, and write a table of their results.
 
 The same command resumes where an earlier one stopped. Finished runs are kept in the folder of
-results (`runs.jsonl`), and `--table` makes its table and curves anew without training.
+results (`runs.jsonl`), and `--table` writes table and curves again without training.
 
-Tiny-ImageNet is read from the environment variable TINY_IMAGENET_ROOT, else from
-data/tiny_imagenet/; the shapes are rendered into SHAPES_ROOT, else into data/shapes/.
+Tiny-ImageNet is read from the folder in the environment variable TINY_IMAGENET_ROOT, by default
+data/tiny_imagenet/; the shapes are rendered into SHAPES_ROOT, by default data/shapes/.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PROCESSES = {'cpu': 2, 'cpu_long': 2, 'gpu': 3}
 
 
 class KeptOptions(CfgOptions):
-    """`--cfg-options` as a dict, and as they were given, for the trainings."""
+    """`--cfg-options` as a dict, and unchanged for the command lines of the trainings."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         namespace.given_options = values
@@ -81,7 +81,7 @@ def parse_args():
 
 
 def check(args):
-    """Refuse what makes no sense, before anything is trained."""
+    """Refuse options that make no sense, before anything is trained."""
     for name in ('jobs', 'minutes'):
         if not getattr(args, name) > 0:
             raise UserError(f'--{name} must be more than 0, not {getattr(args, name)}')
@@ -101,9 +101,9 @@ def main():
     runs = plan_runs(args.size, parts, args.rows, args.seeds)
     if args.size != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
-    # A SIGTERM, too, is handed on to the trainings.
+    # SIGTERM is handled like Ctrl-C, which ends the trainings in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Imports torch, which sees the GPUs that the environment names.
+    # Imported here because it imports torch, which reads CUDA_VISIBLE_DEVICES.
     from .session import Study
 
     study = Study(args.size, args.out, args.work_dir, args.cfg_options, args.given_options)

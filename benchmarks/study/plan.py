@@ -1,4 +1,4 @@
-"""What the study trains: its rows and their seeds, in two parts and three sizes."""
+"""Rows of the study and their seeds, in two parts and three sizes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +13,13 @@ class Row(NamedTuple):
     """A network or a way to train it, run once for each seed.
 
     Attributes:
-        key (str): Short name; those of the paper's Tables 4 and 5 where there is one.
-        model (str): What it is.
-        config (str): Config file beneath `configs/study/<size>/`, without `.py`. A size that lacks
-            it lacks the row.
-        seeds (int): How many seeds: 0, 1, …
-        against (str): Key of the row that it is a variant of. Defaults to '', the part's first.
+        key (str): Short name, that of the paper's Tables 4 and 5 if the row is in them.
+        model (str): Description of the network.
+        config (str): Config file beneath `configs/study/<size>/`, without `.py`. A size without
+            that file does not have the row.
+        seeds (int): Number of seeds: 0, 1, …
+        against (str): Key of the row of which this row is a variant. Defaults to '', the first row
+            of the part.
     """
 
     key: str
@@ -33,11 +34,11 @@ class Part(NamedTuple):
 
     Attributes:
         title (str): Title of the table.
-        rows (tuple[Row, ...]): The first is the vanilla network.
+        rows (tuple[Row, ...]): Rows, of which the first is the vanilla network.
         metrics (dict[str, str]): Metrics in mmengine's log by heading; the first is compared.
         percent (int): Factor from the logged metrics to percent. Defaults to 1.
-        note (str): What a reader should know. Defaults to ''.
-        step (str): What the validations are numbered by. Defaults to 'iteration'.
+        note (str): Remark for readers. Defaults to ''.
+        step (str): Unit by which validations are numbered. Defaults to 'iteration'.
     """
 
     title: str
@@ -48,7 +49,7 @@ class Part(NamedTuple):
     step: str = 'iteration'
 
     def base_of(self, row: Row) -> Row:
-        """The row that a row is a variant of."""
+        """Row of which a row is a variant."""
         against = row.against or self.rows[0].key
         return next(other for other in self.rows if other.key == against)
 
@@ -64,7 +65,7 @@ class Run(NamedTuple):
     @property
     def config(self) -> Path:
         """Config file of the run."""
-        return config_of(self.size, self.row)
+        return config_file(self.size, self.row)
 
     @property
     def name(self) -> str:
@@ -123,33 +124,33 @@ PARTS = {
 }
 
 
-def config_of(size: str, row: Row) -> Path:
-    """Where the config of a row in a size is, if the size has the row."""
+def config_file(size: str, row: Row) -> Path:
+    """Path of the config of a row in a size; the file is missing if the size lacks the row."""
     return CONFIGS / size / f'{row.config}.py'
 
 
 def plan_runs(
     size: str, parts: list[str], rows: list[str] | None = None, seeds: int = 0
 ) -> list[Run]:
-    """The runs of some parts, all rows' first seeds before the second ones.
+    """Plan the runs of some parts, the first seed of all rows before the second one.
 
     Args:
-        size (str): One of `SIZES`.
-        parts (list[str]): Keys of `PARTS`.
-        rows (list[str], optional): Only these rows. Defaults to all that the size has.
+        size (str): Size of the study, one of `SIZES`.
+        parts (list[str]): Keys of the parts in `PARTS`.
+        rows (list[str], optional): Keys of the rows. Defaults to None, all that the size has.
         seeds (int): Number of seeds for every row. Defaults to 0, each row's own number.
 
     Returns:
-        list[Run]: In the order in which they start.
+        list[Run]: Runs in the order in which they start.
 
     Raises:
-        UserError: If the parts have no such row in this size.
+        UserError: The parts lack a row in this size.
     """
     there = {
         row.key: (part, row)
         for part in parts
         for row in PARTS[part].rows
-        if config_of(size, row).is_file()
+        if config_file(size, row).is_file()
     }
     unknown = [key for key in rows or () if key not in there]
     if unknown:
@@ -165,10 +166,10 @@ def plan_runs(
     return sorted(runs, key=lambda run: run.seed)
 
 
-def run_of(record: dict, size: str) -> Run | None:
-    """The run that a record is of; None where the size no longer has its row."""
+def planned_run(record: dict, size: str) -> Run | None:
+    """Run of a record; None if the size no longer has its row."""
     rows = PARTS[record['part']].rows if record['part'] in PARTS else ()
     row = next((row for row in rows if row.key == record['row']), None)
-    if row is None or not config_of(size, row).is_file():
+    if row is None or not config_file(size, row).is_file():
         return None
     return Run(size, record['part'], row, record['seed'])

@@ -1,4 +1,4 @@
-"""Say how well a training of the study has done: `progress.py FOLDER PART STEP`, run by make."""
+"""Print the metrics of a finished training: `progress.py FOLDER PART STEP`, run by make."""
 
 import sys
 from pathlib import Path
@@ -9,13 +9,13 @@ from .plan import PARTS
 
 
 def read_run(folder: Path) -> tuple[list[dict], list[dict]]:
-    """Training and validation lines of a run, those before and after an interruption joined.
+    """Read training and validation lines of a run, joined across its interruptions.
 
     Args:
-        folder (Path): The run's work dir.
+        folder (Path): Work dir of the run.
 
     Returns:
-        tuple[list[dict], list[dict]]: Lines of mmengine's log in the order of their `step`: global
+        tuple[list[dict], list[dict]]: Lines of mmengine's log in the order of `step`, which counts
         iterations in training, iterations or epochs in validation.
     """
     kinds: tuple[dict, dict] = ({}, {})
@@ -27,7 +27,7 @@ def read_run(folder: Path) -> tuple[list[dict], list[dict]]:
 
 
 def last_validation(folder: Path, step: int) -> dict | None:
-    """The validation after the last step of a run; None where it is missing."""
+    """Validation after the last step of a run; None if it is missing."""
     _, validations = read_run(folder)
     return validations[-1] if validations and validations[-1]['step'] == step else None
 

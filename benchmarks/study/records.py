@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: one line of JSON, small enough to keep in the repository."""
+"""Records of finished runs: a line of JSON for each, small enough to keep in the repository."""
 
 import hashlib
 import json
@@ -13,48 +13,49 @@ from .progress import read_run
 
 FILE = 'runs.jsonl'
 IDENTITY = ('part', 'row', 'seed', 'fingerprint')
-# Where data lies and what a run prints do not change what it learns.
-NOT_OF_THE_RECIPE = (
+# Keys that are left out of a fingerprint: paths of data and what a run prints do not change what it
+# learns.
+IGNORED_KEYS = (
     'work_dir', 'launcher', 'default_hooks', 'visualizer', 'vis_backends', 'data_root', 'cache',
 )  # fmt: skip
 
 
 def fingerprint(cfg: Config) -> str:
-    """Digest of a recipe: runs of an older one are not mixed with those of a newer one."""
+    """Compute the digest of a recipe, which keeps runs of different recipes apart."""
     whole = cfg.to_dict()
     root = whole.get('data_root', '')
-    text = json.dumps(_without_places(whole, root), sort_keys=True, default=str)
+    text = json.dumps(_without_paths(whole, root), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _without_places(value, root: str):
+def _without_paths(value, root: str):
     if isinstance(value, dict):
-        return {k: _without_places(v, root) for k, v in value.items() if k not in NOT_OF_THE_RECIPE}
+        return {k: _without_paths(v, root) for k, v in value.items() if k not in IGNORED_KEYS}
     if isinstance(value, (list, tuple)):
-        return [_without_places(v, root) for v in value]
+        return [_without_paths(v, root) for v in value]
     return value.removeprefix(root) if isinstance(value, str) else value
 
 
 def last_step(cfg: Config) -> int:
-    """The `step` of the last validation of a complete run."""
+    """Step of the last validation of a complete run."""
     return cfg.train_cfg.get('max_iters') or cfg.train_cfg.max_epochs
 
 
 def make_record(
     run: Run, digest: str, folder: Path, images: tuple[int, int], cost: dict, where: dict
 ) -> dict:
-    """The record of a run that has all its validations.
+    """Make the record of a run that has all its validations.
 
     Args:
         run (Run): The run.
-        digest (str): The fingerprint of its config.
-        folder (Path): Its work dir.
-        images (tuple[int, int]): How many images it trains on and is validated on.
+        digest (str): Fingerprint of its config.
+        folder (Path): Work dir of the run.
+        images (tuple[int, int]): Numbers of training and of validation images.
         cost (dict): `params` and `flops` of the network.
-        where (dict): Device, versions and date, of `report.environment`.
+        where (dict): Device, versions and date, as `report.environment` returns them.
 
     Returns:
-        dict: What `runs.jsonl` keeps.
+        dict: Record for `runs.jsonl`.
     """
     training, validations = read_run(folder)
     figures = [
@@ -76,18 +77,18 @@ def make_record(
 
 
 def load_records(out: Path) -> list[dict]:
-    """All records beneath a folder; none where there is no file."""
+    """Read all records in a folder; none if there is no file."""
     file = out / FILE
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def identity(record: dict) -> tuple:
-    """What tells a run from all others: part, row, seed and recipe."""
+    """Part, row, seed and recipe of a record, which together identify its run."""
     return tuple(record[key] for key in IDENTITY)
 
 
 def save_record(out: Path, record: dict) -> None:
-    """Add a record; one of the same run is replaced."""
+    """Add a record to the file; a record of the same run is replaced."""
     others = [r for r in load_records(out) if identity(r) != identity(record)]
     text = ''.join(json.dumps(r) + '\n' for r in [*others, record])
     AtomicBackend().put(text.encode(), out / FILE)

@@ -1,4 +1,4 @@
-"""The study's tables, made of nothing but records and times."""
+"""Tables of the study, made from records and times only."""
 
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -13,27 +13,27 @@ ACCURACY, RECALL = 'top1_stage', 'recall@'
 
 
 def spread(values: Sequence[float], digits: int = 1, signed: bool = False) -> str:
-    """Mean ± standard deviation of a sample; one value has no spread."""
+    """Format the mean ± standard deviation of a sample; a single value has no deviation."""
     if not values:
         return NOTHING
     shown = f'{mean(values):{"+" if signed else ""}.{digits}f}'
     return f'{shown} ± {stdev(values):.{digits}f}' if len(values) > 1 else shown
 
 
-def of_row(records: list[dict], row: Row) -> dict[int, dict]:
+def records_of_row(records: list[dict], row: Row) -> dict[int, dict]:
     """Records of a row by seed."""
     return {r['seed']: r for r in records if r['row'] == row.key}
 
 
-def by_stage(metrics: dict, kind: str) -> list[str]:
-    """Names of the stages' metrics of a kind, `ACCURACY` or `RECALL`, from the first stage on."""
+def stage_metrics(metrics: dict, kind: str) -> list[str]:
+    """Names of a kind of stage metrics, `ACCURACY` or `RECALL`, in the order of the stages."""
     return sorted((name for name in metrics if kind in name), key=lambda name: name[-1])
 
 
 def differences(part: Part, records: list[dict], row: Row, base: Row) -> list[float]:
-    """First metric of a row less that of another, for each seed that both have, in percent."""
+    """First metric of a row minus that of the base, for each seed that both have, in percent."""
     name = next(iter(part.metrics.values()))
-    first, other = of_row(records, base), of_row(records, row)
+    first, other = records_of_row(records, base), records_of_row(records, row)
     return [
         part.percent * (other[seed]['metrics'][name] - first[seed]['metrics'][name])
         for seed in sorted(first.keys() & other.keys())
@@ -41,7 +41,7 @@ def differences(part: Part, records: list[dict], row: Row, base: Row) -> list[fl
 
 
 def sampling_error(part: Part, records: list[dict]) -> list[str]:
-    """What the number of validation images lets one see in a single accuracy; none of an AP."""
+    """A sentence on the standard error of a single accuracy; none for AP."""
     if 'top-1' not in part.metrics:
         return []
     images = min(r['images'][1] for r in records)
@@ -55,22 +55,22 @@ def sampling_error(part: Part, records: list[dict]) -> list[str]:
 
 def first_times(part: Part, records: list[dict], times: dict) -> dict:
     """Times of the first row that has records."""
-    return next(times['rows'][row.key] for row in part.rows if of_row(records, row))
+    return next(times['rows'][row.key] for row in part.rows if records_of_row(records, row))
 
 
 def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
-    """All cells of a part's table, the headings first.
+    """Make all cells of a part's table, headings first.
 
     Args:
         part (Part): The part.
         records (list[dict]): Records of the part, all of one size.
-        times (dict): What `speed.time_rows` returned, or empty.
+        times (dict): Result of `speed.time_rows`, or empty.
 
     Returns:
         list[list[str]]: A line for each row that has records.
     """
-    rows = [row for row in part.rows if of_row(records, row)]
-    stages = any(by_stage(r['metrics'], RECALL) for r in records)
+    rows = [row for row in part.rows if records_of_row(records, row)]
+    stages = any(stage_metrics(r['metrics'], RECALL) for r in records)
     headings = ['row', 'model', '#param.', 'FLOPs']
     headings += ['training step', 'inference'] if times else []
     headings += ['seeds', *part.metrics, f'less {part.rows[0].key}']
@@ -80,7 +80,7 @@ def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
 
 
 def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) -> list[str]:
-    runs = of_row(records, row)
+    runs = records_of_row(records, row)
     some = next(iter(runs.values()))
     line = [row.key, row.model, f'{some["params"] / 1e6:.2f}M', f'{some["flops"] / 1e6:.1f}M']
     if times:
@@ -100,7 +100,7 @@ def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) 
     for kind in (ACCURACY, RECALL) if stages else ():
         means = (
             mean(r['metrics'][name] for r in runs.values())
-            for name in by_stage(some['metrics'], kind)
+            for name in stage_metrics(some['metrics'], kind)
         )
         line.append(' / '.join(f'{value:.0f}' for value in means) or NOTHING)
     return line
@@ -108,27 +108,27 @@ def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) 
 
 def _compared(part: Part, records: list[dict], row: Row, base: Row) -> str:
     gains = differences(part, records, row, base) if row != base else []
-    # Of fewer pairs than the column of seeds says.
-    missing = f' ({len(gains)} seeds)' if 0 < len(gains) < len(of_row(records, row)) else ''
+    # If the base lacks seeds there are fewer differences than the column of seeds says.
+    missing = f' ({len(gains)} seeds)' if 0 < len(gains) < len(records_of_row(records, row)) else ''
     return spread(gains, signed=True) + missing
 
 
 def varied(part: Part) -> bool:
-    """Whether some rows vary others than the first."""
+    """Whether some rows are variants of another row than the first."""
     return any(row.against for row in part.rows)
 
 
 def part_report(key: str, records: list[dict], times: dict, recipe: str) -> str:
-    """A part's table in Markdown, with what a reader needs to judge it.
+    """Make a part's table in Markdown, with the notes that a reader needs to judge it.
 
     Args:
         key (str): Key of the part.
-        records (list[dict]): At least one record of the part, all of one size.
-        times (dict): What `speed.time_rows` returned, or empty.
-        recipe (str): Data, iterations and batch, in words.
+        records (list[dict]): Records of the part, at least one and all of one size.
+        times (dict): Result of `speed.time_rows`, or empty.
+        recipe (str): Sentences about data, iterations and batch.
 
     Returns:
-        str: Markdown.
+        str: Report in Markdown.
     """
     part = PARTS[key]
     where = sorted({describe(dict(r, date=r['date'][:10])) for r in records})

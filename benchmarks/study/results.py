@@ -1,4 +1,4 @@
-"""Tables and curves of what is done, from records and the configs that made them."""
+"""Tables and curves of the finished runs, from their records and configs."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from .speed import load_times
 DRAWN = ('a1', 'a2', 'a3', 'a4', 'a5', 'rerank', 'warm-up', 'a2-rerank', 'context-lr')
 
 
-def rows_of(kept: list[tuple[dict, Job]]) -> dict[str, dict[str, Job]]:
-    """The job of the first seed of each row that has records, by part and row, in plan's order."""
+def jobs_by_row(kept: list[tuple[dict, Job]]) -> dict[str, dict[str, Job]]:
+    """Job of the first seed of each row that has records, by part and row, in the plan's order."""
     jobs = sorted((job for _, job in kept), key=lambda job: job.run.seed, reverse=True)
     first = {(job.run.part, job.run.row.key): job for job in jobs}
     found = {
@@ -22,13 +22,13 @@ def rows_of(kept: list[tuple[dict, Job]]) -> dict[str, dict[str, Job]]:
     return {key: rows for key, rows in found.items() if rows}
 
 
-def times_of(out: Path, part: str, rows: dict[str, Job]) -> dict:
-    """Times that cover the rows, if there are."""
+def find_times(out: Path, part: str, rows: dict[str, Job]) -> dict:
+    """Measured times of the rows; empty if they do not cover all of them."""
     return load_times(out, part, {key: job.fingerprint for key, job in rows.items()})
 
 
 def describe_recipe(records: list[dict], job: Job) -> str:
-    """Data and budget of a part in words, from its records and the job of its first row."""
+    """Describe data and budget of a part, from its records and the job of its first row."""
     cfg = job.cfg
     training, validation = (sorted({r['images'][i] for r in records}) for i in (0, 1))
     images = f'{_or(training)} training and {_or(validation)} validation images'
@@ -56,14 +56,14 @@ def _or(counts: list[int]) -> str:
 
 
 def write_results(kept: list[tuple[dict, Job]], out: Path) -> None:
-    """Write `table.md` and `curves.png`, and print the tables; nothing where there is no record."""
+    """Write `table.md` and `curves.png`, and print the tables; do nothing without records."""
     if not kept:
         return
     texts = []
-    for part, rows in rows_of(kept).items():
+    for part, rows in jobs_by_row(kept).items():
         own = [record for record, job in kept if job.run.part == part]
-        of_part = describe_recipe(own, next(iter(rows.values())))
-        texts.append(part_report(part, own, times_of(out, part, rows), of_part))
+        recipe = describe_recipe(own, next(iter(rows.values())))
+        texts.append(part_report(part, own, find_times(out, part, rows), recipe))
     text = '\n\n'.join(texts)
     (out / 'table.md').write_text(f'{text}\n', encoding='utf-8')
     draw_curves([record for record, _ in kept], out / 'curves.png', DRAWN)

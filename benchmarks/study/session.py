@@ -1,4 +1,4 @@
-"""One call of the study's tool, from the data to the tables."""
+"""A call of the study's tool, from the data to the tables."""
 
 import json
 import sys
@@ -13,48 +13,48 @@ from mmctx.errors import UserError
 
 from .data import prepare_data
 from .jobs import ENVIRONMENT, LOG, Job, make_jobs, train
-from .plan import Run, run_of
+from .plan import Run, planned_run
 from .progress import last_validation
 from .records import identity, last_step, load_records, make_record, save_record
-from .results import rows_of, times_of, write_results
+from .results import find_times, jobs_by_row, write_results
 from .speed import image_side, save_times, time_rows
 
 TIMING_MINUTES = 4
 
 
 class Study:
-    """A size's results, and the trainings that are to add to them.
+    """Results of a size of the study, and the trainings that add to them.
 
     Args:
-        size (str): One of `plan.SIZES`.
+        size (str): Size of the study, one of `plan.SIZES`.
         out (Path): Folder of the results: `runs.jsonl`, `times.json`, `table.md`, `curves.png`.
         work_dir (Path): Folder of logs and checkpoints.
         changes (dict): `--cfg-options` of all configs, by dotted key.
-        options (list[str]): The same as on a command line.
+        options (list[str]): The same options as words of a command line.
     """
 
     def __init__(self, size: str, out: Path, work_dir: Path, changes: dict, options: list[str]):
         self.size, self.out, self.work_dir = size, out, work_dir
         self.changes, self.options = changes, options
-        # As the trainings, which run side by side; a CPU's times are of one thread, too.
+        # Like the trainings, which run side by side; times on a CPU are for one thread, too.
         torch.set_num_threads(1)
 
     def run(self, runs: list[Run], processes: int, minutes: float) -> bool:
-        """Train and time what is not done yet, and write tables and curves of all that is.
+        """Train and time what is missing, and write tables and curves of all finished runs.
 
         Args:
-            runs (list[Run]): What to train, in this order.
-            processes (int): How many trainings at a time.
-            minutes (float): When to stop; `inf` for never.
+            runs (list[Run]): Runs to train, in this order.
+            processes (int): Number of trainings at a time.
+            minutes (float): Minutes after which training stops; `inf` for never.
 
         Returns:
             bool: Whether everything is done.
 
         Raises:
-            UserError: If data or make is missing, another study uses the work dir, or a training
+            UserError: Data or make is missing, another study uses the work dir, or a training
                 failed.
         """
-        # A call that trains nothing has the time to measure.
+        # A call that trains nothing has no time limit for its measurements.
         until, failure, complete = float('inf'), None, True
         jobs = make_jobs(runs, self.changes, self.work_dir)
         done = {identity(record) for record in load_records(self.out)}
@@ -62,7 +62,7 @@ class Study:
         if left:
             until = time.monotonic() + 60 * (minutes - TIMING_MINUTES)
             images = prepare_data(left)
-            # A call that was killed may have left finished trainings.
+            # A killed call may have left finished trainings without records.
             left = self._collect(left, images)
         if left:
             print(f'{len(left)} of {len(jobs)} runs to do, {processes} at a time', flush=True)
@@ -70,7 +70,7 @@ class Study:
             try:
                 complete = train(left, self.options, self.work_dir, processes, minutes)
             except UserError as error:
-                # What is done is worth a table.
+                # The error is raised after the table of the finished runs is written.
                 failure = error
             finally:
                 self._collect(left, images)
@@ -82,10 +82,10 @@ class Study:
         return complete
 
     def tabulate(self) -> None:
-        """Write tables and curves of what is done.
+        """Write tables and curves of the finished runs.
 
         Raises:
-            UserError: If nothing of today's recipe is.
+            UserError: No run of the recipe of today's configs is finished.
         """
         kept = self._current_records()
         if not kept:
@@ -93,7 +93,7 @@ class Study:
         write_results(kept, self.out)
 
     def _collect(self, jobs: list[Job], images: dict[str, tuple[int, int]]) -> list[Job]:
-        """Record the jobs that are done and remove their checkpoints; returns the others."""
+        """Record the jobs that are done, remove their checkpoints, and return the other jobs."""
         costs, left = {}, []
         for job in jobs:
             if last_validation(job.folder, last_step(job.cfg)) is None:
@@ -113,9 +113,9 @@ class Study:
         return left
 
     def _current_records(self) -> list[tuple[dict, Job]]:
-        """The records whose recipe is that of today's configs, each with the job that makes it."""
+        """Records of the recipe of today's configs, each with its job."""
         records = load_records(self.out)
-        runs = [run_of(record, self.size) for record in records]
+        runs = [planned_run(record, self.size) for record in records]
         jobs = iter(make_jobs([run for run in runs if run], self.changes, self.work_dir))
         pairs = [(record, next(jobs)) for record, run in zip(records, runs) if run]
         kept = [(record, job) for record, job in pairs if record['fingerprint'] == job.fingerprint]
@@ -127,9 +127,9 @@ class Study:
         return kept
 
     def _time_rows(self, kept: list[tuple[dict, Job]], until: float) -> bool:
-        """Time the parts that lack it, unless it is later than `until` by then; whether all are."""
-        for part, rows in rows_of(kept).items():
-            if times_of(self.out, part, rows):
+        """Time the parts without times until the clock reaches `until`; return whether all have."""
+        for part, rows in jobs_by_row(kept).items():
+            if find_times(self.out, part, rows):
                 continue
             if time.monotonic() >= until:
                 return False

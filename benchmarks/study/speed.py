@@ -1,4 +1,4 @@
-"""How long the rows' networks take, one after the other, when nothing is trained beside them."""
+"""Times of the rows' networks, measured in turn while nothing is trained."""
 
 import json
 from pathlib import Path
@@ -30,11 +30,11 @@ def time_rows(jobs: list[Job]) -> dict:
     """Time a training step and a forward pass of a part's rows in turn.
 
     Args:
-        jobs (list[Job]): One for each row of a part.
+        jobs (list[Job]): Jobs of a part, one for each row.
 
     Returns:
-        dict: Where and when, `batch` in images, and by row the recipe's fingerprint and the
-        durations of a step of training and of inference.
+        dict: Device, versions and date, `batch` in images, and by row the recipe's fingerprint and
+        the durations of a step of training and of inference.
     """
     device = pick_device()
     batch = jobs[0].cfg.train_dataloader.batch_size
@@ -52,10 +52,10 @@ def time_rows(jobs: list[Job]) -> dict:
 
 
 def _step(job: Job, kind: str, device: torch.device) -> Call:
-    # As it is trained; CropPreprocessor turns images of a GPU.
+    # The same modes as in training, where CropPreprocessor makes images on a GPU channels-last.
     mixed = job.cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
-    turned = device.type == 'cuda' and job.run.part == 'classification'
-    mode = ('amp',) * mixed + ('channels-last',) * turned
+    channels_last = device.type == 'cuda' and job.run.part == 'classification'
+    mode = ('amp',) * mixed + ('channels-last',) * channels_last
     shape = image_side(job), image_side(job)
     network = Network(randomize_predictors(build_model(job.cfg)), job.cfg, mode, shape, device)
     batch = job.cfg.train_dataloader.batch_size
@@ -67,7 +67,7 @@ def _step(job: Job, kind: str, device: torch.device) -> Call:
 
 
 def load_times(out: Path, part: str, fingerprints: dict[str, str]) -> dict:
-    """What was measured of a part, if it covers today's rows.
+    """Load the times of a part if they cover all rows of today's configs.
 
     Args:
         out (Path): Folder of the results.
@@ -75,16 +75,16 @@ def load_times(out: Path, part: str, fingerprints: dict[str, str]) -> dict:
         fingerprints (dict[str, str]): Fingerprint of each row's recipe.
 
     Returns:
-        dict: What `time_rows` returned, or empty.
+        dict: Result of `time_rows`, or empty.
     """
     file = out / FILE
     found = json.loads(file.read_text()).get(part, {}) if file.is_file() else {}
-    of_rows = {row: entry['fingerprint'] for row, entry in found.get('rows', {}).items()}
-    return found if fingerprints.items() <= of_rows.items() else {}
+    measured = {row: entry['fingerprint'] for row, entry in found.get('rows', {}).items()}
+    return found if fingerprints.items() <= measured.items() else {}
 
 
 def save_times(out: Path, part: str, times: dict) -> None:
-    """Keep a part's times beside those of others."""
+    """Save a part's times next to those of other parts."""
     file = out / FILE
     everything = json.loads(file.read_text()) if file.is_file() else {}
     everything[part] = times

@@ -1,4 +1,4 @@
-"""Training that survives interruptions: a runner, its hooks, loops and data loading."""
+"""Training that resumes after interruptions: a runner, its hooks, loops and data loading."""
 
 from .hooks import (
     CascadeWarmUpHook,

@@ -1,4 +1,4 @@
-"""Batches that bear their number in the run, and can start at any of them."""
+"""Numbered batches, of which a run can start at any."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from torch.utils.data import BatchSampler
 
 
 class NumberedBatch(NamedTuple):
-    """What a worker is asked for.
+    """A batch for a worker to read.
 
     Attributes:
         number (int): Number of the batch, counted from the start of training.
-        indices (list[int]): Samples of the data set.
+        indices (list[int]): Indices of its samples in the data set.
     """
 
     number: int
@@ -20,13 +20,14 @@ class NumberedBatch(NamedTuple):
 
 
 class NumberedBatchSampler(BatchSampler):
-    """Number the batches of another batch sampler, and leave out those that were trained on.
+    """Batch sampler that numbers the batches of another one and can skip those already trained on.
 
     Args:
         sampler (Sampler): Sampler of single samples.
-        batch_size (int): Samples in a batch.
+        batch_size (int): Number of samples in a batch.
         drop_last (bool): Whether an incomplete last batch is left out. Defaults to False.
-        inner (dict | None): Config of a batch sampler. Defaults to None: batches in turn.
+        inner (dict, optional): Config of the batch sampler whose batches are numbered. Defaults to
+            None: PyTorch's `BatchSampler`.
     """
 
     def __init__(self, sampler, batch_size, drop_last=False, inner=None):
@@ -41,14 +42,14 @@ class NumberedBatchSampler(BatchSampler):
         self._started = None
 
     def advance(self, number: int, batches: int) -> int:
-        """Leave out the first batches of the next pass, and further passes if there are more.
+        """Skip the first batches of the next pass over the data, and whole passes if need be.
 
         Args:
-            number (int): Number that the next batch shall have.
-            batches (int): Number of batches to leave out; nothing of them is read.
+            number (int): Number of the next batch.
+            batches (int): Number of batches to skip; their samples are not read.
 
         Returns:
-            int: Complete passes that were left out.
+            int: Number of complete passes that were skipped.
         """
         self.number, passes = number, 0
         self._started = iter(self.inner)
@@ -70,7 +71,7 @@ class NumberedBatchSampler(BatchSampler):
 
 
 def numbered(config: dict) -> dict:
-    """A data loader's config with `NumberedBatchSampler` around its batch sampler."""
+    """Put `NumberedBatchSampler` around the batch sampler in a data loader's config."""
     config = dict(config)
     sampler = dict(type=NumberedBatchSampler, inner=config.get('batch_sampler'))
     if 'drop_last' in config:

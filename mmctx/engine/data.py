@@ -1,4 +1,4 @@
-"""Data loading by place in the run, which knows the sample that each worker is reading."""
+"""Data loading whose random numbers depend on the place in the run, and that names bad samples."""
 
 import os
 import re
@@ -19,32 +19,33 @@ WORKER_DIED = re.compile(
     r'DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) '
     r'(?:is )?(?P<how>killed by signal: \w+|exited unexpectedly)'
 )
-# Slurm's preemption signals workers too; their process needs them until its iteration is over.
+# Slurm's preemption sends SIGTERM to workers too, which the training process needs until its
+# iteration is over.
 SECONDS_AFTER_SIGTERM = 60
 PATHS = ('img_path', 'filename', 'video_path', 'frame_dir')
 
 
 class SampleError(RuntimeError):
-    """Reading a sample failed by a fault; the message names the sample, the cause is chained."""
+    """A bug made reading a sample fail; the message names the sample, the cause is chained."""
 
 
 class UnreadableSample(UserError):
-    """A sample's file is broken, as the message says; one process alone meets it."""
+    """A sample's file is broken; only the process that reads it knows."""
 
     def __init__(self, message: str):
         super().__init__(message, one_rank=True)
 
 
 class Fetch:
-    """Read the samples of a numbered batch, each with random numbers of its own.
+    """Reader of the samples of a numbered batch, each with its own random numbers.
 
-    It stands in a data set's `__getitems__`, where PyTorch looks for a way to read whole batches.
-    The seed of a sample depends on the run's, the number of its batch and its place among the
-    samples of all processes, so that it does not matter which process or worker reads it. Only
-    what a data set draws on an accelerator depends on the process.
+    It replaces a data set's `__getitems__`, which PyTorch calls to read whole batches. The seed of
+    a sample depends on the seed of the run, the number of its batch and its place among the samples
+    of all processes, so it does not matter which process or worker reads it. Only the numbers that
+    a data set draws on an accelerator depend on the process.
 
     Args:
-        dataset (Dataset): The data set.
+        dataset (Dataset): Data set of the samples.
         seed (int): Seed of the run.
         num_workers (int): Number of workers of the data loader.
     """
@@ -53,13 +54,14 @@ class Fetch:
         self.dataset = dataset
         self.seed = seed
         self.rank, self.world_size = get_dist_info()
-        # Process and sample of each worker, in memory that survives it.
+        # Process ID and current sample of each worker, in memory that outlives the worker.
         self.reading = torch.full((num_workers, 2), -1).share_memory_()
         self.worker = None
 
     def __call__(self, batch: NumberedBatch) -> list:
         if self.worker is None:
-            # Accelerators once a batch: seeding them takes longer than reading a small image.
+            # Accelerators are seeded once a batch only, as it takes longer than reading a small
+            # image.
             seed_generators(derive_seed(self.seed, batch.number, self.rank))
         samples = [self._read(index, batch.number, i) for i, index in enumerate(batch.indices)]
         if self.worker is not None:
@@ -82,12 +84,12 @@ class Fetch:
             ) from error
 
     def name(self, index) -> str:
-        """A sample in words, with the path of its file where the data set tells it."""
+        """Name of a sample for a message, with the path of its file if the data set knows it."""
         try:
             info = self.dataset.get_data_info(index)
             path = next((str(info[key]) for key in PATHS if info.get(key)), None)
         except Exception:
-            # Data sets tell more or less of themselves, and this is on the way to another error.
+            # Not every data set has this method, and another error is being reported already.
             path = None
         return f'sample {index}' + (f' ({path})' if path else '')
 
@@ -98,7 +100,8 @@ class Fetch:
             message (str): Message of the exception that PyTorch raised.
 
         Returns:
-            str | None: One line; None if the message tells of no dead worker of this data loader.
+            str | None: One line; None if the message is not about a dead worker of this data
+            loader.
         """
         died = WORKER_DIED.search(message)
         if died is None:
@@ -113,7 +116,7 @@ class Fetch:
 
 
 def start_worker(worker_id: int, init=None) -> None:
-    """Prepare a worker process; it runs there.
+    """Prepare a worker process; called in that process.
 
     Args:
         worker_id (int): Number of the worker.
@@ -121,24 +124,24 @@ def start_worker(worker_id: int, init=None) -> None:
     """
     if init is not None:
         init(worker_id)
-    fetch = get_worker_info().dataset.__getitems__
-    fetch.worker = worker_id
-    fetch.reading[worker_id, 0] = os.getpid()
+    reader = get_worker_info().dataset.__getitems__
+    reader.worker = worker_id
+    reader.reading[worker_id, 0] = os.getpid()
     if hasattr(signal, 'SIGUSR1'):  # not on Windows
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _live_on)
+        signal.signal(signal.SIGTERM, _end_later)
 
 
-def _live_on(signum, frame):
+def _end_later(signum, frame):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.alarm(SECONDS_AFTER_SIGTERM)
 
 
 def end_workers(loader: DataLoader | None) -> None:
-    """End persistent workers, for which Python would wait at its exit as long as they live on.
+    """End persistent workers, because Python waits for them when it exits.
 
     Args:
-        loader (DataLoader, optional): Their data loader, which can be used again.
+        loader (DataLoader, optional): Data loader of the workers, which can be used again.
     """
     batches = getattr(loader, '_iterator', None)
     if batches is not None:
@@ -147,7 +150,7 @@ def end_workers(loader: DataLoader | None) -> None:
 
 
 class LazyDataLoader(DataLoader):
-    """A data loader whose workers start when the first batch is asked for.
+    """Data loader whose workers start when the first batch is requested.
 
     mmengine's iteration-based loop asks for an iterator before it knows where to resume.
     """
@@ -160,24 +163,24 @@ class LazyDataLoader(DataLoader):
 
 
 def instrument(loader: DataLoader, seed: int) -> DataLoader:
-    """Have a data loader with numbered batches read through `Fetch`.
+    """Make a data loader with numbered batches read through `Fetch`.
 
     Args:
         loader (DataLoader): Data loader of a map-style data set, changed in place.
         seed (int): Seed of the run.
 
     Returns:
-        DataLoader: The same one.
+        DataLoader: The same data loader.
     """
-    fetch = Fetch(loader.dataset, seed, loader.num_workers)
-    loader.dataset.__getitems__ = fetch  # type: ignore[attr-defined]
+    reader = Fetch(loader.dataset, seed, loader.num_workers)
+    loader.dataset.__getitems__ = reader  # type: ignore[attr-defined]
     loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn)
     loader.__class__ = LazyDataLoader
     return loader
 
 
 def image_paths(batch) -> list[str]:
-    """Paths of a batch's images, as far as its samples know them."""
+    """Paths of a batch's images, of those samples that have one."""
     samples = batch.get('data_samples', ()) if isinstance(batch, dict) else ()
     paths = (getattr(sample, 'img_path', None) for sample in samples)
     return [str(path) for path in paths if path]

@@ -1,4 +1,4 @@
-"""mmengine's training loops, which resume within an epoch."""
+"""mmengine's training loops, made to resume within an epoch."""
 
 from itertools import repeat
 
@@ -10,12 +10,12 @@ from .batches import NumberedBatchSampler
 
 
 class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
-    """Training by epochs, resumed at the batch of the epoch where it stopped.
+    """Training by epochs that resumes at the batch where it stopped.
 
-    mmengine's own loop starts the epoch again.
+    mmengine's own loop repeats the epoch.
 
     Attributes:
-        batches_done (int): Number of batches of the current epoch that are trained.
+        batches_done (int): Number of batches of the current epoch that are done.
     """
 
     batches_done = 0
@@ -40,7 +40,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
 
 
 class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
-    """Training by iterations, resumed without reading the data that was trained on."""
+    """Training by iterations that resumes without reading the batches it has trained on."""
 
     def run(self):
         """Train."""
@@ -50,16 +50,16 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         try:
             return super().run()
         finally:
-            # Left to the garbage collector, the workers would not hear that it is over, and
-            # each would be waited for in vain.
+            # If the garbage collector did this, the workers would not learn that training is over,
+            # and Python would wait for each of them in vain.
             self.dataloader_iterator = None
 
 
 def _advanced(batches, sampler, done):
-    # This runs at the first `next`, when a hook has restored the sampler's seed. Passes over the
-    # data are counted, and shuffled, as in a run from the start.
+    # This runs at the first `next`, after a hook has restored the sampler's seed. Passes over the
+    # data are counted, and shuffled, as in an uninterrupted run.
     batches._epoch = sampler.advance(done, done)
-    # What mmengine throws away one by one.
+    # mmengine discards as many batches when it resumes.
     yield from repeat(None, done)
     yield from batches
 
@@ -71,7 +71,7 @@ RESUMABLE = {
 
 
 def resumable_loop(config: dict) -> dict:
-    """A training loop's config with mmengine's own loops replaced by those of this module."""
+    """Replace mmengine's own loops in a training loop's config by those of this module."""
     config = dict(config)
     if 'by_epoch' in config:
         by_epoch = config.pop('by_epoch')

@@ -1,7 +1,7 @@
-"""Random numbers that depend on where a run stands, not on how it came there.
+"""Random numbers that depend only on the seed and on the place in the run.
 
-With them a run that was interrupted can be resumed as if it had not been: no generator's state has
-to be saved, and neither the number of data-loading workers nor their prefetching changes a sample.
+With them a run can be resumed as if it had not been interrupted: no generator's state has to be
+saved, and neither the number of data-loading workers nor their prefetching changes a sample.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ import torch
 
 
 def derive_seed(*numbers: int) -> int:
-    """A seed of 63 bits for a place in a run.
+    """Derive a seed of 63 bits for a place in a run.
 
     Args:
-        *numbers (int): The run's seed, and what tells the place from all others.
+        *numbers (int): Seed of the run, and numbers that identify the place.
 
     Returns:
-        int: The same for the same numbers, otherwise unrelated.
+        int: Seed, the same for the same numbers and unrelated for others.
     """
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'little') >> 1
@@ -31,8 +31,8 @@ def seed_generators(seed: int, devices: bool = True) -> None:
 
     Args:
         seed (int): Seed of 63 bits.
-        devices (bool): Whether the generators of accelerators are seeded too, for which a worker
-            of a data loader has no use. Defaults to True.
+        devices (bool): Whether the generators of accelerators are seeded too, which a worker of a
+            data loader does not need. Defaults to True.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - transforms draw from it

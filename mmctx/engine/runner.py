@@ -1,4 +1,4 @@
-"""mmengine's runner for runs that are interrupted."""
+"""mmengine's runner, made to resume exactly."""
 
 from contextlib import contextmanager
 
@@ -32,14 +32,14 @@ class ResumableRunner(Runner):
     """A runner that can be killed at any moment and resumed as if it had not been.
 
     It replaces mmengine's checkpoint hook and training loops by those of :mod:`mmctx.engine` and
-    adds this package's hooks, unless the config brings them itself. A config's own hooks and loops
-    of other types are left as they are. `nonfinite_loss` in the config is
-    `NonFiniteLossHook`'s action.
+    adds the hooks of this package that the config does not have itself. Hooks and loops of other
+    types in the config stay as they are. `nonfinite_loss` in the config is the action of
+    `NonFiniteLossHook`.
 
     Attributes:
-        checkpoints (dict[str, dict]): Contents of checkpoint files by their names, from whoever has
-            read them before the run, which does not read them again.
-        latest (Latest | None): The checkpoint of the work dir to resume from, if it has been read.
+        checkpoints (dict[str, dict]): Contents of checkpoint files by file name, if they were read
+            before the run; the run does not read them again.
+        latest (Latest | None): Checkpoint of the work dir to resume from, if it has been read.
     """
 
     def __init__(self, *args, **kwargs):
@@ -49,18 +49,18 @@ class ResumableRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
-        """A data loader with numbered batches, if it is given as a config."""
+        """Build a data loader with numbered batches from a config; return a built one as it is."""
         if isinstance(dataloader, DataLoader):
             return dataloader
         loader = Runner.build_dataloader(numbered(dataloader), seed, diff_rank_seed)
         return instrument(loader, seed)
 
     def build_train_loop(self, loop):
-        """The training loop, which resumes within an epoch if it is one of mmengine's."""
+        """Build the training loop; one of mmengine's becomes one that resumes within an epoch."""
         return super().build_train_loop(resumable_loop(loop) if isinstance(loop, dict) else loop)
 
     def register_default_hooks(self, hooks=None):
-        """Register the default hooks, with this package's checkpoints."""
+        """Register the default hooks, with this package's checkpoint hook in them."""
         hooks = dict(hooks or {})
         checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') in MMENGINE_CHECKPOINT_HOOKS:
@@ -68,7 +68,7 @@ class ResumableRunner(Runner):
         super().register_default_hooks(hooks)
 
     def register_hooks(self, default_hooks=None, custom_hooks=None):
-        """Register the config's hooks and those of this package that are not among them."""
+        """Register the config's hooks, and those of this package that are not among them."""
         super().register_hooks(default_hooks, custom_hooks)
         for cls, options in (
             (ExactResumeHook, {}),
@@ -103,10 +103,10 @@ class ResumableRunner(Runner):
                 end_workers(getattr(loop, 'dataloader', None))
 
     def load_or_resume(self):
-        """Load or resume a checkpoint; without a name, the latest that is whole.
+        """Load or resume a checkpoint; without a name, resume the latest undamaged one.
 
         Raises:
-            UserError: There are checkpoints, but none that can be resumed.
+            UserError: There are checkpoints, but the run cannot be resumed from any of them.
         """
         if self._resume and self._load_from is None and not self._has_loaded:
             self._choose_latest()

@@ -1,1 +1,1 @@
-"""Metrics, registered on first use; each module brings the framework that it extends."""
+"""Metrics, imported on first use; each module imports the framework that it extends."""

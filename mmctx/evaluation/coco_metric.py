@@ -1,4 +1,4 @@
-"""COCO's figures for detectors that find nothing yet."""
+"""COCO's metrics for detectors that do not detect anything yet."""
 
 import numpy as np
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
@@ -9,21 +9,21 @@ from mmctx.registry import METRICS
 
 @METRICS.register_module()
 class CocoMetric(MMDetCocoMetric):
-    """mmdet's `CocoMetric`, which also reports zeros where no image has a detection.
+    """mmdet's `CocoMetric`, but with zeros instead of nothing if no image has a detection.
 
-    mmdet's leaves all figures out then, as COCO's API cannot read an empty list, and a run early in
-    training looks as if it had not been evaluated. Arguments are those of mmdet's.
+    COCO's API cannot read an empty list, so mmdet's metric reports no values then, and a run early
+    in training looks as if it had not been evaluated. It takes the arguments of mmdet's metric.
     """
 
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
-        """Compute the figures from one (ground truth, prediction) for each image."""
+        """Compute the metrics from a pair of ground truth and prediction for each image."""
         if results and not any(len(prediction['scores']) for _, prediction in results):
             results = [with_placeholder_detection(*results[0]), *results[1:]]
         return super().compute_metrics(results)
 
 
 def with_placeholder_detection(truth: dict, prediction: dict) -> tuple[dict, dict]:
-    """Add an empty box of score 0, which matches nothing, so that every figure comes out as 0."""
+    """Add an empty box of score 0, which matches nothing, so that every metric is 0."""
     nothing = dict(
         prediction,
         bboxes=np.zeros((1, 4), np.float32),

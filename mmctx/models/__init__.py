@@ -1,1 +1,1 @@
-"""What networks are built of: backbones, their contextual layers, heads, losses, preprocessors."""
+"""Parts of networks: backbones, their contextual layers, heads, losses, data preprocessors."""

@@ -1,4 +1,4 @@
-"""Front door of the contextual convolution: checks its arguments and picks a back end."""
+"""The contextual convolution as users call it: checks the arguments and chooses a back end."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -38,35 +38,35 @@ def contextual_conv2d(
     dilation: int | tuple[int, int] = 1,
     backend: str | None = None,
 ) -> Tensor:
-    """Convolve with sampling positions for each pixel and a kernel for each image.
+    """Convolve with sampling positions of each pixel and a kernel of each image.
 
     y(p) = Σ_k m(k) · (w(k) + Δw(k)) · x(p + g(k) + Δp(k)), Eq. 4 of "Contextual Convolutional
     Networks", with DCNv2's modulation m where a mask is given. Samples are bilinear and zero
-    outside the image. Depthwise where the weight has one input channel for each output channel
-    (C_out = C_in, second axis 1), dense otherwise.
+    outside the image. The convolution is depthwise if each output channel of the weight has one
+    input channel (C_out = C_in, second axis 1), otherwise dense.
 
     Args:
         x (Tensor): Images, (B, C_in, H, W).
         weight (Tensor): Static kernel w: (C, 1, kh, kw) depthwise, (C_out, C_in, kh, kw) dense.
-        bias (Tensor, optional): (C_out,). Defaults to None.
+        bias (Tensor, optional): Bias, (C_out,). Defaults to None.
         sampling_offset (Tensor, optional): Δp in pixels of x, (B, 2·kh·kw, H_out, W_out),
-            interleaved (Δy, Δx) for the taps in row-major order, as torchvision's. Defaults to
+            interleaved (Δy, Δx) for the taps in row-major order, as in torchvision. Defaults to
             None, zero.
         weight_offset (Tensor, optional): Δw: (B, C, 1, kh, kw) depthwise; (B, 1, C_in, kh, kw)
             dense, shared by all output channels. Defaults to None, zero.
-        mask (Tensor, optional): m, (B, kh·kw, H_out, W_out). Defaults to None, one.
-        mask_logits (Tensor, optional): m before a sigmoid, instead of `mask`; the Triton kernels
-            then take the sigmoid themselves. Defaults to None.
-        stride (int | tuple[int, int]): In pixels. Defaults to 1.
-        padding (int | tuple[int, int]): In pixels, of zeros. Defaults to 0.
-        dilation (int | tuple[int, int]): Between taps, in pixels. Defaults to 1.
+        mask (Tensor, optional): Modulation m, (B, kh·kw, H_out, W_out). Defaults to None, one.
+        mask_logits (Tensor, optional): Modulation m before the sigmoid, instead of `mask`; the
+            Triton kernels compute the sigmoid themselves. Defaults to None.
+        stride (int | tuple[int, int]): Stride in pixels. Defaults to 1.
+        padding (int | tuple[int, int]): Padding by zeros, in pixels. Defaults to 0.
+        dilation (int | tuple[int, int]): Distance between taps, in pixels. Defaults to 1.
         backend (str, optional): `reference`, `tapwise` or `triton`. Defaults to None: what the
             environment variable MMCTX_BACKEND names, else `triton` on a GPU where it is installed,
             else `tapwise`.
 
     Returns:
-        Tensor: (B, C_out, H_out, W_out), of x's type, to which autocast casts a float x as it does
-        for `F.conv2d`. Whatever that type, positions, Δw and sums are computed in float32 at least.
+        Tensor: Result, (B, C_out, H_out, W_out), in x's type; autocast casts x as it does for
+        `F.conv2d`. Positions, Δw and sums are always computed in float32 at least.
 
     Under `torch.use_deterministic_algorithms(True)` gradients are the same in every run.
     sampling_offset and mask may be slices of one tensor, in any memory format; neither is copied on
@@ -74,10 +74,10 @@ def contextual_conv2d(
 
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
-            padded image, mask and mask_logits are both given, or (a UserError) stride, padding or
-            dilation is not possible or no back end has that name.
-        NotImplementedError: `triton` is asked for without a GPU or the package, or forward-mode or
-            second derivatives of any back end but `reference`.
+            padded image, or mask and mask_logits are both given.
+        UserError: Stride, padding or dilation is not possible, or no back end has that name.
+        NotImplementedError: `triton` is chosen without a GPU or without the package, or a back end
+            other than `reference` is asked for forward-mode or second derivatives.
     """
     stride, padding, dilation = check_geometry(stride, padding, dilation)
     if mask is not None and mask_logits is not None:
@@ -86,7 +86,7 @@ def contextual_conv2d(
     shapes = [
         None if t is None else t.shape for t in (bias, sampling_offset, weight_offset, either)
     ]
-    # A compiler follows no cache, and sizes that are symbols have no hash.
+    # A compiler does not trace caches, and symbolic sizes have no hash.
     symbolic = torch.compiler.is_compiling() or not all(type(n) is int for n in x.shape)
     check = check_shapes.__wrapped__ if symbolic else check_shapes
     check(x.shape, weight.shape, *shapes, stride, padding, dilation)
@@ -112,11 +112,11 @@ def contextual_conv2d(
     if x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
     if name == 'triton':
-        # It calls nothing that autocast touches.
+        # Its kernels call nothing that autocast changes.
         return BACKENDS[name](
             x, weight, bias, sampling_offset, weight_offset, mask, *geometry, **options
         )
-    # Back ends choose their types themselves: positions above all must stay in float32.
+    # Back ends choose their types themselves; positions in particular must stay in float32.
     with torch.autocast(device, enabled=False):
         return BACKENDS[name](
             x, weight, bias, sampling_offset, weight_offset, mask, *geometry, **options
@@ -146,8 +146,8 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> Pair:
 
 
 def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
-    # An operator of torch.library drops tangents without a word. Outside of forward mode, which a
-    # compiler does not enter, there are none to look for.
+    # An operator of torch.library drops tangents silently. There are none outside of forward mode,
+    # which a compiler does not enter.
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
@@ -160,7 +160,7 @@ def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
 def check_shapes(
     x, weight, bias, sampling_offset, weight_offset, mask, stride, padding, dilation
 ) -> None:
-    """Raise a ValueError where shapes do not fit each other; once for each set of them."""
+    """Raise a ValueError if shapes do not fit each other; cached, as layers repeat their shapes."""
     if len(x) != 4 or len(weight) != 4:
         raise ValueError(f'x and weight need 4 axes, got {tuple(x)}, {tuple(weight)}')
     batch, channels, *size = x

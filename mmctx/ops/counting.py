@@ -1,8 +1,8 @@
 """Multiply-adds of a contextual convolution, the same through every back end.
 
-K multiply-adds for each output value and input channel, as of the convolution that it replaces; a
-dense Δw adds an output channel. The four that blend a sample are left out, as is the custom for
-deformable convolutions. What the operators below do not do, PyTorch's own counters see.
+They are K for each output value and input channel, as in the convolution that it replaces; a dense
+Δw adds an output channel. The four multiply-adds that blend a sample are not counted, as usual for
+deformable convolutions. PyTorch's own counters see everything outside of the operators below.
 """
 
 from math import prod
@@ -14,7 +14,7 @@ from . import tapwise, triton  # noqa: F401 - define the operators
 
 
 def multiply_adds(x_shape, weight_shape, has_weight_offset: bool, out_shape) -> int:
-    """Of one forward pass; shapes as of `mmctx.ops.contextual_conv2d`."""
+    """Count the multiply-adds of a forward pass; shapes as in `mmctx.ops.contextual_conv2d`."""
     batch, channels, height, width = out_shape
     dense = weight_shape[1] > 1 or x_shape[1] == 1
     channels += dense and has_weight_offset
@@ -32,7 +32,7 @@ def _(
 def _(
     grad_shape, x_shape, weight_shape, bias, sampling_offset, weight_offset, *args, **kwargs
 ) -> int:
-    # Twice the forward pass, as any convolution's: once for x, once for the kernels.
+    # Twice the forward pass, as in any convolution: once for x, once for the kernels.
     return 4 * multiply_adds(x_shape, weight_shape, weight_offset is not None, grad_shape)
 
 

@@ -1,4 +1,4 @@
-"""Steps of the sampling offset predictor on a map: in Triton kernels on a GPU, else in PyTorch."""
+"""Steps of the sampling offset predictor on a map, in Triton kernels on a GPU or in PyTorch."""
 
 import os
 
@@ -9,37 +9,40 @@ from torch import Tensor
 from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
 from .sampling import Pair
 from .triton import sampling_offset_predictor
+from .triton.operator import needs_operators
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
 KERNEL_TYPES = torch.float16, torch.bfloat16, torch.float32
 
 
 def runs_kernels(x: Tensor) -> bool:
-    """Whether x's predictors run in Triton kernels: where its contextual convolution does.
+    """Whether the predictors of a map run in Triton kernels.
 
-    Not where something looks at every operation: tracing, counting, or tensors without values.
+    They do if its contextual convolution does, but not while something other than a compiler needs
+    to see every operation, such as a tracer or a FLOPs counter.
+
+    Args:
+        x (Tensor): The map.
     """
     backend = os.environ.get(BACKEND_VARIABLE)
     backend = backend or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if backend != 'triton' or x.dtype not in KERNEL_TYPES:
         return False
-    if torch.compiler.is_compiling():
-        return True
-    return not (torch._C._len_torch_dispatch_stack() or torch.jit.is_tracing())
+    return torch.compiler.is_compiling() or not needs_operators(x)
 
 
 def norm_relu(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """ReLU(LayerNorm(x + shares)) over channels, in one kernel each forward and backward.
 
     Args:
-        x (Tensor): (B, H, W, C).
-        shares (Tensor): (B, C), added to all pixels of an image.
-        scale, shift (Tensor): Of the norm, (C,).
-        eps (float): Of the norm.
+        x (Tensor): Map, (B, H, W, C).
+        shares (Tensor): Vector of each image that is added to all of its pixels, (B, C).
+        scale, shift (Tensor): Scale and shift of the norm, (C,).
+        eps (float): Epsilon of the norm.
 
     Returns:
-        Tensor: Of the shape of x; the norm is computed in float32 at least. From the kernels of
-        the type of x, else of that of `scale`.
+        Tensor: Map of the shape of x, computed in float32 at least. Its type is that of x if
+        kernels compute it, otherwise that of `scale`.
     """
     if runs_kernels(x):
         return norm_relu_operator(x.flatten(1, 2), shares, scale, shift, eps).view(x.shape)
@@ -59,13 +62,14 @@ def conv2d_in_float32(
     """Convolution of a map that may be of half precision, with sums and result in float32 at least.
 
     Args:
-        x (Tensor): (B, C, H, W).
-        weight, bias (Tensor): As of `nn.Conv2d`, dense or depthwise.
-        stride, padding, dilation (tuple[int, int]): As of `nn.Conv2d`.
-        groups (int): 1 or C.
+        x (Tensor): Map, (B, C, H, W).
+        weight (Tensor): Kernel, (C_out, C, kh, kw) dense or (C, 1, kh, kw) depthwise.
+        bias (Tensor, optional): Bias, (C_out,).
+        stride, padding, dilation (tuple[int, int]): Same as in `nn.Conv2d`.
+        groups (int): 1 for a dense convolution, C for a depthwise one.
 
     Returns:
-        Tensor: (B, C_out, H_out, W_out); from the kernels channels last in memory.
+        Tensor: Result, (B, C_out, H_out, W_out), channels last in memory if kernels compute it.
     """
     if runs_kernels(x):
         rows = x.permute(0, 2, 3, 1).contiguous()
@@ -77,16 +81,16 @@ def conv2d_in_float32(
 
 
 def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
-    """The sampling offset predictor with a LayerNorm, in one step.
+    """Run a sampling offset predictor with a LayerNorm in one step.
 
-    For maps of which `runs_kernels` is true, and not under a compiler.
+    For maps for which `runs_kernels` is true, and not under a compiler.
 
     Args:
-        x (Tensor): (B, C, H, W).
-        *arguments: As of `sampling_offset_predictor.predict_sampling_offset`.
+        x (Tensor): Map, (B, C, H, W).
+        *arguments: Same as in `sampling_offset_predictor.predict_sampling_offset`, without the map.
 
     Returns:
-        Tensor: (B, N, H_out, W_out) in float32, channels last in memory.
+        Tensor: Result, (B, N, H_out, W_out), in float32, channels last in memory.
     """
     rows = x.permute(0, 2, 3, 1).contiguous()
     return sampling_offset_predictor.predict_sampling_offset(rows, *arguments).permute(0, 3, 1, 2)

@@ -1,6 +1,7 @@
-"""The contextual convolution written out: every sampled value held in memory, then one product.
+"""The contextual convolution written out: all samples in memory, then one product.
 
-Slow and large, but each line is a term of Eq. 4; other back ends are held to it.
+It is slow and needs much memory, but each line is a term of Eq. 4. Tests compare the other back
+ends with it.
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""Where each tap of a contextual convolution reads, and with which bilinear weights.
+"""Sampling positions and bilinear weights of the taps of a contextual convolution.
 
-The one definition of the coordinates, shared by every back end.
+All back ends in PyTorch share these functions; `triton/coordinates.py` is their twin for kernels.
 """
 
 import torch
@@ -10,7 +10,7 @@ Pair = tuple[int, int]
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    """Height and width in pixels of what a convolution of an image of `size` gives."""
+    """Height and width of a convolution's output, in pixels, for an image of `size`."""
     height, width = (
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(size, kernel, stride, padding, dilation)
@@ -32,14 +32,15 @@ def tap_positions(
 
     Args:
         size (tuple[int, int]): Height and width of the input, in pixels.
-        kernel, stride, padding, dilation (tuple[int, int]): As of a convolution.
+        kernel, stride, padding, dilation (tuple[int, int]): Same as in a convolution, in pixels.
         sampling_offset (Tensor, optional): Δp in pixels of the input, (B, 2K, H_out, W_out),
             interleaved (Δy, Δx) for the taps in row-major order. None stands for zero.
-        device (torch.device): Where the positions are made.
-        dtype (torch.dtype): Their type; float32 at least, as half precision steps by 0.03 px at 4.
+        device (torch.device): Device of the positions.
+        dtype (torch.dtype): Type of the positions, at least float32, as bfloat16 rounds to
+            steps of 0.03 px from position 4 on.
 
     Returns:
-        tuple[Tensor, Tensor]: y and x, each (B or 1, K, H_out, W_out).
+        tuple[Tensor, Tensor]: Positions y and x, each (B or 1, K, H_out, W_out).
     """
     axes = []
     for n, k, s, p, d in zip(output_size(size, kernel, stride, padding, dilation),
@@ -57,15 +58,15 @@ def tap_positions(
 
 
 def bilinear_corners(y: Tensor, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:
-    """The four pixels around each position and what each contributes; zero outside the image.
+    """Indices of the four pixels around each position, and their weights, zero outside the image.
 
     Args:
-        y, x (Tensor): Positions of any one shape, in pixels of the input.
+        y, x (Tensor): Positions in pixels of the input, of the same shape.
         size (tuple[int, int]): Height H and width W of the input, in pixels.
 
     Returns:
         tuple[Tensor, Tensor]: Indices into the H·W pixels in row-major order (int64, always
-        valid) and weights, each of the positions' shape with a last axis of 4 added.
+        valid), and weights, both of the positions' shape with a last axis of 4.
     """
     rows, columns = _axis_neighbours(y, size[0]), _axis_neighbours(x, size[1])
     indices, weights = [], []
@@ -78,8 +79,8 @@ def bilinear_corners(y: Tensor, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:
 
 
 def _axis_neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Index and weight along an axis of the pixel before each position and of the one after."""
-    # Beyond one pixel outside nothing is read; clamping keeps far positions within int64.
+    """Index and weight on an axis, of the pixel before each position and of the pixel after it."""
+    # More than a pixel outside nothing is read; clamping keeps far positions within int64.
     position = position.clamp(-1, size)
     before = position.detach().floor()
     share = position - before
@@ -99,12 +100,12 @@ def sample_taps(
     dilation: Pair,
     sampling_offset: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Pixels and weights that every tap at every output pixel of an image blends.
+    """Pixels that each tap blends at each output pixel, and their weights.
 
     Args:
         x (Tensor): Images, (B, C, H, W).
-        kernel, stride, padding, dilation (tuple[int, int]): As of a convolution.
-        sampling_offset (Tensor, optional): Δp, as of `tap_positions`.
+        kernel, stride, padding, dilation (tuple[int, int]): Same as in a convolution, in pixels.
+        sampling_offset (Tensor, optional): Δp, same as in `tap_positions`.
 
     Returns:
         tuple[Tensor, Tensor]: Indices into the H·W pixels and weights, in float32 at least, each

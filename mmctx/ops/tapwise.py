@@ -1,10 +1,10 @@
-"""The contextual convolution tap by tap: plain PyTorch, quick on a CPU, small in memory.
+"""The contextual convolution tap by tap in plain PyTorch: fast on a CPU, with little memory.
 
 A tap of a depthwise kernel is a weighted sum of four channels-last rows of the image, which
 `embedding_bag` gathers and blends in one pass, followed by a multiply-add with the tap's kernel.
-Backward does the same from output pixels to the image, which gives the gradients of the image and
-of the kernel without a sample kept or taken twice. The dense kernel, of few taps, samples once into
-columns that one matrix product consumes.
+Backward does the same from output pixels to the image. It computes the gradients of the image and
+of the kernel without storing samples or computing them again. A dense kernel, which has few taps,
+samples once into columns for a single matrix product.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from .bags import CORNERS, blend, corner_gradients, sample_starts, transpose_samples
 from .sampling import Pair, output_size, sample_taps
 
-# Entries that the backward of the depthwise kernel sorts at once, which bounds its memory.
+# Most entries that the depthwise backward sorts at once, which limits its memory.
 SORTED_AT_ONCE = 2**17
 
 
@@ -57,28 +57,30 @@ def sampled_depthwise_conv_backward(
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `sampled_depthwise_conv` by rows, corners and kernels; empty if not needed."""
-    by_rows, by_corners, by_kernels = results = _empty_gradients((rows, corners, kernels), needed)
+    grad_rows, grad_corners, grad_kernels = results = _empty_gradients(
+        (rows, corners, kernels), needed
+    )
     taps, batch, pixels, _ = indices.shape
-    of_pixels = grad.flatten(0, 1)  # [B·P, C]
+    grad_pixels = grad.flatten(0, 1)  # [B·P, C]
     indices, corners = indices.flatten(1, 2), corners.flatten(1, 2)  # [K, B·P, 4]
     if needed[0] or needed[2]:
         images = rows.view(batch, len(rows) // max(batch, 1), rows.shape[1])
-        by_images = by_rows.zero_().view_as(images) if needed[0] else None
+        grad_images = grad_rows.zero_().view_as(images) if needed[0] else None
         at_once = max(SORTED_AT_ONCE // max(indices[0].numel(), 1), 1)
         for first in range(0, taps, at_once):
-            lots = slice(first, first + at_once)
-            transposed = transpose_samples(indices[lots], corners[lots], len(rows))
+            some = slice(first, first + at_once)
+            transposed = transpose_samples(indices[some], corners[some], len(rows))
             for tap, (sources, weights, starts) in enumerate(zip(*transposed), first):
-                spread = blend(of_pixels, sources, weights, starts).view_as(images)
+                spread = blend(grad_pixels, sources, weights, starts).view_as(images)
                 if needed[0]:
-                    by_images.addcmul_(spread, kernels[tap][:, None])
+                    grad_images.addcmul_(spread, kernels[tap][:, None])
                 if needed[2]:
-                    torch.sum(spread.mul_(images), 1, out=by_kernels[tap])
+                    torch.sum(spread.mul_(images), 1, out=grad_kernels[tap])
     if needed[1]:
         starts = sample_starts(indices, batch * pixels)
         for tap in range(taps):
-            of_samples = (grad * kernels[tap][:, None]).flatten(0, 1)
-            by_corners[tap] = corner_gradients(of_samples, rows, indices[tap], starts).view(
+            grad_samples = (grad * kernels[tap][:, None]).flatten(0, 1)
+            grad_corners[tap] = corner_gradients(grad_samples, rows, indices[tap], starts).view(
                 batch, pixels, CORNERS
             )
     return results
@@ -112,14 +114,14 @@ def sampled_rows_backward(
     grad: Tensor, rows: Tensor, indices: Tensor, corners: Tensor, needed: list[bool]
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `sampled_rows` by rows and corners; empty if not needed."""
-    by_rows, by_corners = _empty_gradients((rows, corners), [False, False])
+    grad_rows, grad_corners = _empty_gradients((rows, corners), [False, False])
     if needed[0]:
         transposed = transpose_samples(indices[None], corners[None], len(rows))
-        by_rows = blend(grad, *(t[0] for t in transposed))
+        grad_rows = blend(grad, *(t[0] for t in transposed))
     if needed[1]:
         starts = sample_starts(indices, len(indices))
-        by_corners = corner_gradients(grad, rows, indices, starts)
-    return by_rows, by_corners
+        grad_corners = corner_gradients(grad, rows, indices, starts)
+    return grad_rows, grad_corners
 
 
 @sampled_rows_backward.register_fake
@@ -128,17 +130,17 @@ def _(grad, rows, indices, corners, needed):
 
 
 def _register_backward(forward, backward):
-    """Differentiate an operator of (rows, indices, ...) by another, and that one never again."""
+    """Make one operator the backward of another, of (rows, indices, ...); refuse its own."""
 
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
 
     def differentiate(ctx, grad):
-        of_rows, _, *others = ctx.needs_input_grad
-        needed = [of_rows, *others]
+        needs_rows, _, *others = ctx.needs_input_grad
+        needed = [needs_rows, *others]
         gradients = backward(grad.contiguous(), *ctx.saved_tensors, needed)
-        by_rows, *by_others = [g if wanted else None for g, wanted in zip(gradients, needed)]
-        return by_rows, None, *by_others
+        grad_rows, *other_grads = [g if wanted else None for g, wanted in zip(gradients, needed)]
+        return grad_rows, None, *other_grads
 
     def refuse(ctx, *grads):
         raise NotImplementedError(
@@ -157,18 +159,18 @@ def _multiply_columns(columns: Tensor, weight: Tensor) -> Tensor:
     """Columns (B, P, M) by weights (N, M) -> (B, P, N)."""
     if columns.device.type != 'cpu':
         return F.linear(columns, weight)
-    # oneDNN's convolutions use all of an AMD CPU, where MKL's products take twice as long. The
-    # dilation changes nothing in a kernel of one pixel, but at one thread PyTorch hands only
-    # dilated ones to oneDNN.
+    # On an AMD CPU oneDNN's convolutions are twice as fast as MKL's products. The dilation does
+    # not change a kernel of one pixel, but with one thread PyTorch gives only dilated convolutions
+    # to oneDNN.
     image = columns.transpose(1, 2)[:, :, None]  # [B, M, 1, P], channels last
     return F.conv2d(image, weight[..., None, None], dilation=2)[:, :, 0].transpose(1, 2)
 
 
-def _multiply_own(columns: Tensor, shared: Tensor) -> Tensor:
-    """Columns (B, P, M) by a vector of each image's own (B, M, 1) -> (B, P, 1)."""
+def _multiply_each(columns: Tensor, shared: Tensor) -> Tensor:
+    """Columns (B, P, M) by one vector for each image (B, M, 1) -> (B, P, 1)."""
     if columns.requires_grad:
-        # Slower itself, but the gradient comes in the layout of the columns' other one: to add them
-        # up otherwise takes longer than the rest of backward.
+        # Slower itself, but its gradient has the layout of the columns' other gradient; adding two
+        # different layouts would take longer than the rest of backward.
         return columns @ shared
     return (shared.transpose(1, 2) @ columns.transpose(1, 2)).transpose(1, 2)
 
@@ -199,7 +201,7 @@ def contextual_conv2d_tapwise(
     corners = corners.expand_as(indices)
     if mask is not None:
         corners = corners * mask.flatten(2)[..., None].to(compute_type)
-    # Of a single image reshape alone makes a view, and embedding_bag is slow on strided rows.
+    # For a single image, reshape returns a strided view, on which embedding_bag is slow.
     rows = x.permute(0, 2, 3, 1).reshape(-1, channels).to(compute_type).contiguous()
 
     weight = weight.to(compute_type)
@@ -223,7 +225,7 @@ def contextual_conv2d_tapwise(
         out = _multiply_columns(columns, weight.permute(0, 2, 3, 1).flatten(1))  # [B, P, C_out]
         if weight_offset is not None:
             shared = weight_offset[:, 0].transpose(1, 2).flatten(1)[..., None]  # [B, K·C, 1]
-            out = out + _multiply_own(columns, shared)
+            out = out + _multiply_each(columns, shared)
     if bias is not None:
         out = out + bias.to(compute_type)
     return out.to(x.dtype).transpose(1, 2).unflatten(2, out_size)

@@ -1,4 +1,4 @@
-"""Which backbone a converted state belongs to."""
+"""Config of the backbone that fits a converted state."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from torch import Tensor
 from mmctx.errors import UserError
 from mmctx.models.layers.contextualizing import usually_considered
 
-# depths and channels
+# Depths and channels of the stages.
 CONVNEXTS = {
     'tiny': ((3, 3, 9, 3), (96, 192, 384, 768)),
     'small': ((3, 3, 27, 3), (96, 192, 384, 768)),
     'base': ((3, 3, 27, 3), (128, 256, 512, 1024)),
 }
-# blocks of each stage, and whether they are bottlenecks
+# Blocks of each stage, and whether they are bottlenecks.
 RESNETS = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
@@ -29,12 +29,13 @@ def backbone_config(state: Mapping[str, Tensor], considered: Sequence[int] | Non
 
     Args:
         state (Mapping[str, Tensor]): State made by `convert_released` or `convert_vanilla`.
-        considered (Sequence[int], optional): Classes kept after stages 1, 2, 3, which no state
-            tells. Defaults to None, the paper's halves, fifths and twentieths of all classes.
+        considered (Sequence[int], optional): Numbers of classes kept after stages 1, 2, 3, which a
+            state does not hold. Defaults to None: a half, a fifth and a twentieth of all classes,
+            as in the paper.
 
     Returns:
-        dict: For `build_classifier` or a config file; a vanilla network's has the type and size
-        alone.
+        dict: Config for `build_classifier` or a config file; for a vanilla network just its type
+        and size.
 
     Raises:
         UserError: No contextual backbone has this size.
@@ -42,9 +43,9 @@ def backbone_config(state: Mapping[str, Tensor], considered: Sequence[int] | Non
     state = {name.removeprefix('backbone.'): value for name, value in state.items()}
     convnext = 'stages.0.0.depthwise_conv.weight' in state
     if convnext:
-        config, depths, every = _convnext(state)
+        config, depths, every = _convnext_config(state)
     else:
-        config, depths, every = _resnet(state)
+        config, depths, every = _resnet_config(state)
     embeddings = state.get('contextualizing.embeddings.weight')
     if embeddings is None:
         return config
@@ -53,13 +54,13 @@ def backbone_config(state: Mapping[str, Tensor], considered: Sequence[int] | Non
     config['considered'] = tuple(considered or usually_considered(classes))
     if embed_dims != 256:
         config['embed_dims'] = embed_dims
-    found = _every(state, depths, every)
+    found = _contextual_interval(state, depths, every)
     if found != every:
         config['every'] = found
     return config
 
 
-def _convnext(state):
+def _convnext_config(state):
     depths = _depths(state, r'stages\.(\d)\.(\d+)\.')
     stems = [f'stages.{stage}.0.depthwise_conv.weight' for stage in range(len(depths))]
     size = depths, tuple(len(state[name]) for name in stems if name in state)
@@ -72,12 +73,14 @@ def _convnext(state):
     return config, depths, 3
 
 
-def _resnet(state):
+def _resnet_config(state):
     depths = _depths(state, r'layer(\d)\.(\d+)\.')
     bottleneck = 'layer1.0.conv3.weight' in state
     depth = RESNETS.get((depths, bottleneck))
     if depth is None or not {'conv1.weight', 'layer1.0.conv1.weight'} <= state.keys():
-        raise UserError(f'a ResNet of {depths} blocks is none of depth {sorted(RESNETS.values())}')
+        raise UserError(
+            f'a ResNet of {depths} blocks has none of the known depths {sorted(RESNETS.values())}'
+        )
     config = dict(type='mmctx.ContextualResNet', depth=depth)
     stem, base = len(state['conv1.weight']), len(state['layer1.0.conv1.weight'])
     expansion = len(state['layer1.0.conv3.weight']) // base if bottleneck else 1
@@ -88,18 +91,18 @@ def _resnet(state):
 
 
 def _depths(state: Mapping[str, Tensor], block: str) -> tuple[int, ...]:
-    """How many blocks each stage has."""
+    """Number of blocks of each stage."""
     found = {match.groups() for name in state if (match := re.match(block, name))}
     stages = [stage for stage, _ in found]
     return tuple(stages.count(stage) for stage in sorted(set(stages)))
 
 
-def _every(state: Mapping[str, Tensor], depths: Sequence[int], usual: int) -> int:
-    """Every how many blocks of stages 2–4 is contextual."""
+def _contextual_interval(state: Mapping[str, Tensor], depths: Sequence[int], usual: int) -> int:
+    """The number n for which every n-th block of stages 2–4 is contextual."""
     predictor = r'(?:stages\.|layer)(\d)\.(\d+)\.\w+\.weight_offset_predictor\.0\.weight'
     matches = (re.fullmatch(predictor, name) for name in state)
     found = {(int(m[1]) - m[0].startswith('layer'), int(m[2])) for m in matches if m}
     for every in (usual, *range(1, max(depths) + 1)):
         if found == {(s, b) for s in range(1, len(depths)) for b in range(0, depths[s], every)}:
             return every
-    raise UserError('its contextual blocks are not every n-th of stages 2–4')
+    raise UserError('its contextual blocks are not every n-th block of stages 2–4')

@@ -1,4 +1,4 @@
-"""Checkpoint files of other code bases, read without running anything that they hold."""
+"""Checkpoint files of other code bases, read without running code that they contain."""
 
 import os
 import re
@@ -16,7 +16,7 @@ WRAPPERS = ('state_dict', 'model')
 
 
 class _Arguments:
-    """Stands in for `argparse.Namespace`, which training scripts save; what it held is dropped."""
+    """Stand-in for `argparse.Namespace`, which training scripts save; its contents are dropped."""
 
     def __setstate__(self, state):
         pass
@@ -29,8 +29,8 @@ class FoundState(NamedTuple):
     """Weights found in a file.
 
     Attributes:
-        state (dict[str, Tensor]): Each tensor by its name, without `module.`.
-        source (str): Key of the file that held them; '' for a bare state.
+        state (dict[str, Tensor]): Tensors by name, without the prefix `module.`.
+        source (str): Key of the file that held them; '' if the file is the state itself.
     """
 
     state: dict[str, Tensor]
@@ -41,16 +41,16 @@ def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
     """Read the weights of a checkpoint file that need not be trusted.
 
     Args:
-        path (str | os.PathLike): The file: a state, bare or inside `state_dict`, `state_dict_ema`,
-            `model` or `model_ema`.
+        path (str | os.PathLike): Path of the file, which is a state or holds one as `state_dict`,
+            `state_dict_ema`, `model` or `model_ema`.
         ema (bool, optional): Whether to take the moving average of the weights. Defaults to None:
-            if it is there.
+            take it if the file has one.
 
     Returns:
-        FoundState: The weights and where they were.
+        FoundState: The weights and the key that held them.
 
     Raises:
-        UserError: The file is missing, damaged, holds more than data, or not these weights.
+        UserError: The file is missing or damaged, contains code, or lacks these weights.
     """
     checkpoint = read_checkpoint(path, [_Arguments])
     averaged = next((k for k in EMA_WRAPPERS if _is_state(checkpoint.get(k))), None)
@@ -60,7 +60,7 @@ def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
     source = plain if ema is False or averaged is None else averaged
     state = checkpoint if source is None else checkpoint[source]
     if not _is_state(state):
-        raise UserError(f'{path} holds no weights (its keys are {_some(checkpoint)})')
+        raise UserError(f'{path} holds no weights (its keys are {_first_keys(checkpoint)})')
     tensors = {
         re.sub(r'^(module\.)+', '', name): value.detach()
         for name, value in state.items()
@@ -70,17 +70,17 @@ def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
 
 
 def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
-    """Write a checkpoint of mmengine's kind; the file is there whole or not at all.
+    """Write a checkpoint in mmengine's format, atomically.
 
     Args:
-        path (str | os.PathLike): The file; an existing one is replaced.
-        state (dict[str, Tensor]): Each weight by its name.
+        path (str | os.PathLike): Path of the file; an existing file is replaced.
+        state (dict[str, Tensor]): Weights by name.
         meta (dict): Origin of the weights.
 
     Raises:
         OSError: The file cannot be written.
     """
-    # A view would bring all of its storage along.
+    # `torch.save` would write all of a view's storage.
     state = {name: value.clone() for name, value in state.items()}
     with atomic_write(path) as file:
         torch.save(dict(meta=meta, state_dict=state), file)
@@ -92,5 +92,5 @@ def _is_state(value) -> bool:
     )
 
 
-def _some(keys) -> str:
+def _first_keys(keys) -> str:
     return ', '.join(repr(key) for key in list(keys)[:4])

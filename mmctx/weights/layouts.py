@@ -11,10 +11,10 @@ class Layout(NamedTuple):
     """How one code base names the parameters of a vanilla network.
 
     Attributes:
-        title (str): The code base and the network.
-        landmark (str): A name that every such network has and no other layout.
-        rules (tuple): Pairs for `re.sub`, applied one after the other, that lead to mmpretrain's
-            names.
+        title (str): Names of the code base and the network.
+        landmark (str): Parameter name that every such network has and no other layout has.
+        rules (tuple): Pairs of pattern and replacement for `re.sub`, which applied in order lead to
+            mmpretrain's names.
     """
 
     title: str
@@ -22,13 +22,13 @@ class Layout(NamedTuple):
     rules: tuple = ()
 
     def rename(self, name: str) -> str:
-        """A parameter's name in mmpretrain."""
+        """Translate a parameter's name into mmpretrain's."""
         for pattern, replacement in self.rules:
             name = re.sub(pattern, replacement, name)
         return name
 
     def reshape(self, name: str, value: Tensor) -> Tensor:
-        """A parameter in mmpretrain's default shape, given its name there."""
+        """Bring a parameter into mmpretrain's default shape, given its name there."""
         if not self.rules:
             return value
         if name.endswith('.gamma'):  # [C, 1, 1] in torchvision
@@ -66,7 +66,7 @@ CONVNEXT_LAYOUTS = (
         "torchvision's ConvNeXt",
         'features.1.0.block.0.weight',
         (
-            # Stem or downsampling layers and stages take turns.
+            # The stem or a downsampling layer alternates with a stage.
             (r'^features\.([0246])\.', lambda m: f'downsample_layers.{int(m[1]) // 2}.'),
             (r'^features\.([1357])\.', lambda m: f'stages.{int(m[1]) // 2}.'),
             (rf'{_BLOCK}\.block\.0\.', r'\1.depthwise_conv.'),
@@ -87,12 +87,12 @@ def find_layout(
     """Recognise the layout of a state.
 
     Args:
-        names (Container[str]): Names in the state.
+        names (Container[str]): Parameter names of the state.
         layouts (Sequence[Layout]): Layouts to look for.
-        prefixes (Sequence[str]): Possible beginnings of the network's names, the likeliest first.
+        prefixes (Sequence[str]): Possible prefixes of the network's names, the likeliest first.
 
     Returns:
-        tuple[Layout | None, str]: The layout, None if there is none, and the prefix.
+        tuple[Layout | None, str]: The layout, or None if none matches, and the prefix.
     """
     for prefix in prefixes:
         for layout in layouts:

@@ -20,7 +20,8 @@ _RULES = (
     (r'^cls\.logit_scale$', 'contextualizing.logit_scale'),
     (r'^cls\.visual_proj_heads\.(\d+)\.nonlinear\.', r'contextualizing.classifying.\1.'),
     (
-        # Mergers count the stage that they serve, merging layers the one that they follow.
+        # The released mergers are numbered by the stage that takes their prior, mmctx's merging
+        # layers by the stage that they follow.
         r'^cls\.class_mergers\.(\d+)\.(in|out)_nonlinear\.',
         lambda m: f'contextualizing.merging.{int(m[1]) - 1}.{_MERGER_STEPS[m[2]]}.',
     ),
@@ -30,19 +31,20 @@ _ORDINARY_HEAD = ('fc.', 'head.', 'norm.')
 
 
 def convert_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a released network's state for a classifier of `build_classifier`.
+    """Rename a released network's state for a classifier made by `build_classifier`.
 
-    An ordinary classifier beside the class embeddings, which nothing uses, is left out.
+    The ordinary classifier that some states hold beside the class embeddings is left out, because
+    nothing uses it.
 
     Args:
-        state (Mapping[str, Tensor]): State, or gradients, of the released Contextual ConvNeXt or
-            ResNet.
+        state (Mapping[str, Tensor]): State, or gradients by name, of the released Contextual
+            ConvNeXt or ResNet.
 
     Returns:
         dict[str, Tensor]: The same tensors under mmctx's names, each beginning with `backbone.`.
 
     Raises:
-        UserError: The state is of another network.
+        UserError: The state belongs to another network.
     """
     contextual = any(name.startswith('cls.class_token_embedding.') for name in state)
     if not contextual or not any(re.fullmatch('|'.join(_LANDMARKS), name) for name in state):

@@ -1,4 +1,4 @@
-"""Vanilla ConvNeXt and ResNet: their checkpoints converted, or loaded with no conversion."""
+"""Weights of vanilla ConvNeXt and ResNet: converting checkpoints, or loading them directly."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _BODY = r'(downsample_layers|stages|norm\d|stem|conv1|bn1|layer\d)\.'
 
 
 def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Rename a vanilla network's state for contextual backbones and mmpretrain's.
+    """Rename a vanilla network's state for contextual backbones and for mmpretrain's backbones.
 
     The classifier is left out.
 
@@ -25,10 +25,10 @@ def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str
 
     Returns:
         tuple[dict[str, Tensor], str]: The same tensors under mmpretrain's names, each beginning
-        with `backbone.`, and whose names were found.
+        with `backbone.`, and the title of the layout that was recognised.
 
     Raises:
-        UserError: The layout is none of these.
+        UserError: The state has none of these layouts.
     """
     layout, prefix = find_layout(state, CONVNEXT_LAYOUTS + RESNET_LAYOUTS, ('backbone.', ''))
     if layout is None:
@@ -59,15 +59,15 @@ def adopt_vanilla(
 ) -> None:
     """Rename a checkpoint's keys, in place, to those of a contextual backbone.
 
-    To be called before the state of the backbone is loaded. It takes the layouts of vanilla
-    networks, with or without `backbone.` before their names or `model` around them, and drops
-    classifying layers that the backbone has no use for.
+    This is a hook that runs before the backbone loads its state. It accepts the layouts of vanilla
+    networks, with or without the prefix `backbone.` and the key `model` around the state, and drops
+    classifying layers that the backbone does not have.
 
     Args:
         layouts (Sequence[Layout]): Layouts to look for.
         module (nn.Module): The backbone.
-        state_dict (dict): The state about to be loaded.
-        prefix (str): Beginning of the backbone's keys in the model being loaded.
+        state_dict (dict): State that is about to be loaded.
+        prefix (str): Prefix of the backbone's keys in the model that is loaded.
     """
     if isinstance(state_dict.get('model'), dict):
         state_dict.update(state_dict.pop('model'))
@@ -83,7 +83,7 @@ def adopt_vanilla(
         elif layout is not None:
             renamed = layout.rename(name)
             value = layout.reshape(renamed, state_dict.pop(key))
-            # The weight of a linear layer, where the backbone has a 1×1 convolution.
+            # A linear layer's weight where the backbone has a 1×1 convolution.
             if renamed in shapes and shapes[renamed] == (*value.shape, 1, 1):
                 value = value[..., None, None]
             state_dict[prefix + renamed] = value

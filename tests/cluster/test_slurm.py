@@ -1,10 +1,11 @@
 """The tools on a real slurm of two nodes: srun, preemption, requeueing when time is up."""
 
-import json
 import re
 import subprocess
 
 import pytest
+
+from benchmarks.logs import read_logs
 
 pytestmark = pytest.mark.cluster
 
@@ -26,29 +27,25 @@ def options(epochs):
 
 
 def iterations(work_dir):
-    """Of each run in a work dir the numbers of its iterations as logged, the first run first."""
-    runs = []
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        entries = map(json.loads, log.read_text().splitlines())
-        runs.append([entry['iter'] for entry in entries if 'iter' in entry])
-    return runs
+    """Logged iterations of each run in a work dir, in the order of the runs."""
+    return [[line['iter'] for line in lines if 'iter' in line] for lines in read_logs(work_dir)]
 
 
 def resumed_at(work_dir):
-    """The iterations that runs were resumed at, as they say in their logs."""
+    """Iterations at which runs were resumed, from their logs."""
     logs = ''.join(log.read_text() for log in sorted(work_dir.glob('*/*.log')))
     return [int(number) for number in re.findall(r'resumed epoch: \d+, iter: (\d+)', logs)]
 
 
 def check_that_nothing_was_lost(work_dir, epochs):
-    """Each run resumed where the one before had been ended, and the last came to the end."""
+    """Check that each run resumed where the previous one ended, and that the last one finished."""
     runs, resumed = iterations(work_dir), resumed_at(work_dir)
     print('iterations of the runs:', [(run[0], run[-1]) for run in runs if run], resumed)
     assert len(resumed) == len(runs) - 1 > 0
     for run in runs:
         assert run == list(range(run[0], run[-1] + 1))
     for before, after, checkpoint in zip(runs, runs[1:], resumed):
-        # Both ways of ending a job leave the time to save the iteration under way.
+        # Both ways of ending a job leave time to save the current iteration.
         assert before[-1] == checkpoint == after[0] - 1
     assert runs[-1][-1] == epochs * ITERATIONS
     assert (work_dir / f'epoch_{epochs}.pth').is_file()
@@ -88,7 +85,7 @@ def submit(slurm, shapes, repo, work_dir, epochs, *sbatch_options):
 
 
 def wait_for_end(slurm, number, seconds, work_dir):
-    """Wait until a job is over; it has to have been requeued and to have succeeded."""
+    """Wait until a job has succeeded, and return how often it was requeued."""
     over = ('COMPLETED', 'FAILED', 'TIMEOUT', 'CANCELLED', 'NODE_FAIL')
     try:
         slurm.wait(lambda: slurm.job(number)['JobState'] in over, seconds, f'job {number} to end')

@@ -1,4 +1,4 @@
-"""Hooks that keep a run's state safe, and one that warms a cascade up."""
+"""Hooks that save, resume and guard a run, and one that warms up the cascade of stages."""
 
 from .cascade_warm_up_hook import CascadeWarmUpHook
 from .checkpoint_hook import CheckpointHook

@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all."""
+"""Checkpoints that are written atomically."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,18 +16,18 @@ INTERRUPTED = 'interrupted.pth'
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """mmengine's, but a crash or a full disk while saving leaves the previous checkpoint.
+    """mmengine's hook, but a crash or a full disk while saving leaves the previous checkpoint.
 
-    A checkpoint appears under its name when all of it is on the disk, and only then do those go
-    that it supersedes, so there must be room for one more than `max_keep_ckpts`. Remote storage and
-    a user's own `backend_args` are left as they are. It takes the arguments of
+    A checkpoint appears under its name once all of it is on the disk, and only then are older ones
+    removed, so the disk needs room for one more than `max_keep_ckpts`. Remote storage and
+    `backend_args` in the config work as in mmengine. It takes the arguments of
     `mmengine.hooks.CheckpointHook`.
     """
 
     backend_args: dict | None
 
     def before_train(self, runner) -> None:
-        """Choose how files are written; clear away what a killed run left half-written."""
+        """Choose how files are written, and remove incomplete files of a killed run."""
         out_dir = self.out_dir or runner.work_dir
         plain = self.backend_args is None and self.file_client_args is None
         if plain and type(get_file_backend(out_dir)) is LocalBackend:
@@ -46,7 +46,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         return self.file_backend.deferred_removals() if self._is_atomic else nullcontext()
 
     def _forget_files_elsewhere(self, runner):
-        # The best checkpoint so far is removed for a better one, and its path is from a file.
+        # The hook deletes the best checkpoint when there is a better one. Its path is read from a
+        # checkpoint, so it could name a file of another run.
         def inside(path):
             return path is not None and Path(path).parent == Path(self.out_dir)
 
@@ -73,11 +74,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Save the state of a run that is about to end.
 
         Args:
-            runner (Runner): The runner.
-            iteration (int): Iterations done.
+            runner (Runner): Runner of the run.
+            iteration (int): Number of iterations done.
 
         Returns:
-            str: Path of the checkpoint, which the next `--resume` takes.
+            str: Path of the checkpoint, from which the next `--resume` starts.
         """
         path = self.file_backend.join_path(self.out_dir, INTERRUPTED)
         runner.save_checkpoint(

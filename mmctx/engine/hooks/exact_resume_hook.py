@@ -1,4 +1,4 @@
-"""Resume a run as if it had not been interrupted."""
+"""Resuming a run as if it had not been interrupted."""
 
 import logging
 
@@ -16,11 +16,11 @@ KEY = 'data_position'
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Draw a model's random numbers by iteration, and save and restore the place in the data.
+    """Seed the model's random numbers by iteration, and save and restore the place in the data.
 
-    The rest of a run's state, from weights and their average to schedules and the loss scale, is
-    mmengine's to save. Not restored is what modules, transforms and samplers keep outside it, such
-    as images cached for mosaics, and an accumulation of gradients that was under way.
+    mmengine saves the rest of a run's state, from weights and their averages to schedules and the
+    loss scale. Two things are not restored: what modules, transforms and samplers keep outside of
+    that state, such as images cached for mosaics, and partly accumulated gradients.
     """
 
     priority = 'VERY_HIGH'
@@ -33,7 +33,7 @@ class ExactResumeHook(Hook):
         seed_generators(derive_seed(runner.seed, runner.iter))
 
     def before_val_epoch(self, runner):
-        """Have every validation draw the same numbers, whichever it is of a process."""
+        """Make every validation of a process draw the same random numbers."""
         sampler = runner.val_dataloader.batch_sampler
         if isinstance(sampler, NumberedBatchSampler):
             sampler.number = 0
@@ -50,26 +50,26 @@ class ExactResumeHook(Hook):
         )
 
     def after_load_checkpoint(self, runner, checkpoint):
-        """Keep the place until the loop starts."""
+        """Remember the place until the loop starts."""
         if runner._resume:
             self.position = checkpoint.get('meta', {}).get(KEY)
 
     def before_train(self, runner):
-        """Go to the place where the checkpoint was saved."""
+        """Move to the place in the data where the checkpoint was saved."""
         if self.position is None:
             return
         loop, position = runner.train_loop, self.position
         loader, sampler = loop.dataloader, _sampler(loop.dataloader)
         if position['sampler_seed'] is not None and hasattr(sampler, 'seed'):
             sampler.seed = position['sampler_seed']
-        fetch = getattr(loader.dataset, '__getitems__', None)
-        if isinstance(fetch, Fetch):
-            fetch.seed = runner.seed
+        reader = getattr(loader.dataset, '__getitems__', None)
+        if isinstance(reader, Fetch):
+            reader.seed = runner.seed
         done, before, now = position['batches_done'], position['batches_per_epoch'], len(loader)
         if (before, position['processes']) != (now, get_world_size()):
             print_log(
-                f'the checkpoint is of {position["processes"]} processes with {before} batches an '
-                f'epoch and this run has {get_world_size()} with {now}: it resumes with other '
+                f'the checkpoint is from {position["processes"]} processes with {before} batches '
+                f'an epoch and this run has {get_world_size()} with {now}: it resumes with other '
                 'samples than an uninterrupted run',
                 logger='current',
                 level=logging.WARNING,

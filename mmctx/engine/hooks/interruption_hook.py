@@ -1,4 +1,4 @@
-"""End a run in good order when a scheduler wants its place."""
+"""Saving and ending a run when a scheduler asks it to stop."""
 
 import signal
 import threading
@@ -18,11 +18,11 @@ EXIT_STATUS = 75
 
 
 class Interrupted(SystemExit):
-    """A signal asked for the end of the run.
+    """End of a run that a signal asked for.
 
     Args:
         message (str): Sentence that says where the state of the run is saved.
-        status (int): Exit status; 1 if nothing is saved. Defaults to 75.
+        status (int): Exit status, which is 1 if nothing is saved. Defaults to 75.
     """
 
     def __init__(self, message, status=EXIT_STATUS):
@@ -32,10 +32,10 @@ class Interrupted(SystemExit):
 
 @HOOKS.register_module()
 class InterruptionHook(Hook):
-    """Save a checkpoint and end the run when one of its processes gets SIGTERM or SIGUSR1.
+    """Save a checkpoint and end the run when one of its processes receives SIGTERM or SIGUSR1.
 
-    It happens after the training iteration, or the batch of validation, that is under way; all
-    processes agree on it. A validation that is cut short is run again on resuming.
+    All processes end together, after the current training iteration or the current batch of
+    validation. An interrupted validation is run again when the run is resumed.
     """
 
     priority = 'LOWEST'
@@ -47,13 +47,13 @@ class InterruptionHook(Hook):
         self._in_step = True
 
     def before_train(self, runner):
-        """Listen to the signals."""
+        """Start to handle the signals."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._receive)
 
     def after_train(self, runner):
-        """Listen no longer."""
+        """Restore the previous signal handlers."""
         while self._previous:
             signal.signal(*self._previous.popitem())
 
@@ -61,38 +61,38 @@ class InterruptionHook(Hook):
         self.signal = signal.Signals(number)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        """End here if a process got a signal."""
-        if not self.is_last_train_iter(runner) and self._is_wanted():
+        """End the run if a process has received a signal."""
+        if not self.is_last_train_iter(runner) and self._end_requested():
             self._end(runner, runner.iter + 1)
 
     def before_val_epoch(self, runner):
-        """Find out whether the processes validate in step, so that they can agree."""
+        """Find out whether all processes have equally many batches, so that they can agree."""
         lengths = torch.tensor([len(runner.val_dataloader), -len(runner.val_dataloader)])
         all_reduce(lengths, 'max')
         self._in_step = lengths.sum() == 0
         self._weights_averaged = True
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        """End here if a process got a signal."""
+        """End the run if a process has received a signal."""
         training = bool(self._previous)
-        if training and self._in_step and self._is_wanted():
+        if training and self._in_step and self._end_requested():
             for hook in runner.hooks if self._weights_averaged else ():
                 if isinstance(hook, EMAHook) and getattr(hook, 'evaluate_on_ema', True):
                     hook._swap_ema_parameters()
             self._end(runner, runner.iter)
 
     def after_val_epoch(self, runner, metrics=None):
-        """The averages have left the model."""
+        """Note that mmengine has swapped the averaged weights out of the model again."""
         self._weights_averaged = False
 
-    def _is_wanted(self):
+    def _end_requested(self):
         if get_world_size() == 1:
             return self.signal is not None
-        wanted = torch.tensor(int(self.signal or 0))
-        all_reduce(wanted, 'max')
-        if wanted and self.signal is None:
-            self.signal = signal.Signals(int(wanted))
-        return bool(wanted)
+        number = torch.tensor(int(self.signal or 0))
+        all_reduce(number, 'max')
+        if number and self.signal is None:
+            self.signal = signal.Signals(int(number))
+        return bool(number)
 
     def _end(self, runner, iteration):
         hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
@@ -101,7 +101,7 @@ class InterruptionHook(Hook):
             message = f'{name}: ended after iteration {iteration}; this config saves no checkpoints'
             status = 1
         elif iteration >= runner.max_iters and hook.save_last:
-            message = f'{name}: ended in the last validation; do it with --resume'
+            message = f'{name}: ended in the last validation; run it again with --resume'
             status = EXIT_STATUS
         else:
             path = hook.save_interrupted(runner, iteration)

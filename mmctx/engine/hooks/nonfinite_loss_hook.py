@@ -1,4 +1,4 @@
-"""Stop at a loss that is not finite, or leave its batch out."""
+"""Stopping at a loss that is not finite, or skipping its batch."""
 
 import logging
 
@@ -20,7 +20,8 @@ class NonFiniteLoss(UserError):
 
     Args:
         message (str): Sentence that says where it happened.
-        here (bool): Whether it is so in this process of a distributed run.
+        here (bool): Whether the loss of this process, in a distributed run, is not finite.
+            Defaults to True.
     """
 
     def __init__(self, message, here=True):
@@ -30,16 +31,17 @@ class NonFiniteLoss(UserError):
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Look at the loss of each iteration before it can reach the weights.
+    """Check the loss of each iteration before it can change the weights.
 
     Args:
-        action (str): 'stop' ends the run; 'skip' warns and leaves the batch out, in all processes
-            if the loss is not finite in one, together with the gradients that were accumulated
-            before it; 'ignore' does nothing. Defaults to 'stop'.
-        patience (int): Batches in a row that may be skipped. Defaults to 10.
+        action (str): What to do about a loss that is not finite. `stop` ends the run. `skip` warns
+            and skips the batch, in all processes even if the loss is not finite in only one of
+            them, together with the gradients accumulated before it. `ignore` does nothing. Defaults
+            to `stop`.
+        patience (int): Largest number of successive batches that may be skipped. Defaults to 10.
 
     Raises:
-        UserError: An argument is not one of these.
+        UserError: The action is unknown, or the patience is less than 1.
     """
 
     priority = 'HIGH'
@@ -55,9 +57,9 @@ class NonFiniteLossHook(Hook):
         self.in_a_row = 0
 
     def before_train(self, runner):
-        """Step in between the loss and the optimizer."""
+        """Put the check between the loss and the optimizer."""
         wrapper = runner.optim_wrapper
-        # An OptimWrapperDict is driven by its model, loss by loss.
+        # With an OptimWrapperDict the model itself updates the weights, loss by loss.
         if self.action == 'ignore' or not isinstance(wrapper, OptimWrapper):
             return
         self.runner = runner
@@ -67,19 +69,19 @@ class NonFiniteLossHook(Hook):
             if self._is_usable(loss.detach()):
                 update(loss, *args, **kwargs)
             else:
-                # The iteration counts, for accumulation and its synchronization.
+                # The iteration still counts, as accumulation is synchronized by this number.
                 wrapper._inner_count += 1
                 wrapper.zero_grad()
 
         wrapper.update_params = update_params
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        """Remember what the loss will be of."""
+        """Remember the batch for a message."""
         self.batch_idx = batch_idx
         self.images = image_paths(data_batch)
 
     def after_train(self, runner):
-        """Say how often a batch was left out."""
+        """Log how many batches were skipped."""
         if self.skipped:
             runner.logger.warning(f'{self.skipped} batches without a finite loss were skipped')
 
@@ -98,16 +100,16 @@ class NonFiniteLossHook(Hook):
         else:
             message = f'the loss is {loss.sum().item()} {where} in process {get_rank()}'
         if self.action == 'stop':
-            raise NonFiniteLoss(f'{message}; --nonfinite-loss skip leaves such batches out', here)
+            raise NonFiniteLoss(f'{message}; --nonfinite-loss skip skips such batches', here)
         self.skipped += 1
         self.in_a_row += 1
         if self.in_a_row > self.patience:
-            raise NonFiniteLoss(f'{message}, and in {self.patience} before it', here)
+            raise NonFiniteLoss(f'{message}, as in the {self.patience} before it', here)
         for name, value in self.runner.model.named_buffers():
             if name.endswith(('running_mean', 'running_var')) and not value.isfinite().all():
                 raise NonFiniteLoss(f'{message}, and has spoilt {name} too: cannot skip it', here)
         images = f' (images: {", ".join(self.images)})' if self.images else ''
-        # Only the first process's warnings are seen.
+        # Only warnings of the first process are shown.
         for report in all_gather_object(f'{message}: skipped{images}' if here else None):
             if report:
                 print_log(report, 'current', logging.WARNING)

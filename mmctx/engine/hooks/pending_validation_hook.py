@@ -1,4 +1,4 @@
-"""Validate on resuming where the checkpoint was saved before its validation."""
+"""The validation that a resumed run still has to do."""
 
 from pathlib import Path
 
@@ -18,25 +18,27 @@ MARKER = 'last_validation'
 class PendingValidationHook(Hook):
     """Run the validation that an uninterrupted run would do next.
 
-    A checkpoint is saved before the validation that is due at its iteration, so a resumed run
-    starts with that validation: what it leaves behind, such as the best score and the step of a
-    scheduler, is not in the checkpoint. After the last iteration there is nothing else to do, so
-    there the file `last_validation` in the work dir, written when a validation is over, tells
-    whether anything is missing.
+    A checkpoint is saved before the validation that is due at its iteration. A resumed run
+    therefore starts with that validation, because its results, such as the best score and the step
+    of a scheduler, are not in the checkpoint. After the last iteration the validation is skipped if
+    it was completed before: the file `last_validation` in the work dir, written after each
+    validation, tells.
     """
 
     # After the hooks that restore the state of the run.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Validate if that is what the resumed run was at."""
+        """Validate if the run was interrupted before or during a validation."""
         if not runner._resume or runner.val_loop is None or not is_due(runner.train_loop):
             return
-        # The work dir may be one of each machine, so the first process decides.
+        # Each machine may have its own work dir, so the first process decides.
         done = [runner.iter >= runner.max_iters and read_marker(runner) == runner.iter]
         broadcast_object_list(done)
         if not done[0]:
-            runner.logger.info(f'validating after iteration {runner.iter}, as the run would have')
+            runner.logger.info(
+                f'running the validation after iteration {runner.iter}, which the run still lacks'
+            )
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
@@ -47,7 +49,7 @@ class PendingValidationHook(Hook):
 
 
 def is_due(loop: BaseLoop) -> bool:
-    """Whether a validation follows the iteration that a training loop has come to."""
+    """Whether a validation follows the iteration that a training loop has reached."""
     if isinstance(loop, EpochBasedTrainLoop):
         done, last, within = loop.epoch, loop.max_epochs, loop.batches_done > 0
     elif isinstance(loop, IterBasedTrainLoop):
@@ -60,7 +62,7 @@ def is_due(loop: BaseLoop) -> bool:
 
 
 def read_marker(runner: Runner) -> int | None:
-    """Iteration of the last validation that came to its end; None if there was none."""
+    """Iteration of the last completed validation; None if there was none."""
     try:
         return int((Path(runner.work_dir) / MARKER).read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Parameter groups that tell a network's contextual parameters from its vanilla ones."""
+"""Parameter groups with options of their own for contextual and for vanilla parameters."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmctx.errors import UserError
 from mmctx.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-# Kinds of parameters by parts of their names; what has none of these is vanilla.
+# Parts of the names of each kind of parameters; a parameter without any of them is vanilla.
 KINDS = {
     'predictor': ('sampling_offset_predictor.', 'weight_offset_predictor.', 'prior_weight'),
     'classifying': ('contextualizing.', 'first_merging.'),
@@ -19,12 +19,12 @@ def kind_of(name: str) -> str:
     """Kind of a parameter: `predictor`, `classifying` or `vanilla`.
 
     Args:
-        name (str): Its name in the model.
+        name (str): Name of the parameter in the model.
 
     Returns:
-        str: `predictor` for what makes Δp and Δw, and the weights of a prior that is an input (row
-        a2 of Table 4); `classifying` for class embeddings, τ, classifying and merging layers;
-        `vanilla` for all that a network without context has too.
+        str: `predictor` for the predictors of Δp and Δw, and for the weights that a prior as an
+        input adds (row a2 of Table 4); `classifying` for class embeddings, τ, classifying and
+        merging layers; `vanilla` for the parameters that a network without context has too.
     """
     kinds = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
     return next(kinds, 'vanilla')
@@ -34,19 +34,19 @@ def kind_of(name: str) -> str:
 class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's default constructor with factors for each kind of parameter (`kind_of`).
 
-    Starting from vanilla weights, the new parameters need not learn at the old ones' rate, and of
-    the new ones the predictors want a low rate, as in every deformable network, where the class
-    embeddings need the full one. `custom_keys` cannot say so: they switch off the rules for norms
-    and biases. `paramwise_cfg` takes more options, all of which default to 1:
+    A network that starts from vanilla weights may need other learning rates for its new parameters:
+    predictors need a low one, as in every deformable network, class embeddings the full one.
+    `custom_keys` are no way to set them, as they switch off the rules for norms and biases.
+    `paramwise_cfg` therefore takes more options, all of which default to 1:
 
     * `predictor_lr_mult`, `classifying_lr_mult`, `vanilla_lr_mult` (float): Factor on the learning
       rate of a kind.
     * `predictor_decay_mult`, `classifying_decay_mult`, `vanilla_decay_mult` (float): Factor on the
-      weight decay of a kind, where it has any.
-    * `context_lr_mult`, `context_decay_mult` (float): The same for predictors and classifying
-      together, beside their own.
+      weight decay of a kind.
+    * `context_lr_mult`, `context_decay_mult` (float): Factors on those of both predictors and
+      classifying.
 
-    They multiply with each other and with mmengine's own factors.
+    The factors multiply with each other and with mmengine's own.
     """
 
     def _validate_cfg(self) -> None:
@@ -61,8 +61,8 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         """Add the trainable parameters of `module` to `params`, in place.
 
-        Parameters of equal options make one group, where mmengine's constructor makes one of each
-        parameter: on a GPU an optimizer takes some launches for each group.
+        Parameters with equal options form one group, because on a GPU each group costs an optimizer
+        some kernel launches. mmengine's constructor makes a group of each parameter.
 
         Raises:
             UserError: A parameter is in two modules, and duplicates are not bypassed.
@@ -70,19 +70,19 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return
-        rate: Any = self.base_lr
         names = {id(parameter): name for name, parameter in module.named_parameters()}
+        base: dict[str, Any] = {'lr': self.base_lr, 'weight_decay': self.base_wd}
+        # An optimizer's own defaults are not known here, so no factor can change them.
+        base = {option: value for option, value in base.items() if value is not None}
         for group in params:
             name = names[id(group['params'][0])]
-            group['lr'] = group.get('lr', rate) * self._factor(name, 'lr')
-            if self.base_wd is not None:
-                decay: Any = group.get('weight_decay', self.base_wd)
-                group['weight_decay'] = decay * self._factor(name, 'decay')
-        given = {'lr': self.base_lr, 'weight_decay': self.base_wd}
-        params[:] = _merged(params, {k: v for k, v in given.items() if v is not None})
+            for option, value in base.items():
+                setting = option.removeprefix('weight_')
+                group[option] = group.get(option, value) * self._factor(name, setting)
+        params[:] = _merged(params, base)
 
     def _factor(self, name: str, setting: str) -> float:
-        """Product of the factors on `lr` or `decay` of the parameter of that name."""
+        """Product of the factors on the `lr` or `decay` of the parameter of that name."""
         kind = kind_of(name)
         factor = self.paramwise_cfg.get(f'{kind}_{setting}_mult', 1.0)
         if kind != 'vanilla':
@@ -98,6 +98,6 @@ def _merged(groups: list[dict], given: dict) -> list[dict]:
         first['params'] += group['params']
     parameters = [id(p) for group in groups for p in group['params']]
     if len(set(parameters)) < len(parameters):
-        # Of one group PyTorch would only warn, and take each step twice.
+        # Within one group PyTorch only warns, and updates the parameter twice in each step.
         raise UserError('a parameter is in two modules: set paramwise_cfg.bypass_duplicate=True')
     return list(merged.values())

@@ -16,11 +16,11 @@ WITHOUT_DECAY = {
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
-    """mmpretrain's layer-wise decay for any model whose `backbone` knows its layers' depth.
+    """mmpretrain's layer-wise decay for any model whose `backbone` has `get_layer_depth`.
 
-    mmpretrain's asks the whole model, which a detector cannot answer. The weights of τ and of the
-    class embeddings do not decay, unless `custom_keys` say otherwise. Options are those of
-    mmpretrain's (`layer_decay_rate`, `flat_decay_mult`, `custom_keys`, …).
+    mmpretrain's constructor needs that method on the model itself, where a detector lacks it. τ and
+    the class embeddings have no weight decay, unless `custom_keys` say otherwise. The options are
+    those of mmpretrain's constructor (`layer_decay_rate`, `flat_decay_mult`, `custom_keys`, …).
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):

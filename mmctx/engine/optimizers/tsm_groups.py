@@ -14,18 +14,18 @@ RULES = dict(bias_lr_mult=2.0, bias_decay_mult=0.0, norm_decay_mult=0.0)
 class TSMOptimWrapperConstructor(ContextualOptimWrapperConstructor):
     """mmaction2's constructor of the same name, for every trainable parameter of any network.
 
-    mmaction2's knows convolutions, linear layers and batch or group norm alone: it refuses other
-    layers and drops parameters that no layer holds. Its rules are kept as factors on the base
-    learning rate and weight decay:
+    mmaction2's constructor handles only convolutions, linear layers and batch or group norm: it
+    rejects other layers and drops parameters that no layer holds. This one applies the same
+    factors on the base learning rate and weight decay:
 
     * weights: 1 and 1; biases: 2 and 0; weights and biases of any norm: 1 and 0;
     * with `fc_lr5`, the weight of the last linear layer (the classifier): 5 and 1, its bias: 10
       and 0;
     * τ and the class embeddings, which TSM does not have: 1 and 0.
 
-    `paramwise_cfg` takes `fc_lr5` (bool, defaults to False), the factors on kinds of
-    parameters of `ContextualOptimWrapperConstructor`, and mmengine's own options. Of
-    `custom_keys` the longest in a parameter's name wins; the last two rules are such keys, too.
+    `paramwise_cfg` takes `fc_lr5` (bool, defaults to False), the factors of
+    `ContextualOptimWrapperConstructor`, and mmengine's own options. If several `custom_keys` are
+    part of a parameter's name, the longest one counts; the last two rules are such keys, too.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):

@@ -1,4 +1,4 @@
-"""What every contextual backbone adds to its vanilla base class."""
+"""Base class of contextual backbones: what they add to a vanilla backbone."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,11 +30,11 @@ PRIORS = ('predictors', 'input', 'none')
 
 
 class ContextualBackbone(Vanilla):
-    """Mixin, before a vanilla backbone of four stages in the bases of a class.
+    """Mixin that makes a vanilla backbone of four stages contextual.
 
-    The vanilla constructor runs first; `add_context` then replaces a convolution in some blocks and
-    adds the contextualizing layers. Stages count from 1; only `out_indices` counts them from 0, as
-    in mmpretrain.
+    It comes before the vanilla class in the bases of a backbone. The vanilla constructor runs
+    first; `add_context` then replaces a convolution in some blocks and adds the contextualizing
+    layers. Stages count from 1; only `out_indices` counts them from 0, as in mmpretrain.
 
     Attributes:
         replaced (str): Attribute of a residual block that holds the convolution to replace.
@@ -58,11 +58,11 @@ class ContextualBackbone(Vanilla):
         raise NotImplementedError
 
     def enter_stage(self, x: Tensor, stage: int) -> Tensor:
-        """What comes before the blocks of a stage, 1 to 4: the stem or a downsampling layer."""
+        """Run the layers before the blocks of a stage, 1 to 4: the stem or a downsampling layer."""
         raise NotImplementedError
 
     def leave_stage(self, x: Tensor, stage: int) -> Tensor:
-        """The map of a stage, 1 to 4, as the vanilla backbone outputs it."""
+        """Turn the map of a stage, 1 to 4, into the backbone's output; here they are the same."""
         return x
 
     def add_context(
@@ -85,18 +85,22 @@ class ContextualBackbone(Vanilla):
             conv_channels (Sequence[int]): Channels of each stage's replaced convolutions.
             predictors (Sequence[dict]): Arguments of `ContextualConv2d` that set the sizes of its
                 predictors, for each stage.
-            every (int | str): n makes every n-th block of a contextual stage contextual, beginning
-                with the first; `first` makes the first block alone.
-            out_type (str): `featmap` or `logits`.
+            every (int | str): Which blocks of a contextual stage are contextual: n for every n-th
+                one, beginning with the first; `first` for the first one only.
+            out_type (str): What the backbone returns: `featmap` or `logits`.
             contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap
                 up to 4. Defaults to (2, 3, 4).
-            prior (str): Where the prior goes: `predictors`; `input`, more channels of the replaced
-                1×1 convolution; `none`, nowhere, so that the predictors see features alone.
-                Defaults to `predictors`.
-            offsets (Sequence[str]): As of `ContextualConv2d`. Defaults to both.
+            prior (str): What takes the prior: `predictors`; `input`, the replaced 1×1 convolution
+                as further channels; `none`, so that the predictors see features only. Defaults to
+                `predictors`.
+            offsets (Sequence[str]): Which offsets are predicted: `sampling`, `weight` or both.
+                Defaults to both.
             norm (str): Norm in the predictors and in classifying, `LN` or `BN`. Defaults to `LN`.
-            **contextualizing: Arguments of `Contextualizing`; `considered` for all of the first
-                three stages, or None.
+            **contextualizing: Arguments of `Contextualizing`; `considered` has three entries even
+                if not all of the first three stages classify, or is None.
+
+        Raises:
+            UserError: `out_indices` has an entry that is not 0 to 3.
         """
         if not all(0 <= index < 4 for index in self.out_indices):
             raise UserError(
@@ -143,13 +147,18 @@ class ContextualBackbone(Vanilla):
         self._freeze_stages()
 
     def init_weights(self) -> None:
-        """Initialize; the predictors' zeros are put back if a parent's initializer reached them."""
+        """Initialize the weights; zero the predictors again if a parent's initializer ran first."""
         if not self.is_init:
             ZeroPredictors()(self)
         super().init_weights()
 
     def first_prior(self, x: Tensor) -> Tensor | None:
-        """Prior of the first stage, (B, P), where one is needed: all classes merged, or nothing."""
+        """Prior of the first stage, (B, P).
+
+        Returns:
+            Tensor | None: All classes merged; empty, (B, 0), without class embeddings; None if the
+            first stage is vanilla.
+        """
         if self.contextualizing is None:
             return x.new_zeros(len(x), 0)
         if self.first_merging is None:
@@ -158,24 +167,24 @@ class ContextualBackbone(Vanilla):
         return merged.expand(len(x), -1)
 
     def refine_prior(self, prior: Tensor) -> Tensor:
-        """What the next stage is given of the prior made for it, (B, P)."""
+        """Change the prior of the next stage, (B, P), before it is used; here it stays the same."""
         return prior
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the network.
 
         Args:
-            x (Tensor): Images, (B, 3, H, W), H and W at least the stride; two of them or more to
-                train with `norm='BN'`.
+            x (Tensor): Images, (B, 3, H, W). H and W are at least the stride; training with
+                `norm='BN'` takes two images or more.
 
         Returns:
-            tuple[Tensor, ...]: `featmap`: the maps of `out_indices`, (B, C_i, H_i, W_i), as the
-            vanilla base class gives them. `logits`: logits of each stage that classifies, (B, N₁),
-            the last of which is stage 4.
+            tuple[Tensor, ...]: With `out_type='featmap'` the maps of `out_indices`,
+            (B, C_i, H_i, W_i), as the vanilla base class returns them. With `logits` the logits of
+            each stage that classifies, (B, N₁), in order up to stage 4.
 
         Raises:
-            UserError: The images are smaller than the stride, or a single one is to train batch
-                norm.
+            UserError: The images are smaller than the stride, or batch norm is trained on a single
+                image.
         """
         if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
             raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
@@ -199,10 +208,10 @@ class ContextualBackbone(Vanilla):
                 maps.append(self.leave_stage(x, stage))
             index = stage - 1 - self.skipped
             if 0 <= index < len(classifying):
-                # Without a loss on the logits nothing flows back from them.
-                seen = x if self.out_type == 'logits' else x.detach()
+                # `featmap` has no loss on the logits, so no gradients come back from them.
+                features = x if self.out_type == 'logits' else x.detach()
                 scores, kept, prior = self.contextualizing(  # type: ignore[misc]
-                    seen, index, kept, classes
+                    features, index, kept, classes
                 )
                 logits.append(scores)
                 if prior is not None:
@@ -214,7 +223,7 @@ class ContextualBackbone(Vanilla):
         # The base class calls this before its subclass has built anything.
         if getattr(self, 'contextualizing', None) is None:
             return
-        # What feeds a frozen stage stays as it is, too.
+        # The layers that make the prior of a frozen stage are frozen as well.
         feeding = max(self.frozen_stages - 1 - self.skipped, 0)
         frozen = list(self.contextualizing.classifying[:feeding])
         frozen += self.contextualizing.merging[:feeding]

@@ -1,6 +1,6 @@
 """Contextual ConvNeXt: "Contextual Convolutional Networks" (Liang et al., ICLR 2023) on ConvNeXt.
 
-Stage 1 is vanilla. The contextual convolutions of each further stage follow a prior made of the
+Stage 1 is vanilla. The contextual convolutions of each later stage depend on a prior, made of the
 classes that the stage before it kept.
 """
 
@@ -24,35 +24,38 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
     Args:
         arch (str | dict): One of mmpretrain's ConvNeXt names (`tiny`, `small`, `base` are the
             paper's), or a dict of four `depths` and four `channels`. Defaults to `tiny`.
-        preset (str): Layout of the predictors. `paper` reproduces the paper's columns of parameters
-            and FLOPs; `released` is the authors' code, modulated, which its checkpoints need.
-            Defaults to `paper`.
-        num_classes (int): Classes N₁ considered at first. Defaults to 1000.
-        considered (Sequence[int], optional): Classes N₂, N₃, N₄ kept after stages 1, 2, 3. Defaults
-            to None, the paper's halves, fifths and twentieths of all classes: (500, 200, 50).
+        preset (str): Layout of the predictors. `paper` reproduces the parameters and FLOPs of the
+            paper's tables; `released` is that of the authors' code, with modulation, which the
+            authors' checkpoints need. Defaults to `paper`.
+        num_classes (int): Number of all classes, N₁. Defaults to 1000.
+        considered (Sequence[int], optional): Numbers of classes N₂, N₃, N₄ kept after stages 1, 2,
+            3. Defaults to None, the paper's halves, fifths and twentieths of all classes:
+            (500, 200, 50) of 1000.
         embed_dims (int): Width of the class embeddings. Defaults to 256.
-        selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
-        merging (dict, optional): How the prior is made of the kept classes, options of `Merging`.
+        selection (str): How classes are selected: `reduce` or `rerank`, see `Contextualizing`.
+            Defaults to `reduce`.
+        merging (dict, optional): Options of `Merging`, which makes the prior of the kept classes.
             Defaults to None, as in the paper.
-        every (int | str, optional): n makes every n-th block of a contextual stage contextual,
-            beginning with the first; `first` makes the first block alone. Defaults to None: `first`
-            with `prior='input'`, else 3.
-        contextual_stages (Sequence[int]): As of `ContextualResNet`. Defaults to (2, 3, 4).
+        every (int | str, optional): Which blocks of a contextual stage are contextual: n for every
+            n-th one, beginning with the first; `first` for the first one only. Defaults to None:
+            `first` with `prior='input'`, 3 otherwise.
+        contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap up
+            to 4. Defaults to (2, 3, 4).
         norm (str): Norm in the predictors and in classifying: `LN`, or `BN`, which needs batches of
             two images or more to train. Defaults to `LN`.
         offsets (Sequence[str]): Which offsets are predicted: `sampling`, `weight` or both. Defaults
             to both.
-        prior (str): Where the prior goes, `predictors`, `input` or `none`, as of
-            `ContextualResNet`. `input` needs `linear_pw_conv=False`, as mmpretrain's blocks have
-            linear layers instead of 1×1 convolutions otherwise. Defaults to `predictors`.
-        out_type (str): `featmap` returns the maps of `out_indices` (which counts stages from 0), as
-            mmpretrain's ConvNeXt. No loss then teaches the classifying layers and τ, so they are
-            frozen. `logits` returns the logits of each stage that classifies instead, for
+        prior (str): What takes the prior: `predictors`, `input` or `none`, see `ContextualResNet`.
+            `input` needs `linear_pw_conv=False`, as mmpretrain's blocks otherwise have linear
+            layers instead of 1×1 convolutions. Defaults to `predictors`.
+        out_type (str): What is returned. `featmap`: the maps of `out_indices` (which counts stages
+            from 0), as from mmpretrain's ConvNeXt; the classifying layers and τ are frozen, because
+            no loss trains them. `logits`: the logits of each stage that classifies, for
             `ContextualClsHead`. Defaults to `featmap`.
-        **kwargs: Of `mmpretrain.models.ConvNeXt`.
+        **kwargs: Arguments of `mmpretrain.models.ConvNeXt`.
 
     Raises:
-        UserError: An argument is unknown or the considered numbers do not shrink.
+        UserError: An argument is unknown, or the numbers of considered classes do not decrease.
     """
 
     replaced, pointwise = 'depthwise_conv', 'pointwise_conv1'
@@ -134,6 +137,6 @@ def _predictors(preset: str, depth: int, channels: int) -> dict:
     if preset == 'released':
         hidden = max(channels // 16, 1)
         return dict(sampling_offset_hidden=hidden, weight_offset_hidden=hidden, modulated=True)
-    # What the paper's sizes of T and of S and B imply.
+    # The ratios that reproduce the paper's parameter counts, of T and of S and B.
     ratio = 32 if depth <= 18 else 128
     return dict(depthwise_predictor=True, weight_offset_hidden=max(channels // ratio, 1))

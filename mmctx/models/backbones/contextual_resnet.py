@@ -20,39 +20,41 @@ class ContextualResNet(ContextualBackbone, ResNet):
 
     Args:
         depth (int): One of mmpretrain's ResNet depths. Defaults to 50.
-        preset (str): `paper`, unmodulated, or `released`, the authors' code, modulated. Defaults to
-            `paper`.
-        num_classes (int): Classes N₁ considered at first. Defaults to 1000.
-        considered (Sequence[int], optional): Classes N₂, N₃, N₄ kept after stages 1, 2, 3. Defaults
-            to None, the paper's halves, fifths and twentieths of all classes: (500, 200, 50).
+        preset (str): Layout of the predictors: `paper` without modulation, or `released`, that of
+            the authors' code, with modulation. Defaults to `paper`.
+        num_classes (int): Number of all classes, N₁. Defaults to 1000.
+        considered (Sequence[int], optional): Numbers of classes N₂, N₃, N₄ kept after stages 1, 2,
+            3. Defaults to None, the paper's halves, fifths and twentieths of all classes:
+            (500, 200, 50) of 1000.
         embed_dims (int): Width of the class embeddings. Defaults to 256.
-        selection (str): `reduce` or `rerank`, see `Contextualizing`. Defaults to `reduce`.
-        merging (dict, optional): How the prior is made of the kept classes, options of `Merging`.
+        selection (str): How classes are selected: `reduce` or `rerank`, see `Contextualizing`.
+            Defaults to `reduce`.
+        merging (dict, optional): Options of `Merging`, which makes the prior of the kept classes.
             Defaults to None, as in the paper.
-        every (int | str, optional): n makes every n-th block of a contextual stage contextual,
-            beginning with the first; `first` makes the first block alone. Defaults to None: `first`
-            with `prior='input'`, else 2.
+        every (int | str, optional): Which blocks of a contextual stage are contextual: n for every
+            n-th one, beginning with the first; `first` for the first one only. Defaults to None:
+            `first` with `prior='input'`, 2 otherwise.
         contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap up
-            to 4 (Table 6). Stages before the one that makes the first prior do not classify; with
-            stage 1 among them, its prior is all classes merged. Defaults to (2, 3, 4).
-        norm (str): Norm in the predictors and in classifying: `BN` as published, `LN` for batches
-            of few images. Defaults to `BN`.
+            to 4 (Table 6). Stages before the one that makes the first prior do not classify. If
+            stage 1 is contextual, its prior is all classes merged. Defaults to (2, 3, 4).
+        norm (str): Norm in the predictors and in classifying: `BN` as in the paper, `LN` for
+            batches of few images. Defaults to `BN`.
         offsets (Sequence[str]): Which offsets are predicted (Table 5): `sampling`, `weight` or
             both. Defaults to both.
-        prior (str): Where the prior goes (Table 4). `predictors`, the contextual convolution.
-            `input`: no convolution is contextual; the prior is expanded and concatenated to the
-            input of the first 1×1 convolution of the blocks that `every` chooses. `none`: no
-            prior, no class embeddings, predictors that see features alone. Defaults to
-            `predictors`.
-        reduction (int): Channels over hidden features in the predictors. Defaults to 4.
-        out_type (str): `featmap` returns the maps of `out_indices` (which counts stages from 0), as
-            mmpretrain's ResNet. No loss then teaches the classifying layers and τ, so they are
-            frozen. `logits` returns the logits of each stage that classifies instead, for
+        prior (str): What takes the prior (Table 4). `predictors`: the predictors of contextual
+            convolutions. `input`: no convolution is contextual; the prior is expanded and
+            concatenated to the input of the first 1×1 convolution of the blocks that `every`
+            chooses. `none`: there are no prior and no class embeddings, and the predictors see
+            features only. Defaults to `predictors`.
+        reduction (int): Ratio of channels to hidden features in the predictors. Defaults to 4.
+        out_type (str): What is returned. `featmap`: the maps of `out_indices` (which counts stages
+            from 0), as from mmpretrain's ResNet; the classifying layers and τ are frozen, because
+            no loss trains them. `logits`: the logits of each stage that classifies, for
             `ContextualClsHead`. Defaults to `featmap`.
-        **kwargs: Of `mmpretrain.models.ResNet`; four stages.
+        **kwargs: Arguments of `mmpretrain.models.ResNet`; `num_stages` must be 4.
 
     Raises:
-        UserError: An argument is unknown or the considered numbers do not shrink.
+        UserError: An argument is unknown, or the numbers of considered classes do not decrease.
     """
 
     replaced, pointwise = 'conv2', 'conv1'

@@ -13,8 +13,9 @@ class ContextualResNet_CIFAR(ContextualResNet, ResNet_CIFAR):
     """`ContextualResNet` on mmpretrain's `ResNet_CIFAR`: a 3×3 stem of stride 1, no max pooling.
 
     Args:
-        *args: Of `ContextualResNet`.
-        **kwargs: Of `ContextualResNet`; of mmpretrain's arguments those of `ResNet_CIFAR`.
+        *args: Arguments of `ContextualResNet`.
+        **kwargs: Arguments of `ContextualResNet`, and of mmpretrain's `ResNet_CIFAR` in the place
+            of those of its `ResNet`.
     """
 
     stem_stride = 1

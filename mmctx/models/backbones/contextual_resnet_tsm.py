@@ -8,7 +8,7 @@ from mmctx.registry import MODELS
 
 from .contextual_resnet import ContextualResNet
 
-# From this many blocks in stage 3 on, TSM and mmaction2 shift in every second block alone.
+# With this many blocks in stage 3 or more, TSM and mmaction2 shift in every second block only.
 MANY_BLOCKS = 23
 
 
@@ -19,22 +19,23 @@ class ContextualResNetTSM(ContextualResNet):
     "TSM: Temporal Shift Module for Efficient Video Understanding" (Lin et al., ICCV 2019): before
     the first convolution of each residual block, an eighth of the channels is taken from the next
     frame and an eighth from the frame before. The shift is mmaction2's own `TemporalShift`, which
-    wraps that convolution (`conv1.net`); weights of networks without it load all the same. Depths
-    101 and 152 shift in every second block, as mmaction2's `ResNetTSM`.
+    wraps that convolution (`conv1.net`); weights of networks without a shift load as well. Depths
+    101 and 152 shift in every second block, as mmaction2's `ResNetTSM` does.
 
-    The frames of all clips go through as one batch, so the considered classes are each frame's own.
+    The frames of all clips form one batch, so each frame has its own considered classes.
 
     Args:
         depth (int): One of mmpretrain's ResNet depths. Defaults to 50.
-        num_segments (int): Frames T of a clip. Defaults to 16.
-        shift_div (int): One in so many channels is shifted forth, and one back. Defaults to 8.
-        average_prior (bool): Whether all frames of a clip are given the mean of their priors p_i,
-            (P,), taken behind the merging layers, where each frame has classes of its own kept.
-            Otherwise the prior is each frame's own, as in the paper. Defaults to False.
-        **kwargs: Of `ContextualResNet`.
+        num_segments (int): Number of frames T of a clip. Defaults to 16.
+        shift_div (int): Divisor n of the channels: one n-th is shifted forward in time and one n-th
+            backward. Defaults to 8.
+        average_prior (bool): Whether all frames of a clip take the mean of their priors p_i, (P,),
+            which is computed after the merging layers. If not, each frame takes its own prior, as
+            in the paper. Defaults to False.
+        **kwargs: Further arguments of `ContextualResNet`.
 
     Raises:
-        UserError: An argument is unknown or not possible.
+        UserError: An argument is unknown or out of range.
         ImportError: mmaction2 is not installed.
     """
 
@@ -46,7 +47,7 @@ class ContextualResNetTSM(ContextualResNet):
         average_prior: bool = False,
         **kwargs,
     ):
-        # Networks on images shall not depend on whether mmaction2 can be imported.
+        # Networks for images must not depend on whether mmaction2 can be imported.
         from mmaction.models.backbones.resnet_tsm import TemporalShift
 
         for name, value in (('num_segments', num_segments), ('shift_div', shift_div)):
@@ -70,7 +71,7 @@ class ContextualResNetTSM(ContextualResNet):
         self._register_load_state_dict_pre_hook(_adopt_unshifted, with_module=True)
 
     def refine_prior(self, prior: Tensor) -> Tensor:
-        """The prior of each frame, (N·T, P), or its mean over the clip where that is asked for."""
+        """The prior of each frame, (N·T, P), or with `average_prior` its mean over the clip."""
         if not self.average_prior:
             return prior
         clips = prior.unflatten(0, (-1, self.num_segments))  # [N, T, P]
@@ -85,16 +86,17 @@ class ContextualResNetTSM(ContextualResNet):
             x (Tensor): Frames of all clips, one clip after the other, (N·T, 3, H, W).
 
         Returns:
-            Tensor | tuple[Tensor, ...]: `featmap`: the map of the only one of `out_indices`,
-            (N·T, C, H', W'), as mmaction2's recognizers want it; a tuple of maps for several, which
-            need a neck. `logits`: each frame's, as of `ContextualResNet`.
+            Tensor | tuple[Tensor, ...]: With `out_type='featmap'` the map of the stage in
+            `out_indices`, (N·T, C, H', W'), as mmaction2's recognizers expect it, or a tuple of
+            maps if there are several stages. With `logits` the logits of each frame, as
+            `ContextualResNet` returns them.
 
         Raises:
             UserError: The frames are not whole clips, or smaller than the stride.
         """
         if len(x) % self.num_segments:
             raise UserError(
-                f'{len(x)} frames are no whole clips of num_segments={self.num_segments} frames: '
+                f'{len(x)} frames do not make whole clips of num_segments={self.num_segments}: '
                 "give the pipeline's frame sampling, the backbone and the head the same number"
             )
         outputs = super().forward(x)
@@ -102,12 +104,12 @@ class ContextualResNetTSM(ContextualResNet):
 
 
 def _make_contiguous(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-    """Spare mmaction2's shift, which views its input as (N, T, C, H·W), other memory formats."""
+    """Make the input contiguous, as mmaction2's shift views it as (N, T, C, H·W)."""
     return (args[0].contiguous(),)
 
 
 def _adopt_unshifted(module: ContextualResNetTSM, state_dict: dict, prefix: str, *_) -> None:
-    """Rename, in place, the convolutions of a network without temporal shift."""
+    """Rename, in place, the weights of the convolutions of a network without temporal shift."""
     for name in module.shifted:
         for own in module.get_submodule(f'{name}.net').state_dict():
             plain = f'{prefix}{name}.{own}'

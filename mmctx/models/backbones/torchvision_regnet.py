@@ -21,10 +21,10 @@ class TorchvisionRegNetY(BaseBackbone):
     """torchvision's RegNetY as a backbone of mmpretrain, with torchvision's parameter names.
 
     Args:
-        arch (str): `4gf`, `8gf` or `16gf`, the billions of multiply-adds at 224×224 pixels.
-            Defaults to `4gf`.
-        init_cfg (dict, optional): Of mmengine's `BaseModule`. Defaults to None, torchvision's own
-            initialization.
+        arch (str): Size of the network in billions of multiply-adds at 224×224 pixels: `4gf`,
+            `8gf` or `16gf`. Defaults to `4gf`.
+        init_cfg (dict, optional): Initialization config of mmengine's `BaseModule`. Defaults to
+            None, torchvision's own initialization.
 
     Raises:
         UserError: `arch` is unknown.
@@ -44,5 +44,5 @@ class TorchvisionRegNetY(BaseBackbone):
         self.stem, self.trunk_output = network.stem, network.trunk_output
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """Map of the last stage, (B, C, H / 32, W / 32), of images (B, 3, H, W)."""
+        """Compute the map of the last stage, (B, C, H / 32, W / 32), of images (B, 3, H, W)."""
         return (self.trunk_output(self.stem(x)),)

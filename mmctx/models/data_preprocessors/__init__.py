@@ -1,4 +1,4 @@
-"""What is done to a batch on the model's device before the backbone sees it."""
+"""Preprocessing of batches on the device of the model."""
 
 from .crop_preprocessor import CropPreprocessor
 

@@ -10,11 +10,11 @@ from mmctx.registry import MODELS
 
 @MODELS.register_module()
 class CropPreprocessor(ClsDataPreprocessor):
-    """mmpretrain's preprocessor, which in training first crops and mirrors at random.
+    """mmpretrain's preprocessor with random crops and random horizontal flips in training.
 
     Args:
-        padding (int): Width in pixels of the black border that images are padded by before they are
-            cropped to their size.
+        padding (int): Width in pixels of the black border that is added to an image before it is
+            cropped to its original size.
         **kwargs: Arguments of mmpretrain's `ClsDataPreprocessor`.
     """
 
@@ -23,9 +23,17 @@ class CropPreprocessor(ClsDataPreprocessor):
         self.padding = padding
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Augment and normalize a batch whose images are of one size, (B, 3, H, W).
+        """Augment and normalize a batch of images of one size, (B, 3, H, W).
 
-        On a GPU they become channels-last: its convolutions of half precision want them so.
+        On a GPU the result is channels-last, the format in which its half-precision convolutions
+        are fastest.
+
+        Args:
+            data (dict): Batch with its images as `inputs`.
+            training (bool): Whether to augment. Defaults to False.
+
+        Returns:
+            dict: Batch with normalized images.
         """
         if training:
             images = random_crop(self.cast_data(data['inputs']), self.padding)
@@ -37,7 +45,7 @@ class CropPreprocessor(ClsDataPreprocessor):
 
 
 def random_crop(images: Tensor, padding: int) -> Tensor:
-    """Pad images (B, C, H, W) with zeros and crop each to its size at a place of its own."""
+    """Pad images (B, C, H, W) with zeros and crop each to its original size at a random place."""
     batch, _, height, width = images.shape
     device = images.device
     top, left = torch.randint(0, 2 * padding + 1, (2, batch), device=device)
@@ -47,8 +55,8 @@ def random_crop(images: Tensor, padding: int) -> Tensor:
 
 
 def random_flip(images: Tensor) -> Tensor:
-    """Mirror each of the images (B, C, H, W) with probability one half."""
-    mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    """Flip each of the images (B, C, H, W) horizontally with probability one half."""
+    flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     columns = torch.arange(images.shape[3], device=images.device)
-    columns = torch.where(mirrored, columns.flip(0), columns)  # [B, 1, 1, W]
+    columns = torch.where(flipped, columns.flip(0), columns)  # [B, 1, 1, W]
     return images.gather(3, columns.expand(images.shape))

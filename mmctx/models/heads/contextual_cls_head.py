@@ -13,13 +13,14 @@ from mmctx.registry import MODELS
 class ContextualClsHead(ClsHead):
     """Loss and predictions from the four stages' logits of a backbone with `out_type='logits'`.
 
-    It has no parameters: the class embeddings and τ are shared by all stages, so the backbone
-    holds them. Scores are the softmax over the classes that the last stage considers and 0 for all
-    others.
+    It has no parameters: all stages share the class embeddings and τ, so the backbone holds them.
+    Scores are the softmax over the classes that the last stage considers, and 0 for all others.
 
     Args:
-        loss (dict): Config of the loss. Defaults to `dict(type='mmctx.StagewiseCrossEntropy')`.
-        **kwargs: Of mmpretrain's `ClsHead`; `cal_acc` is of the last stage.
+        loss (dict, optional): Config of the loss. Defaults to None, which stands for
+            `dict(type='mmctx.StagewiseCrossEntropy')`.
+        **kwargs: Arguments of mmpretrain's `ClsHead`; `cal_acc` logs the accuracy of the last
+            stage.
     """
 
     def __init__(self, loss: dict | None = None, **kwargs):
@@ -28,11 +29,17 @@ class ContextualClsHead(ClsHead):
     def loss(
         self, feats: tuple[Tensor, ...], data_samples: list[DataSample], **kwargs
     ) -> dict[str, Tensor]:
-        """Weighted losses from logits (B, N₁) of each stage that classifies.
+        """Weighted losses of the stages.
+
+        Args:
+            feats (tuple[Tensor, ...]): Logits of each stage that classifies, (B, N₁).
+            data_samples (list[DataSample]): Samples with a `gt_label`, or a `gt_score` as Mixup
+                and CutMix make it.
+            **kwargs: Arguments of the loss.
 
         Returns:
             dict[str, Tensor]: `loss_stage1` … `loss_stage4`, without the stages that do not
-            classify; `accuracy_top-k` where `cal_acc`.
+            classify; with `cal_acc` also `accuracy_top-k`.
         """
         if 'gt_score' in data_samples[0]:
             target = torch.stack([sample.gt_score for sample in data_samples])
@@ -50,16 +57,17 @@ class ContextualClsHead(ClsHead):
         feats: tuple[Tensor, ...],
         data_samples: list[DataSample | None] | None = None,
     ) -> list[DataSample]:
-        """Scores of the last stage and, where the label is known, what each stage thinks of it.
+        """Scores of the last stage and, if the label is known, its rank in each stage.
 
         Args:
-            feats (tuple[Tensor]): Logits (B, N₁) of each stage.
-            data_samples (list[DataSample], optional): Samples to write to. Defaults to None.
+            feats (tuple[Tensor, ...]): Logits of each stage that classifies, (B, N₁).
+            data_samples (list[DataSample], optional): Samples to write the predictions to. Defaults
+                to None, new ones.
 
         Returns:
-            list[DataSample]: With `pred_score` and `pred_label`; a sample with a `gt_label` also
-            gets `stage_ranks`, (stages,), how many classes a stage puts before or level with the
-            true one, which is N₁ − 1 where that is no longer considered.
+            list[DataSample]: Samples with `pred_score` and `pred_label`. A sample with a `gt_label`
+            also has `stage_ranks`, (stages,): how many other classes score as high as the true one
+            or higher in each stage. That is N₁ − 1 if the true one is no longer considered.
         """
         samples = super().predict(feats, data_samples)
         known = [i for i, sample in enumerate(samples) if len(sample.get('gt_label', ())) == 1]
@@ -72,6 +80,6 @@ class ContextualClsHead(ClsHead):
 
 
 def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes are before or level with the label: logits (B, N₁), (B, 1) -> (B, 1)."""
-    # Counted so that a network whose logits are all equal, or NaN, is right about nothing.
+    """How many other classes score at least as high: logits (B, N₁), labels (B, 1) -> (B, 1)."""
+    # A network whose logits are all equal, or NaN, must be right about nothing.
     return (~(logits < logits.gather(1, labels))).sum(1, keepdim=True) - 1

@@ -1,4 +1,4 @@
-"""Contextualizing layers, contextual convolutions and what joins them to vanilla blocks."""
+"""Contextual convolutions, contextualizing layers, and how vanilla blocks take them."""
 
 from .contextual_block import (
     ZeroPredictors,

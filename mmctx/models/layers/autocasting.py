@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def autocast_input(x: Tensor) -> Tensor:
-    """x in the type that autocast, where it is on, would give a convolution's input."""
+    """Cast x to the type that autocast, if it is on, gives a convolution's input."""
     device = x.device.type
     if device == 'meta' or not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         return x
@@ -15,7 +15,7 @@ def autocast_input(x: Tensor) -> Tensor:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A context without autocast on x's device; costs nothing where it is off already."""
+    """Context without autocast on x's device; costs nothing if autocast is off already."""
     device = x.device.type
     if device == 'meta' or not torch.is_autocast_enabled(device):
         return nullcontext()

@@ -50,11 +50,12 @@ def make_contextual(
         block (nn.Module): A residual block with OpenMMLab's `with_cp` (gradient checkpointing),
             changed in place.
         conv_name (str): Attribute of the block that holds its `nn.Conv2d`.
-        layer (type): What replaces it. Defaults to `ContextualConv2d`.
-        **context: The layer's contextual arguments.
+        layer (type): Class of the new convolution. Defaults to `ContextualConv2d`.
+        **context: Arguments of `layer` beyond those of `nn.Conv2d`.
     """
     setattr(block, conv_name, contextual_like(getattr(block, conv_name), layer, **context))
-    # Checkpointing moves out of the block, which would recompute itself when the prior is gone.
+    # `forward_contextual_block` checkpoints instead: when the block recomputed itself, the prior
+    # would be gone.
     block.context_cp, block.with_cp = block.with_cp, False
 
 
@@ -65,12 +66,13 @@ def forward_contextual_block(
 
     Args:
         block (nn.Module): A residual block.
-        conv_name (str): Of the convolution in the block, dotted where something wraps it.
-        x (Tensor): (B, C, H, W).
-        prior (Tensor, optional): (B, P), not used by a vanilla block.
+        conv_name (str): Attribute of the block that holds the convolution, dotted if a module
+            wraps it.
+        x (Tensor): Input of the block, (B, C, H, W).
+        prior (Tensor, optional): Prior of each image, (B, P); a vanilla block does not use it.
 
     Returns:
-        Tensor: What the block makes of x.
+        Tensor: Output of the block.
     """
     conv = block.get_submodule(conv_name)
     if not isinstance(conv, PriorConv):
@@ -99,10 +101,9 @@ class ZeroPredictors:
 
 
 def with_zeroed_predictors(init_cfg: dict | list[dict] | None) -> dict | list[dict]:
-    """Add `ZeroPredictors` to an init_cfg; a lone one of pretrained weights stays as it is.
+    """Add `ZeroPredictors` to an init_cfg, unless it only loads pretrained weights.
 
-    Nothing overwrites the predictors' zeros before pretrained weights, and base classes look for
-    that lone dict.
+    In that case no other initializer overwrites the zeros, and base classes expect that dict alone.
     """
     if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
         return init_cfg

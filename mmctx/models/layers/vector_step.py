@@ -1,4 +1,4 @@
-"""FC, norm and ReLU of vectors, the step that all small networks of the context are made of."""
+"""Linear layer, norm and ReLU on vectors: the step that classifying, merging and Δw share."""
 
 from collections.abc import Iterator
 
@@ -11,18 +11,18 @@ def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
     """The first three layers of `step`, which are `nn.Linear`, a norm and ReLU, in few kernels.
 
     Args:
-        step (nn.Sequential): Begins with these layers.
-        x (Tensor): (N, C_in), of any floating-point type.
+        step (nn.Sequential): Layers that begin with these three.
+        x (Tensor): Vectors, (N, C_in), of any floating-point type.
 
     Returns:
-        Tensor: (N, C_out), of the parameters' type.
+        Tensor: Results, (N, C_out), in the type of the parameters.
     """
     fc, norm = step[0], step[1]
     hidden = F.linear(x.to(fc.weight.dtype), fc.weight, fc.bias)
     if isinstance(norm, nn.LayerNorm):
         shape, eps = norm.normalized_shape, norm.eps
         return F.layer_norm(hidden, shape, norm.weight, norm.bias, eps).relu_()
-    # By the layer itself, as BatchNorm may have been replaced by one that synchronises.
+    # Called as a module, because BatchNorm may have been replaced by SyncBatchNorm.
     return norm(hidden).relu_()
 
 

@@ -1,4 +1,4 @@
-"""The loss over all stages, α(L₁ + L₂ + L₃) + L₄ (Sec. 3.3)."""
+"""The loss over all stages, α(L₁ + L₂ + L₃) + L₄ (Sec. 3.1, Eqs. 1 and 2)."""
 
 from collections.abc import Sequence
 
@@ -16,15 +16,15 @@ from mmctx.registry import MODELS
 class StagewiseCrossEntropy(nn.Module):
     """Cross entropy of each stage over the classes that it considers.
 
-    A sample counts in a stage where its main label is considered. Its target is the label confined
-    to the considered classes and renormalised, then smoothed over them. A stage's loss is the mean
-    over the samples that count, zero where there are none.
+    A sample counts in a stage if the stage considers its main label. Its target is the label
+    restricted to the considered classes and renormalised, then smoothed over them. The loss of a
+    stage is the mean over the samples that count, or zero if none counts.
 
     Args:
-        stage_weights (Sequence[float]): Weight of each stage's loss. Defaults to the paper's
-            (0.15, 0.15, 0.15, 1.0).
-        label_smoothing (float): Share of the target spread over the considered classes, from 0 to
-            1. Defaults to 0.
+        stage_weights (Sequence[float]): Weight of each stage's loss. Defaults to
+            (0.15, 0.15, 0.15, 1.0), the paper's α three times and 1.
+        label_smoothing (float): Share of the target that is spread evenly over the considered
+            classes, from 0 to 1. Defaults to 0.
     """
 
     def __init__(
@@ -39,10 +39,11 @@ class StagewiseCrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, stage_logits: Sequence[Tensor], target: Tensor) -> list[Tensor]:
-        """Weighted loss of each stage.
+        """Weighted loss of each stage; their sum is the loss of the network (Eq. 1).
 
         Args:
-            stage_logits (Sequence[Tensor]): (B, N₁) each, −inf for classes not considered.
+            stage_logits (Sequence[Tensor]): Logits of each stage, (B, N₁), −inf for the classes
+                that it does not consider.
             target (Tensor): Labels (B,), int64, or scores of all classes (B, N₁), as Mixup and
                 CutMix make them.
 
@@ -70,15 +71,15 @@ class StagewiseCrossEntropy(nn.Module):
         numbers = counts.sum(1)
         all_reduce(numbers)
         losses = [
-            (self._of_samples(logits, among, target) * count).sum() * get_world_size() / number
+            (self._sample_losses(logits, among, target) * count).sum() * get_world_size() / number
             for logits, among, count, number in zip(
                 stage_logits, considered, counts, numbers.clamp(min=1)
             )
         ]
         return [weight * loss for weight, loss in zip(self.stage_weights, losses)]
 
-    def _of_samples(self, logits: Tensor, considered: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of each sample, (B,)."""
+    def _sample_losses(self, logits: Tensor, considered: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy L_i of each sample in one stage (Eq. 2), (B,)."""
         restricted = target.to(logits.dtype) * considered
         tiny = torch.finfo(logits.dtype).tiny
         restricted = restricted / restricted.sum(1, keepdim=True).clamp(min=tiny)

@@ -1,4 +1,4 @@
-"""The backward pass on the device: nothing is computed for a gradient that nobody asked for."""
+"""The backward pass in Triton kernels; it computes only the gradients that are needed."""
 
 from functools import lru_cache
 
@@ -29,9 +29,9 @@ class InputGradient:
     """Gradient of x, from lists of the samples that read each pixel.
 
     Args:
-        problem (Problem): The convolution.
+        problem (Problem): Shapes, types and options of the convolution.
         settings (Settings): Tiles of the kernels.
-        deterministic (bool): Whether the lists are sorted, so that sums are the same every time.
+        deterministic (bool): Whether to sort the lists, so that sums are the same in every run.
     """
 
     def __init__(self, problem: Problem, settings: Settings, deterministic: bool):
@@ -92,9 +92,9 @@ class SamplingGradient:
     """Gradients of Δp, the mask, Δw and w, each only if needed.
 
     Args:
-        problem (Problem): The convolution.
+        problem (Problem): Shapes, types and options of the convolution.
         settings (Settings): Tiles of the kernels.
-        needed (dict[str, bool]): By argument.
+        needed (dict[str, bool]): Whether each argument needs a gradient, by name.
     """
 
     def __init__(self, problem: Problem, settings: Settings, needed: dict[str, bool]):
@@ -110,8 +110,8 @@ class SamplingGradient:
         self.mask = (blocks, batch, taps, *problem.out_size)
         self.kernels = (chunks, batch, taps, channels)
         self.columns = (batch * problem.out_pixels, taps * channels)
-        self.by_kernels = needed['weight_offset'] or (needed['weight'] and problem.depthwise)
-        self.by_columns = needed['weight'] and not problem.depthwise
+        self.needs_kernels = needed['weight_offset'] or (needed['weight'] and problem.depthwise)
+        self.needs_columns = needed['weight'] and not problem.depthwise
         values = dict(
             problem.values(), **problem.tiled(tile), blocks=blocks, chunks=chunks,
             chunk_tiles=chunk_tiles, tap_groups=tap_groups, group_taps=group_taps,
@@ -120,9 +120,9 @@ class SamplingGradient:
         self.launch = Launch(sampling_gradient_kernel, programs, values, tile.warps, tile.registers)
         blocks = triton.cdiv(channels, KERNEL_CHANNELS)
         entries = batch * blocks if needed['weight_offset'] else 0
-        by_weight = taps * blocks if needed['weight'] and problem.depthwise else 0
+        weight_programs = taps * blocks if needed['weight'] and problem.depthwise else 0
         values.update(blocks=blocks, entries=entries, CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS)
-        self.sum = Launch(kernel_gradient_kernel, entries + by_weight, values)
+        self.sum = Launch(kernel_gradient_kernel, entries + weight_programs, values)
 
     def __call__(
         self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum, rows: Tensor
@@ -133,33 +133,33 @@ class SamplingGradient:
         def empty(shape, wanted=True, dtype=problem.compute_type):
             return torch.empty(shape, dtype=dtype, device=x.device) if wanted else None
 
-        by_sampling_offset = empty(self.sampling_offset, needed['sampling_offset'])
-        by_mask = empty(self.mask, needed['mask'])
-        by_kernels = empty(self.kernels, self.by_kernels)
-        columns = empty(self.columns, self.by_columns, x.dtype)
+        grad_sampling_offset = empty(self.sampling_offset, needed['sampling_offset'])
+        grad_mask = empty(self.mask, needed['mask'])
+        grad_kernels = empty(self.kernels, self.needs_kernels)
+        columns = empty(self.columns, self.needs_columns, x.dtype)
         self.launch(
-            stream, by_sampling_offset, by_mask, by_kernels, columns, grad, grad_sum, x, kernels,
-            sampling_offset, mask,
+            stream, grad_sampling_offset, grad_mask, grad_kernels, columns, grad, grad_sum, x,
+            kernels, sampling_offset, mask,
         )  # fmt: skip
         grads = {}
         if needed['sampling_offset']:
-            grads['sampling_offset'] = self._sum_blocks(by_sampling_offset)
+            grads['sampling_offset'] = self._sum_blocks(grad_sampling_offset)
         if needed['mask']:
-            grads['mask'] = self._sum_blocks(by_mask)
-        if self.by_kernels:
-            by_weight_offset = by_weight = None
+            grads['mask'] = self._sum_blocks(grad_mask)
+        if self.needs_kernels:
+            grad_weight_offset = grad_weight = None
             if needed['weight_offset']:
                 shape, dtype = problem.weight_offset
-                by_weight_offset = grads['weight_offset'] = empty(shape, dtype=dtype)
+                grad_weight_offset = grads['weight_offset'] = empty(shape, dtype=dtype)
             if needed['weight'] and problem.depthwise:
                 shape, dtype = problem.weight
-                by_weight = grads['weight'] = empty(shape, dtype=dtype)
-            self.sum(stream, by_weight_offset, by_weight, by_kernels)
-        if self.by_columns:
+                grad_weight = grads['weight'] = empty(shape, dtype=dtype)
+            self.sum(stream, grad_weight_offset, grad_weight, grad_kernels)
+        if self.needs_columns:
             _, channels, *kernel = problem.weight[0]
-            by_matrix = rows.t() @ columns  # [C_out, K·C_in]
-            by_matrix = by_matrix.view(-1, *kernel, channels).permute(0, 3, 1, 2)
-            grads['weight'] = by_matrix.contiguous()
+            grad_matrix = rows.t() @ columns  # [C_out, K·C_in]
+            grad_matrix = grad_matrix.view(-1, *kernel, channels).permute(0, 3, 1, 2)
+            grads['weight'] = grad_matrix.contiguous()
         return grads
 
     def _sum_blocks(self, parts: Tensor) -> Tensor:
@@ -167,16 +167,18 @@ class SamplingGradient:
 
 
 class Backward:
-    """All gradients of a problem that are needed."""
+    """All needed gradients of a convolution."""
 
     def __init__(self, problem: Problem, settings: Settings, needed: Needed, deterministic: bool):
         needed = dict(zip(ARGUMENTS, needed))
         self.problem, self.needed = problem, needed
-        by_sampling = any(needed[n] for n in ('weight', 'sampling_offset', 'weight_offset', 'mask'))
-        self.sampling = SamplingGradient(problem, settings, needed) if by_sampling else None
+        needs_sampling = any(
+            needed[n] for n in ('weight', 'sampling_offset', 'weight_offset', 'mask')
+        )
+        self.sampling = SamplingGradient(problem, settings, needed) if needs_sampling else None
         self.input = InputGradient(problem, settings, deterministic) if needed['x'] else None
         self.prepare = None
-        if (by_sampling or needed['x']) and (problem.depthwise or problem.weight_offset):
+        if (needs_sampling or needed['x']) and (problem.depthwise or problem.weight_offset):
             self.prepare = Preparation(problem, samples=False)
 
     def __call__(self, grad, x, weight, sampling_offset, weight_offset, mask) -> dict[str, Tensor]:
@@ -209,7 +211,7 @@ class Backward:
 def backward_of(
     problem: Problem, settings: Settings, needed: Needed, deterministic: bool
 ) -> Backward:
-    """What computes these gradients of a problem; made once."""
+    """Backward pass of a problem for the needed gradients; made once and cached."""
     return Backward(problem, settings, needed, deterministic)
 
 
@@ -225,14 +227,15 @@ def backward(
     mask: Tensor | None,
     needed: Needed,
 ) -> dict[str, Tensor]:
-    """Gradients of the arguments that are needed, by name, in compute or argument types.
+    """Gradients of the needed arguments by name, in compute or argument types.
 
     Args:
-        problem (Problem): What forward computed.
+        problem (Problem): Shapes, types and options of the convolution.
         settings (Settings): Tiles of the kernels.
         grad (Tensor): Gradient of the output, (B, C_out, H_out, W_out).
-        x, weight, bias, sampling_offset, weight_offset, mask (Tensor): What forward was given.
-        needed (tuple[bool, ...]): For each of `ARGUMENTS`.
+        x, weight, bias, sampling_offset, weight_offset, mask (Tensor): Arguments of the forward
+            pass.
+        needed (tuple[bool, ...]): Whether each of `ARGUMENTS` needs a gradient.
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     run = backward_of(problem, settings, needed, deterministic)

@@ -1,4 +1,4 @@
-"""Where the taps read: the Triton twin of `mmctx.ops.sampling`, shared by every kernel."""
+"""Sampling positions of the taps: the Triton twin of `mmctx.ops.sampling`, for all kernels."""
 
 import triton
 import triton.language as tl
@@ -12,7 +12,7 @@ SIZES = [
     'blocks', 'chunks', 'chunk_tiles', 'tap_groups', 'group_taps', 'sample_programs', 'images',
     'entries',
 ]  # fmt: skip
-# What a caller hands over may start anywhere in memory; all else is allocated here, or checked.
+# Tensors of the caller may start at any address; all others are allocated here, or checked.
 CALLERS = ['offset', 'mask', 'weight', 'delta', 'bias']
 
 
@@ -20,9 +20,9 @@ CALLERS = ['offset', 'mask', 'weight', 'delta', 'bias']
 def tile_channels(block, channels, GROUPS: tl.constexpr, LANES: tl.constexpr, WHOLE: tl.constexpr):
     """Channels of a block and whether they exist, each [1, GROUPS, LANES].
 
-    The lanes of a group are neighbours in memory, read 16 bytes at a time. The groups lie in the
-    registers of one thread: it computes a position once for GROUPS vectors of channels. WHOLE says
-    that every block is full, which spares the loads their predicates.
+    The lanes of a group are adjacent in memory and read 16 bytes at a time. The groups are in the
+    registers of one thread, which computes a position once for GROUPS vectors of channels. WHOLE
+    means that every block is full, so that loads need no predicates.
     """
     group = tl.arange(0, GROUPS)[None, :, None]
     channel = (block * GROUPS + group) * LANES + tl.arange(0, LANES)[None, None, :]
@@ -41,10 +41,10 @@ def tile_pixels(tile, out_height, out_width, PIXELS: tl.constexpr):
 
 @triton.jit
 def map_index(image, row, column, image_stride, row_stride, column_stride):
-    """Where a map of any strides holds the first channel of pixels, counted in its elements.
+    """Index of the first channel of pixels in a map of any strides.
 
-    An index and no pointer, as the map may be absent and the compiler takes no function that
-    returns None.
+    It is not a pointer, because the map may be None and the compiler does not accept functions that
+    return None.
     """
     return (
         image * image_stride + row.to(tl.int64) * row_stride + column.to(tl.int64) * column_stride
@@ -57,7 +57,7 @@ def tap_position(row, column, valid, offset, offset_index, tap, offset_channel,
                  KERNEL_WIDTH: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
     """Position p + g(k) + Δp(k) of a tap at output pixels, y and x of the pixels' shape.
 
-    `offset` is Δp or None, `offset_index` where it holds each pixel's first channel.
+    `offset` is Δp or None, `offset_index` the index of each pixel's first channel in it.
     """
     y = (row * stride_y - padding_y + tap // KERNEL_WIDTH * dilation_y).to(FLOAT)
     x = (column * stride_x - padding_x + tap % KERNEL_WIDTH * dilation_x).to(FLOAT)
@@ -83,14 +83,14 @@ def tap_mask(valid, mask, mask_index, tap, mask_channel,
 
 @triton.jit
 def axis_pair(position, size):
-    """Two neighbouring pixels on an axis that hold all that a position blends of it.
+    """Two neighbouring pixels on an axis that a position blends.
 
-    Returns the first of the two, which like the second always exists but on an axis of one pixel;
-    the weights of both, zero for what lies outside the image; and the first less the pixel before
-    the position, 0 but at the border.
+    Returns the first of the two, which both exist unless the axis has one pixel; the weights of
+    both, zero for a pixel that is outside the image in truth; and the distance from the pixel
+    before the position to the first, which is not 0 at the border only.
     """
-    # All positions from -2 down and from size + 1 up are alike; floats beyond do not fit an int.
-    # NaN stays, so that a network that diverges says so.
+    # Positions below -2 and above size + 1 read nothing; larger floats do not fit an int. NaN is
+    # kept, so that a network that diverges does not hide it.
     nan: tl.constexpr = tl.PropagateNan.ALL
     position = tl.minimum(tl.maximum(position, -2, nan), size + 1, nan)
     before = tl.floor(position).to(tl.int32)
@@ -105,7 +105,7 @@ def axis_pair(position, size):
 def axis_slopes(shift, size, FLOAT: tl.constexpr):
     """Derivatives of the two weights of `axis_pair` by the position, from its last result.
 
-    Where the weights have a kink, at whole positions, it is that of the pixels above.
+    At integer positions, where the weights have a kink, they are the right-hand derivatives.
     """
     first = (shift == 1).to(FLOAT) - (shift == 0).to(FLOAT)
     second = (shift == 0).to(FLOAT) - (shift == -1).to(FLOAT)
@@ -114,9 +114,9 @@ def axis_slopes(shift, size, FLOAT: tl.constexpr):
 
 @triton.jit
 def pixel_steps(height, width, channels, INDEX: tl.constexpr):
-    """Elements from a pixel of a channels-last image to the one below and to the one beside.
+    """Number of elements from a pixel of a channels-last image to the one below and to the next.
 
-    0 on an axis of one pixel, where the weight of the second is zero.
+    It is 0 on an axis of one pixel, where the weight of the second is zero.
     """
     down = tl.where(height > 1, width * channels.to(INDEX), 0)
     return down, tl.where(width > 1, channels, 0)
@@ -124,7 +124,7 @@ def pixel_steps(height, width, channels, INDEX: tl.constexpr):
 
 @triton.jit
 def load_corners(x_at, exists, pixel, down, beside, channels, INDEX: tl.constexpr):
-    """Four pixels of a channels-last image, the first given by its index, in x's type.
+    """Load four pixels of a channels-last image, the first given by its index, in x's type.
 
     `x_at` points at the image's first pixel, [1, GROUPS, LANES]; each result is [PIXELS, GROUPS,
     LANES], zero in channels that do not exist.
@@ -140,10 +140,10 @@ def load_corners(x_at, exists, pixel, down, beside, channels, INDEX: tl.constexp
 
 @triton.jit
 def blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND: tl.constexpr):
-    """Bilinear sample of four corners by the pixels' weights, in a type for both.
+    """Bilinear sample of four corners by their weights, in the type BLEND.
 
-    In float16 the compiler makes it of instructions that multiply and add two channels at once;
-    bfloat16 has too few bits for the weights. What is summed afterwards is float32.
+    In float16 the compiler uses instructions that multiply and add two channels at once; bfloat16
+    has too few bits for the weights. Later sums are in float32.
     """
     return (
         x00.to(BLEND) * w00.to(BLEND)[:, None, None]
@@ -155,7 +155,7 @@ def blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND: tl.constexpr):
 
 @triton.jit
 def sum_channels(values):
-    """Sum of [PIXELS, GROUPS, LANES] over channels, [PIXELS, 1, 1]; a thread's own groups first."""
+    """Sum of [PIXELS, GROUPS, LANES] over channels, [PIXELS, 1, 1], a thread's groups first."""
     return tl.sum(tl.sum(values, 1, keep_dims=True), 2, keep_dims=True)
 
 

@@ -1,4 +1,4 @@
-"""Samples of the dense contextual convolution, as columns for one matrix product."""
+"""Samples of the dense contextual convolution, arranged as columns for one matrix product."""
 
 import triton
 import triton.language as tl

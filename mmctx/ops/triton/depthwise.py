@@ -46,7 +46,7 @@ def depthwise_kernel(
         first = tl.load(index + at, valid, 0)
         w00, w01, w10, w11 = load_weights(weights, at, valid, planes, HALF)
         for tap in range(TAPS):
-            # The next tap's samples are under way while this one's corners are waited for.
+            # The next tap's samples are loaded while this tap waits for its corners.
             at += pixels
             more = valid & (tap + 1 < TAPS)
             next_first = tl.load(index + at, more, 0)

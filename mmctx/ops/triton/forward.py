@@ -1,4 +1,4 @@
-"""The forward pass on the device."""
+"""The forward pass in Triton kernels."""
 
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ class Preparation:
     """Launch of `prepare_kernel`: kernels channels last, [B or 1, K, C], and the samples.
 
     Args:
-        problem (Problem): The convolution.
+        problem (Problem): Shapes, types and options of the convolution.
         samples (bool): Whether to make the table of samples as well.
     """
 
@@ -51,7 +51,7 @@ class Preparation:
     def __call__(
         self, stream: int, x, weight, sampling_offset, weight_offset, mask
     ) -> tuple[Tensor, ...]:
-        """Kernels, and index and weights of the samples where they are made."""
+        """Make the kernels, and index and weights of the samples if they are asked for."""
         (shape, dtype), device = self.kernels, x.device
         kernels = torch.empty(shape, dtype=dtype, device=device)
         weight = weight.contiguous() if self.static else None
@@ -65,7 +65,7 @@ class Preparation:
 
 
 def weight_table(problem: Problem, *shape: int) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and type of the weights of the four corners of samples, as the kernels pack them."""
+    """Shape and type of the table of corner weights, as the kernels pack them."""
     if problem.type.itemsize == 2:
         return shape, torch.int64
     return (4, *shape), problem.type
@@ -152,7 +152,7 @@ def dense_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 @lru_cache(REMEMBERED)
 def forward_of(problem: Problem, settings: Settings) -> DepthwiseForward | DenseForward:
-    """What computes a problem; made once."""
+    """Forward pass of a problem; made once and cached."""
     if problem.depthwise:
         return DepthwiseForward(problem, settings.tile('depthwise', problem.type, problem.channels))
     return DenseForward(problem, settings.tile('columns', problem.type, problem.channels))

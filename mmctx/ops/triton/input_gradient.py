@@ -1,9 +1,9 @@
 """Gradient of x, gathered from lists of the samples that read each pixel.
 
-All channels of an image share its samples, so the lists are made once: counted, added up, filled. A
-sample stands in one list, that of the first of its four pixels, and each pixel of x goes through
-the lists of the four that it may belong to. No gradient is added atomically; only the order in
-which a list is filled is up to chance, and `order_kernel` takes that away.
+All channels of an image share its samples, so the lists are made once: `list_kernel` counts their
+entries, the counts are summed to positions, and a second call of it fills the lists. A sample is in
+one list, that of the first of its four pixels, so each pixel of x reads four lists. No gradient is
+added atomically. Only the order of the entries in a list is random; `order_kernel` sorts them.
 """
 
 import triton
@@ -24,9 +24,9 @@ from .prepare import load_weights, store_weights
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def list_kernel(
-    slots,  # [B, H·W] int32: zero to count, else where each pixel's list ends in its image's
+    slots,  # [B, H·W] int32: zero to count; to fill, the end of each pixel's list in its image
     sources,  # [B, K·P] int32, output pixel · SLOT + tap; None to count
-    weights,  # of the four pixels, [B, K·P] entries as of `store_weights`; None to count
+    weights,  # of the four pixels, [B, K·P] entries of `store_weights`; None to count
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
@@ -53,13 +53,13 @@ def list_kernel(
         top, top_weight, bottom_weight, _ = axis_pair(y, height)
         left, left_weight, right_weight, _ = axis_pair(x, width)
         m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-        # What lies outside the image sends nothing back.
+        # A sample outside the image has no gradient.
         reads = valid & (top_weight + bottom_weight != 0) & (left_weight + right_weight != 0)
         slot = slots + top * width + left
         if sources is None:
             tl.atomic_add(slot, 1, reads, sem='relaxed')
         else:
-            # The slots hold where the lists end, and move down to where they begin.
+            # The slots hold the ends of the lists, and are counted down to their starts.
             place = image * entries + tl.atomic_add(slot, -1, reads, sem='relaxed') - 1
             tl.store(sources + place, pixel * SLOT + tap, reads)
             top_weight *= m
@@ -75,12 +75,12 @@ def order_kernel(
     ordered_weights,  # as `weights`
     sources,  # [B, K·P] int32, of `list_kernel`
     weights,  # of `list_kernel`
-    starts,  # [B, H·W] int32, where each pixel's list begins in its image's
+    starts,  # [B, H·W] int32, the start of each pixel's list in its image
     counts,  # [B, H·W] int32
     height, width, images, entries,
     BLOCK: tl.constexpr, HALF: tl.constexpr,
 ):  # fmt: skip
-    """A program sorts a pixel's list by source: an entry's place is how many come before it."""
+    """A program sorts a pixel's list by source: an entry's place is the number of smaller ones."""
     slot = tl.program_id(0).to(tl.int64)
     count = tl.load(counts + slot)
     planes = images.to(tl.int64) * entries
@@ -102,7 +102,7 @@ def order_kernel(
 
 @triton.jit
 def load_weight(weights, at, keep, planes, corner, HALF: tl.constexpr):
-    """The weight of one corner, 0 to 3, of what `store_weights` wrote."""
+    """Load the weight of one corner, 0 to 3, that `store_weights` wrote."""
     if HALF:
         word = tl.load(weights + at, keep, 0)
         weight = (word >> (16 * corner)).to(tl.uint16).to(tl.float16, bitcast=True)
@@ -126,7 +126,7 @@ def gather_kernel(
     FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr, SLOT: tl.constexpr,
     AT_ONCE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """A program owns a tile of x's pixels and a channel block, and adds up what reads them."""
+    """A program owns a tile of x's pixels and a channel block, and sums over their samples."""
     program = tl.program_id(0)
     block = program % blocks
     tile = program // blocks % chunks
@@ -143,8 +143,9 @@ def gather_kernel(
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
     for below in tl.static_range(2):
-        # The lists of the pixel before and of this one, in this row or in the one above, lie side
-        # by side: here as the right and as the left pixel of samples.
+        # The lists of the pixel to the left and of this one, in this row or in the row above, are
+        # adjacent. This pixel is the right one of the samples in the first, the left one in the
+        # second.
         slot = pixel - below * width
         exists_slot = valid & (slot >= 0)
         at_left = tl.load(starts + first_slot + slot, exists_slot, 0)
@@ -168,7 +169,7 @@ def gather_kernel(
                     kernel = tl.load(kernel_at, keep, 0)
                 if grad_sum is None:
                     grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
-                    # Both are of the order of 1, so that half precision does for their product.
+                    # Both are of the order of 1, so half precision is enough for their product.
                     weighted = kernel.to(BLEND) * weight.to(BLEND)[:, None, None]
                     total += weighted.to(FLOAT) * tl.load(grad_at, keep, 0).to(FLOAT)
                 else:

@@ -1,7 +1,8 @@
-"""Launching a kernel again and again at little cost on the host.
+"""Repeated launches of a kernel that take little time on the host.
 
-Triton binds, specialises and looks up a kernel at each call, which for forty arguments takes longer
-than many a kernel runs. What a `Launch` fixes needs that once: afterwards only pointers change.
+At each call Triton binds its arguments, specialises on them and looks up the kernel, which with
+forty arguments takes longer than many kernels run. A `Launch` fixes all arguments but the pointers,
+so this is done only once.
 """
 
 from collections.abc import Mapping
@@ -20,16 +21,17 @@ fix_interpreter()
 class Launch:
     """A kernel with its grid, integers and constants; called with its pointers, in order.
 
-    Whoever calls it answers for the pointers being of the same types as in the first call, and, but
-    for those that the kernel takes at any alignment, on addresses divisible by 16.
+    The caller must pass pointers of the same types as in the first call. Their addresses must be
+    divisible by 16, except where the kernel accepts any alignment.
 
     Args:
-        kernel (JITFunction): Takes pointers first, then integers and constants.
-        programs (int): Programs of the grid.
-        values (Mapping): Integers and constants by name; those that the kernel does not take are
-            passed over.
-        warps (int): Warps of a program. Defaults to 4.
-        registers (int, optional): Most registers for a thread. Defaults to None, the compiler's.
+        kernel (JITFunction): Kernel whose parameters are pointers, then integers and constants.
+        programs (int): Number of programs in the grid.
+        values (Mapping): Integers and constants by name; those that the kernel does not have are
+            ignored.
+        warps (int): Number of warps of a program. Defaults to 4.
+        registers (int, optional): Largest number of registers of a thread. Defaults to None, which
+            leaves it to the compiler.
     """
 
     __slots__ = ('fixed', 'grid', 'kernel', 'options', 'pointers', 'run')
@@ -70,7 +72,7 @@ class Launch:
 
 
 def current_stream(device: torch.device) -> int:
-    """Raw stream that work on a device goes to; 0 where there is none."""
+    """Raw handle of the current stream of a device; 0 if it has none."""
     if device.type != 'cuda':
         return 0
     return driver.active.get_current_stream(device.index)

@@ -1,7 +1,7 @@
-"""ReLU of a LayerNorm over the channels of rows to which their image's share was added.
+"""ReLU of a LayerNorm over the channels of rows, after a vector of each image is added to them.
 
-Forward and backward in one kernel each. A row is a pixel and stays in registers, so that backward
-computes its statistics anew instead of reading them.
+Forward and backward are one kernel each. A row is a pixel and stays in registers, so backward
+recomputes its statistics instead of reading them.
 """
 
 from functools import lru_cache
@@ -14,20 +14,20 @@ from torch import Tensor
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
 
-# Values that a program holds of each of its tensors; 4 warps then hold 16 in a thread.
+# Number of values that a program holds of each tensor, which is 16 in each thread of 4 warps.
 TILE = 2048
 MOST_PIXELS = 64
-# Programs of the backward pass: several for each multiprocessor of a large GPU, few enough that
-# their partial sums are small.
+# Number of programs of the backward pass: several for each multiprocessor of a large GPU, but few
+# enough that their partial sums are small.
 BACKWARD_PROGRAMS = 1056
-# Parameters may lie anywhere in a buffer of many.
+# Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['shares', 'scale', 'shift']
 
 
 @triton.jit
 def normalized_row(rows, shares, image, pixels, tile, channel, exists, eps,
                    CHANNELS: tl.constexpr, PIXELS: tl.constexpr):  # fmt: skip
-    """Where a tile's values lie, whether they exist, normalised values and 1/σ, in float32."""
+    """Indices of a tile's values, whether they exist, normalised values and 1/σ, in float32."""
     pixel = (tile * PIXELS + tl.arange(0, PIXELS))[:, None]
     valid = (pixel < pixels) & exists
     at = (image.to(tl.int64) * pixels + pixel) * CHANNELS + channel
@@ -81,26 +81,26 @@ def norm_relu_backward_kernel(
     exists = channel < CHANNELS
     weight = tl.load(scale + channel, exists, 0).to(tl.float32)
     bias = tl.load(shift + channel, exists, 0).to(tl.float32)
-    of_share = tl.zeros([PIXELS, BLOCK], tl.float32)
-    of_scale = tl.zeros([PIXELS, BLOCK], tl.float32)
-    of_shift = tl.zeros([PIXELS, BLOCK], tl.float32)
+    grad_share = tl.zeros([PIXELS, BLOCK], tl.float32)
+    grad_scale = tl.zeros([PIXELS, BLOCK], tl.float32)
+    grad_shift = tl.zeros([PIXELS, BLOCK], tl.float32)
     for tile in range(chunk * chunk_tiles, (chunk + 1) * chunk_tiles):
         at, valid, x, deviation = normalized_row(rows, shares, image, pixels, tile, channel, exists,
                                                  EPS, CHANNELS, PIXELS)  # fmt: skip
         g = tl.load(grad + at, valid, 0).to(tl.float32)
         g = tl.where(x * weight + bias <= 0, 0, g)
-        of_scale += tl.where(valid, g * x, 0)
-        of_shift += g
+        grad_scale += tl.where(valid, g * x, 0)
+        grad_shift += g
         g *= weight
         mean = tl.sum(g, 1, keep_dims=True) / CHANNELS
         along = tl.sum(g * x, 1, keep_dims=True) / CHANNELS
         g = tl.where(valid, (g - mean - x * along) * deviation, 0)
-        of_share += g
+        grad_share += g
         tl.store(grad_rows + at, g.to(grad_rows.dtype.element_ty), valid)
     to = sums + tl.program_id(0).to(tl.int64) * 3 * CHANNELS + channel
-    tl.store(to, tl.sum(of_share, 0, keep_dims=True), exists)
-    tl.store(to + CHANNELS, tl.sum(of_scale, 0, keep_dims=True), exists)
-    tl.store(to + 2 * CHANNELS, tl.sum(of_shift, 0, keep_dims=True), exists)
+    tl.store(to, tl.sum(grad_share, 0, keep_dims=True), exists)
+    tl.store(to + CHANNELS, tl.sum(grad_scale, 0, keep_dims=True), exists)
+    tl.store(to + 2 * CHANNELS, tl.sum(grad_shift, 0, keep_dims=True), exists)
 
 
 def norm_relu_forward(
@@ -109,10 +109,10 @@ def norm_relu_forward(
     """ReLU(LayerNorm(rows + shares)), (B, P, C) of the type of `rows`; sums in float32.
 
     Args:
-        rows (Tensor): (B, P, C).
-        shares (Tensor): (B, C), added to all rows of an image.
-        scale, shift (Tensor): (C,), of the norm.
-        eps (float): Of the norm.
+        rows (Tensor): Pixels of each image, (B, P, C).
+        shares (Tensor): Vector of each image that is added to all of its rows, (B, C).
+        scale, shift (Tensor): Scale and shift of the norm, (C,).
+        eps (float): Epsilon of the norm.
     """
     rows = aligned(rows)
     out = torch.empty_like(rows)
@@ -137,12 +137,12 @@ def norm_relu_backward(
     sums = torch.empty(batch, chunks, 3, channels, dtype=torch.float32, device=rows.device)
     launch_on_device(launch, grad_rows, sums, grad, rows, shares, scale, shift)
     by_image = sums[:, 0] if chunks == 1 else sums.sum(1)
-    of_scale, of_shift = by_image[:, 1:].sum(0).unbind()
-    return grad_rows, by_image[:, 0], of_scale, of_shift
+    grad_scale, grad_shift = by_image[:, 1:].sum(0).unbind()
+    return grad_rows, by_image[:, 0], grad_scale, grad_shift
 
 
 def _types(*tensors: Tensor) -> tuple[torch.dtype, ...]:
-    """What else a launch is compiled for."""
+    """Types of the tensors, for which a launch is compiled."""
     return tuple([tensor.dtype for tensor in tensors])
 
 
@@ -157,7 +157,7 @@ def _forward_launch(device, shape, eps, types) -> Launch:
 
 @lru_cache(maxsize=4096)
 def _backward_launch(device, shape, eps, types) -> tuple[Launch, int]:
-    """The launch and its chunks of an image."""
+    """Launch of the backward pass, and the number of chunks of an image."""
     batch, pixels, channels = shape
     block, tile = _tile(channels)
     tiles = triton.cdiv(pixels, tile)
@@ -171,6 +171,6 @@ def _backward_launch(device, shape, eps, types) -> tuple[Launch, int]:
 
 
 def _tile(channels: int) -> tuple[int, int]:
-    """Channels padded to a power of two, and pixels of a program."""
+    """Number of channels, padded to a power of two, and of pixels of a program."""
     block = triton.next_power_of_2(channels)
     return block, max(min(TILE // block, MOST_PIXELS), 1)

@@ -1,4 +1,4 @@
-"""Registration of the Triton back end with PyTorch: autograd and compilation."""
+"""Registration of the Triton back end with PyTorch, for autograd and compilation."""
 
 import importlib.util
 
@@ -20,7 +20,7 @@ def _kernels(device: torch.device):
     if device.type != 'cuda':
         import triton
 
-        # Before the kernels are imported, as how they run is settled then.
+        # Checked before the import of the kernels, which fixes how they run.
         if not triton.knobs.runtime.interpret:
             raise NotImplementedError(
                 f"back end 'triton' needs tensors on a GPU, got {device.type}; TRITON_INTERPRET=1 "
@@ -36,7 +36,7 @@ def _problem(x, *arguments):
 
 
 def _backward(problem, grad, *tensors, needed) -> list[Tensor]:
-    """Gradients of the arguments that `needed` marks, in their order; no others are computed."""
+    """Gradients of the arguments marked in `needed`, in order; no others are computed."""
     wanted = [(n, t) for n, t, need in zip(ARGUMENTS, tensors, needed) if need]
     if not grad.numel():
         return [_empty_gradient(name, tensor).zero_() for name, tensor in wanted]
@@ -70,7 +70,7 @@ def _(
     schema=f'(Tensor grad, {_SCHEMA}, bool[] needed) -> Tensor[]',
 )
 def contextual_conv2d_backward_operator(*arguments):
-    """Gradients of the arguments that `needed`, the last one, marks."""
+    """Gradients of the arguments marked in `needed`, the last argument."""
     grad, *arguments, needed = arguments
     return _backward(_problem(*arguments), grad, *arguments[:6], needed=needed)
 
@@ -86,7 +86,7 @@ def _(grad, *arguments_and_options):
 
 
 def _empty_gradient(name: str, argument: Tensor) -> Tensor:
-    """As backward lays it out: x's channels last, the others row by row."""
+    """Empty gradient in the layout of backward: channels last for x, contiguous for the others."""
     if name == 'x':
         batch, channels, height, width = argument.shape
         return argument.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -121,14 +121,14 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, problem, needed, *tensors):
-        """Gradients of the arguments that `needed` marks."""
+        """Gradients of the arguments marked in `needed`."""
         return tuple(_backward(problem, *tensors, needed=needed))
 
     backward = staticmethod(_refuse_second_derivatives)
 
 
 class _Eager(torch.autograd.Function):
-    """The operator in eager mode, without what registration costs the host at each call."""
+    """The operator in eager mode, without the host time that a registered operator takes."""
 
     @staticmethod
     def forward(ctx, problem, *tensors):
@@ -139,9 +139,9 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        """Gradients, the problem's none."""
+        """Gradients of the six tensors."""
         needed = ctx.needs_input_grad[1:]
-        # Grad mode is on only where the derivative is to be differentiated in its turn.
+        # Grad mode is on only if second derivatives are asked for.
         if torch.is_grad_enabled():
             grads = iter(_Backward.apply(ctx.problem, needed, grad, *ctx.saved_tensors))
         else:
@@ -149,8 +149,11 @@ class _Eager(torch.autograd.Function):
         return (None, *[next(grads) if need else None for need in needed])
 
 
-def _is_watched(x: Tensor) -> bool:
-    """Whether something other than eager PyTorch must see the operator: a compiler, a counter."""
+def needs_operators(x: Tensor) -> bool:
+    """Whether something that sees PyTorch's operators only is at work: a compiler, tracer, counter.
+
+    Triton kernels are called through a registered operator then, or replaced by PyTorch's own.
+    """
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
@@ -181,7 +184,7 @@ def contextual_conv2d_triton(
         raise NotImplementedError("back end 'triton' needs the package triton: pip install triton")
     tensors = x, weight, bias, sampling_offset, weight_offset, mask
     options = stride, padding, dilation, mask_is_logits
-    if _is_watched(x):
+    if needs_operators(x):
         return contextual_conv2d_operator(*tensors, *options)
     problem = _problem(*tensors, *options)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):

@@ -1,6 +1,6 @@
 """The predictors' kernels for PyTorch: as autograd functions, and as operators for compilation.
 
-Eager mode does without `torch.library`, which takes the host several times as long as a launch.
+Eager mode avoids `torch.library`, which takes the host several times as long as a launch.
 """
 
 import torch
@@ -52,9 +52,9 @@ def norm_relu_backward_operator(
     """See `norm_relu.norm_relu_backward`."""
     from .norm_relu import norm_relu_backward
 
-    of_rows, *sums = norm_relu_backward(grad, rows, shares, scale, shift, eps)
+    grad_rows, *sums = norm_relu_backward(grad, rows, shares, scale, shift, eps)
     # Operators may not return views of one tensor.
-    return of_rows, *(gradient.clone() for gradient in sums)
+    return grad_rows, *(gradient.clone() for gradient in sums)
 
 
 @norm_relu_backward_operator.register_fake
@@ -71,11 +71,11 @@ def _save_norm_relu(ctx, inputs, output):
 
 def _norm_relu_gradients(ctx, grad):
     rows, shares, scale, shift = ctx.saved_tensors
-    of_rows, of_shares, *of_norm = norm_relu_backward_operator(
+    grad_rows, grad_shares, *grad_norm = norm_relu_backward_operator(
         grad, rows, shares, scale, shift, ctx.eps
     )
-    of_norm = [gradient.to(scale.dtype) for gradient in of_norm]
-    return of_rows, of_shares.to(shares.dtype), *of_norm, None
+    grad_norm = [gradient.to(scale.dtype) for gradient in grad_norm]
+    return grad_rows, grad_shares.to(shares.dtype), *grad_norm, None
 
 
 norm_relu_operator.register_autograd(_norm_relu_gradients, setup_context=_save_norm_relu)
@@ -110,10 +110,12 @@ def static_conv_backward_operator(grad, rows, weight, *geometry):
     """See `static_conv.static_conv_backward`; the gradients in the types of rows and weight."""
     from .static_conv import static_conv_backward
 
-    of_rows, of_weight, of_bias = static_conv_backward(grad, rows, weight, True, _pairs(geometry))
-    # `.to` with a memory format leaves a tensor that has the type already in its own.
-    of_weight = of_weight.to(weight.dtype).contiguous()
-    return of_rows.contiguous(), of_weight, of_bias.to(weight.dtype, copy=True)
+    grad_rows, grad_weight, grad_bias = static_conv_backward(
+        grad, rows, weight, True, _pairs(geometry)
+    )
+    # `.to` ignores its memory format for a tensor that has the type already.
+    grad_weight = grad_weight.to(weight.dtype).contiguous()
+    return grad_rows.contiguous(), grad_weight, grad_bias.to(weight.dtype, copy=True)
 
 
 @static_conv_backward_operator.register_fake
@@ -130,8 +132,8 @@ def _save_static_conv(ctx, inputs, output):
 
 def _static_conv_gradients(ctx, grad):
     gradients = static_conv_backward_operator(grad, *ctx.saved_tensors, *ctx.geometry)
-    of_rows, of_weight, of_bias = gradients
-    return of_rows, of_weight, of_bias if ctx.has_bias else None, None, None, None
+    grad_rows, grad_weight, grad_bias = gradients
+    return grad_rows, grad_weight, grad_bias if ctx.has_bias else None, None, None, None
 
 
 static_conv_operator.register_autograd(_static_conv_gradients, setup_context=_save_static_conv)

@@ -1,4 +1,4 @@
-"""What the depthwise kernels read besides x: samples once an image, kernels channels last."""
+"""Tables for the other kernels: samples, which all channels share, and kernels channels last."""
 
 import triton
 import triton.language as tl
@@ -16,13 +16,13 @@ from .coordinates import (
 
 @triton.jit
 def bits(value):
-    """A float16 as the low 16 bits of an integer of 64."""
+    """A float16 as the low 16 bits of a 64-bit integer."""
     return value.to(tl.float16).to(tl.uint16, bitcast=True).to(tl.int64)
 
 
 @triton.jit
 def store_weights(weights, at, valid, planes, w00, w01, w10, w11, HALF: tl.constexpr):
-    """Write the weights of the four corners of samples: four float16 in one integer, or planes."""
+    """Store the weights of the four corners of samples, as four float16 in an integer or planes."""
     if HALF:
         word = bits(w00) | (bits(w01) << 16) | (bits(w10) << 32) | (bits(w11) << 48)
         tl.store(weights + at, word, valid)
@@ -35,7 +35,7 @@ def store_weights(weights, at, valid, planes, w00, w01, w10, w11, HALF: tl.const
 
 @triton.jit
 def load_weights(weights, at, valid, planes, HALF: tl.constexpr):
-    """The weights that `store_weights` wrote."""
+    """Load the weights that `store_weights` stored."""
     if HALF:
         word = tl.load(weights + at, valid, 0)
         w00 = word.to(tl.uint16).to(tl.float16, bitcast=True)

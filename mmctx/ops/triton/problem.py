@@ -1,4 +1,4 @@
-"""What a call is but for its data: shapes, types and options, and the numbers that follow."""
+"""Shapes, types and options of a call, without its data, and the numbers that follow from them."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,15 +19,14 @@ TYPES = {
     torch.float64: tl.float64,
 }
 Shape = tuple[int, ...]
-# Shape and type of a tensor, with the strides too where a kernel follows them.
+# Shape and type of a tensor, with its strides if a kernel takes them.
 Outline = tuple[Shape, torch.dtype] | tuple[Shape, torch.dtype, Shape]
 
 
 class Problem(NamedTuple):
-    """A contextual convolution without its data; arguments as of `mmctx.ops.contextual_conv2d`.
+    """A contextual convolution without its data; fields as in `mmctx.ops.contextual_conv2d`.
 
-    Equal problems run the same kernels on the same grids, so that what it takes to launch them is
-    remembered by it.
+    Equal problems run the same kernels on the same grids, so launches are cached by problem.
     """
 
     device: torch.device
@@ -44,17 +43,17 @@ class Problem(NamedTuple):
 
     @property
     def batch(self) -> int:
-        """Images."""
+        """Number of images."""
         return self.x[0][0]
 
     @property
     def channels(self) -> int:
-        """Channels of x."""
+        """Number of channels of x."""
         return self.x[0][1]
 
     @property
     def out_channels(self) -> int:
-        """Channels of the output."""
+        """Number of channels of the output."""
         return self.weight[0][0]
 
     @property
@@ -70,17 +69,17 @@ class Problem(NamedTuple):
 
     @property
     def x_pixels(self) -> int:
-        """Pixels of an image."""
+        """Number of pixels of an image."""
         return self.x[0][2] * self.x[0][3]
 
     @property
     def out_pixels(self) -> int:
-        """Pixels of an output image."""
+        """Number of pixels of an output image."""
         return self.out_size[0] * self.out_size[1]
 
     @property
     def taps(self) -> int:
-        """Taps of the kernel."""
+        """Number of taps of the kernel."""
         return self.weight[0][2] * self.weight[0][3]
 
     @property
@@ -94,7 +93,7 @@ class Problem(NamedTuple):
         return torch.promote_types(self.type, torch.float32)
 
     def values(self) -> dict:
-        """Integers and constants of the kernels, by their names for them, but for the tiles'."""
+        """Integers and constants of the kernels by name, without those of the tiles."""
         height, width = self.x[0][2:]
         values = dict(
             height=height,
@@ -105,7 +104,7 @@ class Problem(NamedTuple):
             TAPS=self.taps,
             KERNEL_WIDTH=self.weight[0][3],
             LOGITS=self.mask_is_logits,
-            # Largest power of 2 that divides C: what lets the compiler load 16 bytes at a time.
+            # Largest power of 2 that divides C, so that the compiler can load 16 bytes at a time.
             ALIGN=min(self.channels & -self.channels, 16),
             OWN_KERNELS=self.weight_offset is not None,
             INDEX=tl.int32 if self.x_pixels * self.channels < 2**31 else tl.int64,
@@ -128,9 +127,14 @@ class Problem(NamedTuple):
         return dict(WHOLE=whole, GROUPS=tile.groups, PIXELS=tile.pixels, LANES=tile.lanes)
 
     def split(self, items: int, programs: int) -> tuple[int, int]:
-        """Pieces to cut items of work into, and items in each, where others make so many programs.
+        """Split items of work into enough pieces to fill the device, even for a single image.
 
-        As many pieces as fill the device, so that a single image does too.
+        Args:
+            items (int): Number of items.
+            programs (int): Number of programs for each piece.
+
+        Returns:
+            tuple[int, int]: Number of pieces, and of items in each.
         """
         wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * _processors(self.device), programs)
         size = triton.cdiv(items, min(wanted, items))
@@ -138,7 +142,7 @@ class Problem(NamedTuple):
 
 
 def outline(tensor: Tensor | None, with_strides: bool = False) -> Outline | None:
-    """Shape and type of a tensor, and its strides if asked for."""
+    """Shape and type of a tensor, with its strides if they are asked for."""
     if tensor is None:
         return None
     if with_strides:
@@ -158,7 +162,7 @@ def problem_of(
     dilation: Iterable[int],
     mask_is_logits: bool,
 ) -> Problem:
-    """The problem that these arguments pose."""
+    """Problem of these arguments."""
     return Problem(
         x.device,
         (x.shape, x.dtype),
@@ -175,7 +179,7 @@ def problem_of(
 
 
 def channels_last(image: Tensor) -> Tensor:
-    """An image batch that lies channels last in memory, 16 bytes aligned; mostly itself."""
+    """Make an image batch channels last in memory and 16-byte aligned; copy it only if needed."""
     image = image.contiguous(memory_format=torch.channels_last)
     if image.data_ptr() % 16:
         image = image.clone(memory_format=torch.channels_last)

@@ -1,4 +1,7 @@
-"""Gradients of Δp, the mask and the kernels, and the columns again, in one pass over the taps."""
+"""Gradients of Δp, the mask and the kernels, and the columns again, in one pass over the taps.
+
+In names, `by_y` is the gradient by y, and so on.
+"""
 
 import triton
 import triton.language as tl
@@ -76,8 +79,8 @@ def sampling_gradient_kernel(
 ):  # fmt: skip
     """A program owns a channel block of an image, a chunk of pixel tiles and a group of taps.
 
-    It walks the tiles tap by tap, which keeps the kernel's gradient in registers: no atomics. The
-    gradients of Δp and the mask are complete but for a sum over the channel blocks.
+    It walks the tiles tap by tap, so the kernel's gradient stays in registers without atomics. The
+    gradients of Δp and the mask still need a sum over the channel blocks.
     """
     program = tl.program_id(0)
     tap_group = program % tap_groups
@@ -163,7 +166,7 @@ def kernel_gradient_kernel(
     TAPS: tl.constexpr, ALIGN: tl.constexpr, FLOAT: tl.constexpr,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sum of the parts by image, and by channel alone.
+    """Sums of the parts for each image (Δw), and over all images (w).
 
     The first `entries` programs own a channel block of an image, for Δw; the others a tap and a
     channel block, for w.

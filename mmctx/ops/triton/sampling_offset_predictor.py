@@ -1,6 +1,6 @@
 """The sampling offset predictor with a LayerNorm as one autograd function.
 
-Its five steps would take the host longer to record one by one than to run.
+Recording its five steps one by one would take the host longer than running them.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 
 def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, last_bias, options):
-    """Δp and mask, and what their gradients need: see `predict_sampling_offset`."""
+    """Predict Δp and mask, and return what their gradients need: see `predict_sampling_offset`."""
     from .norm_relu import norm_relu_forward
     from .static_conv import static_conv_forward
 
@@ -18,12 +18,12 @@ def predict(rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, 
     weight, length = reduce_weight.flatten(1), prior.shape[1]
     # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
     shares = torch.addmm(reduce_bias, prior, weight[:, :length].t())  # [B, C']
-    of_rows = weight[:, length:].to(rows.dtype)  # [C', C]
-    reduced = torch.mm(rows.view(-1, channels), of_rows.t()).view(batch, height * width, -1)
+    rows_weight = weight[:, length:].to(rows.dtype)  # [C', C]
+    reduced = torch.mm(rows.view(-1, channels), rows_weight.t()).view(batch, height * width, -1)
     hidden = norm_relu_forward(reduced, shares, scale, shift, eps)
     hidden = hidden.view(batch, height, width, -1)
     predicted = static_conv_forward(hidden, last_weight, last_bias, geometry)
-    return predicted, (shares, of_rows, reduced, hidden)
+    return predicted, (shares, rows_weight, reduced, hidden)
 
 
 class SamplingOffsetPredictor(torch.autograd.Function):
@@ -46,24 +46,24 @@ class SamplingOffsetPredictor(torch.autograd.Function):
         from .static_conv import static_conv_backward
 
         rows, prior, reduce_weight, scale, shift, last_weight, *steps = ctx.saved_tensors
-        shares, of_rows, reduced, hidden = steps
+        shares, rows_weight, reduced, hidden = steps
         eps, geometry = ctx.options
-        g_hidden, *g_last = static_conv_backward(grad, hidden, last_weight, True, geometry)
-        g_reduced, g_shares, *g_norm = norm_relu_backward(
-            g_hidden.flatten(1, 2), reduced, shares, scale, shift, eps
+        grad_hidden, *grad_last = static_conv_backward(grad, hidden, last_weight, True, geometry)
+        grad_reduced, grad_shares, *grad_norm = norm_relu_backward(
+            grad_hidden.flatten(1, 2), reduced, shares, scale, shift, eps
         )
-        g_reduced = g_reduced.flatten(0, 1)  # [B·P, C']
-        g_rows = g_prior = None
+        grad_reduced = grad_reduced.flatten(0, 1)  # [B·P, C']
+        grad_rows = grad_prior = None
         if ctx.needs_input_grad[0]:
-            g_rows = torch.mm(g_reduced, of_rows).view(rows.shape)
+            grad_rows = torch.mm(grad_reduced, rows_weight).view(rows.shape)
         length = prior.shape[1]
         if ctx.needs_input_grad[1]:
-            of_prior = reduce_weight.flatten(1)[:, :length]
-            g_prior = torch.mm(g_shares, of_prior.to(g_shares.dtype))
-        by_prior = torch.mm(g_shares.t(), prior.to(g_shares.dtype))
-        by_rows = torch.mm(g_reduced.t(), rows.flatten(0, 2))
-        g_weight = torch.cat([by_prior, by_rows], 1).view(reduce_weight.shape)
-        return g_rows, g_prior, g_weight, g_shares.sum(0), *g_norm, *g_last, None
+            prior_weight = reduce_weight.flatten(1)[:, :length]
+            grad_prior = torch.mm(grad_shares, prior_weight.to(grad_shares.dtype))
+        grad_prior_weight = torch.mm(grad_shares.t(), prior.to(grad_shares.dtype))
+        grad_rows_weight = torch.mm(grad_reduced.t(), rows.flatten(0, 2))
+        grad_weight = torch.cat([grad_prior_weight, grad_rows_weight], 1).view(reduce_weight.shape)
+        return grad_rows, grad_prior, grad_weight, grad_shares.sum(0), *grad_norm, *grad_last, None
 
 
 def predict_sampling_offset(
@@ -81,17 +81,18 @@ def predict_sampling_offset(
     """1×1 convolution of a map and a prior, LayerNorm, ReLU, convolution; not for compilation.
 
     Args:
-        rows (Tensor): The map, (B, H, W, C), contiguous.
-        prior (Tensor): (B, P), of the parameters' type.
-        reduce_weight (Tensor): (C', P + C, 1, 1).
-        reduce_bias, scale, shift (Tensor): (C',), the latter two of the norm.
-        last_weight (Tensor): (N, C' or 1, kh, kw).
-        last_bias (Tensor): (N,).
-        eps (float): Of the norm.
-        geometry (tuple): Stride, padding and dilation of the last layer.
+        rows (Tensor): Map, (B, H, W, C), contiguous.
+        prior (Tensor): Prior of each image, (B, P), in the type of the parameters.
+        reduce_weight (Tensor): Weight of the 1×1 convolution, (C', P + C, 1, 1).
+        reduce_bias (Tensor): Bias of the 1×1 convolution, (C',).
+        scale, shift (Tensor): Scale and shift of the norm, (C',).
+        last_weight (Tensor): Weight of the last convolution, (N, C' or 1, kh, kw).
+        last_bias (Tensor): Bias of the last convolution, (N,).
+        eps (float): Epsilon of the norm.
+        geometry (tuple): Stride, padding and dilation of the last convolution.
 
     Returns:
-        Tensor: (B, H_out, W_out, N), in float32.
+        Tensor: Δp, and mask logits if there are any, (B, H_out, W_out, N), in float32.
     """
     arguments = (
         rows, prior, reduce_weight, reduce_bias, scale, shift, last_weight, last_bias,

@@ -1,6 +1,6 @@
-"""Launch settings of the kernels, in one place.
+"""Launch settings of all kernels.
 
-A benchmark may try others: `with override(depthwise=Tile(...)): ...`.
+A benchmark can try others: `with override(depthwise=Tile(...)): ...`.
 """
 
 from collections.abc import Iterator
@@ -12,15 +12,16 @@ import torch
 
 @dataclass(frozen=True)
 class Tile:
-    """What a program handles at once: `pixels` × `groups` × `lanes` channels.
+    """Block of `pixels` × (`groups` × `lanes`) channels that a program handles at once.
 
-    A thread holds 16 bytes of neighbouring lanes and all groups, so that `groups` decides for how
-    many channels it uses a position. `pixels` fill the other threads of the warps.
+    A thread holds 16 bytes of neighbouring lanes in all groups, so `groups` determines for how many
+    channels it uses a position. The other threads of the warps hold other `pixels`.
 
     Attributes:
-        pixels, groups, lanes (int): Powers of two.
-        warps (int): Warps of a program.
-        registers (int, optional): Most registers for a thread; None leaves it to the compiler.
+        pixels, groups, lanes (int): Sizes of the block, powers of two.
+        warps (int): Number of warps of a program.
+        registers (int, optional): Largest number of registers of a thread; None leaves it to the
+            compiler.
     """
 
     pixels: int
@@ -31,21 +32,21 @@ class Tile:
 
     @property
     def channels(self) -> int:
-        """Channels of a block."""
+        """Number of channels of a block."""
         return self.groups * self.lanes
 
 
-# Each the best of some dozen on an H200, in float16 and at the shapes of ConvNeXt-T and ResNet50 at
-# 224² and a batch of 128. 64 channels are one line of 128 bytes of a half-precision pixel.
+# Each is the fastest of about a dozen on an H200, in float16, for the shapes of ConvNeXt-T and
+# ResNet50 at 224² and a batch of 128. In half precision 64 channels fill a cache line of 128 bytes.
 HALF = {
     'depthwise': Tile(32, 1, 64, registers=64),
     'columns': Tile(32, 1, 64),
     'sampling_gradient': Tile(16, 2, 32, warps=2, registers=128),
     'gather': Tile(16, 1, 64),
 }
-# Blended in float32, which takes more registers.
+# bfloat16 is blended in float32, which takes more registers.
 BFLOAT16 = {'depthwise': Tile(32, 1, 64)}
-# Where channels are a multiple of 128.
+# For channels that are a multiple of 128.
 HALF_WIDE = {
     'sampling_gradient': Tile(8, 2, 64, warps=2, registers=128),
     'gather': Tile(4, 2, 64, warps=1),
@@ -56,24 +57,24 @@ FULL = {
     'sampling_gradient': Tile(16, 2, 32, warps=2),
     'gather': Tile(8, 1, 32, warps=1),
 }
-# Enough programs for several on each multiprocessor, and for the last ones to even out.
+# Several programs run on each multiprocessor at once; more of them balance the load at the end.
 PROGRAMS_PER_PROCESSOR = 16
-# Of the kernels that work on positions alone, on w + Δw, and on one pixel's list.
+# Sizes for the kernels that handle positions only, w + Δw, and the list of one pixel.
 SAMPLE_PIXELS = 128
 KERNEL_CHANNELS = 32
 KERNEL_ROWS = 32
 ORDERED_AT_ONCE = 64
-# Entries of a list whose loads are under way together.
+# Number of entries of a list that are loaded together.
 GATHERED_AT_ONCE = 2
-# Problems whose launches are kept: images of many sizes, in some ten layers.
+# Number of problems whose launches are cached: images of many sizes, in about ten layers.
 REMEMBERED = 4096
 
 
 class Settings:
-    """Tiles of the kernels; hashed by identity, so that launches are remembered for each.
+    """Tiles of the kernels; hashed by identity, so that launches are cached for each instance.
 
     Args:
-        tiles (dict[str, Tile]): Tiles by kernel, in the place of the usual ones.
+        tiles (dict[str, Tile]): Tiles by kernel that replace the usual ones.
     """
 
     def __init__(self, tiles: dict[str, Tile]):
@@ -102,7 +103,7 @@ def current() -> Settings:
 
 @contextmanager
 def override(**tiles: Tile) -> Iterator[None]:
-    """Use other tiles inside, named by kernel."""
+    """Context in which other tiles, given by kernel, are used."""
     global _current
     before, _current = _current, Settings({**_current.tiles, **tiles})
     try:

@@ -1,4 +1,4 @@
-"""The convolution that is the same at every pixel, and its gradients, on the device."""
+"""An ordinary convolution with results in float32, and its gradients, in Triton kernels."""
 
 from functools import lru_cache
 
@@ -12,13 +12,13 @@ from .launching import Launch
 from .static_dense import static_dense_kernel
 from .static_depthwise import static_depthwise_kernel, static_depthwise_weight_kernel
 
-# Of a program: runs of output columns, which fit the maps of 224², and channels, 64 for a warp. At
-# 98 channels, 7×7 taps and float16 that is 64 registers and 2.3 instructions for a tap of an output
-# value on sm_90 (4.4 where each output reads its taps anew).
+# Sizes of a depthwise program: runs of output columns, which fit the maps of 224², and channels,
+# 64 for a warp. With 98 channels, 7×7 taps and float16 on sm_90 that takes 64 registers, and 2.3
+# instructions for each tap of an output value (4.4 if each output reads its own inputs).
 DEPTHWISE_RUNS, DEPTHWISE_COLUMNS, DEPTHWISE_CHANNELS = 4, 7, 64
-# Of a program: output pixels, output channels, and channels of a product.
+# Sizes of a dense program: output pixels, output channels, and channels of a matrix product.
 DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER = 64, 64, 64
-# Programs of the kernels' gradient: several for each multiprocessor of a large GPU.
+# Number of programs of the weight's gradient: several for each multiprocessor of a large GPU.
 WEIGHT_PROGRAMS = 1056
 
 Geometry = tuple[Pair, Pair, Pair]
@@ -27,19 +27,19 @@ Geometry = tuple[Pair, Pair, Pair]
 def static_conv_forward(
     rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
-    """The convolution in float32, (B, H_out, W_out, N).
+    """Compute the convolution in float32, (B, H_out, W_out, N).
 
     Args:
-        rows (Tensor): (B, H, W, C); float16, bfloat16 or float32.
-        weight (Tensor): (C, 1, kh, kw) depthwise, (N, C, kh, kw) dense.
-        bias (Tensor, optional): (N,).
+        rows (Tensor): Map, (B, H, W, C), in float16, bfloat16 or float32.
+        weight (Tensor): Kernel, (C, 1, kh, kw) depthwise or (N, C, kh, kw) dense.
+        bias (Tensor, optional): Bias, (N,).
         geometry (tuple): Stride, padding and dilation.
     """
     rows = aligned(rows)
     depthwise = is_depthwise(weight, rows.shape[3])
     types = rows.dtype, None if bias is None else bias.dtype
     prepare = _depthwise_launch if depthwise else _dense_launch
-    # As PyTorch's own convolutions in float32.
+    # The same precision as PyTorch's own convolutions in float32.
     tf32 = rows.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     out_shape = _out_shape(rows.shape, weight.shape, geometry)
     out = torch.empty(out_shape, dtype=torch.float32, device=rows.device)
@@ -60,11 +60,13 @@ def static_conv_backward(
     taps = weight.shape[2] * weight.shape[3]
     types = rows.dtype, grad.dtype
     grad_rows = torch.empty_like(rows)
-    # The gradient of a convolution of stride 1 is one whose taps are passed the other way.
+    # The gradient of a convolution of stride 1 is a convolution with reversed taps.
     stride, padding, dilation = geometry
     spread = _spread(grad, stride)
-    back = (1, 1), (-padding[0], -padding[1]), (-dilation[0], -dilation[1])
-    launch = _depthwise_launch(rows.device, rows.shape, spread.shape, weight.shape, back, types)
+    transposed = (1, 1), (-padding[0], -padding[1]), (-dilation[0], -dilation[1])
+    launch = _depthwise_launch(
+        rows.device, rows.shape, spread.shape, weight.shape, transposed, types
+    )
     launch_on_device(launch, grad_rows, spread, taps_first(weight, torch.float32), None)
     launch, chunks = _weight_launch(
         rows.device, grad.shape, rows.shape, weight.shape, geometry, types
@@ -72,12 +74,12 @@ def static_conv_backward(
     sums = torch.empty(chunks, taps + 1, rows.shape[3], dtype=torch.float32, device=rows.device)
     launch_on_device(launch, sums, grad, rows)
     sums = sums.sum(0)
-    of_weight = sums[:taps].t().contiguous().view(weight.shape)
-    return grad_rows, of_weight, sums[taps] if has_bias else None
+    grad_weight = sums[:taps].t().contiguous().view(weight.shape)
+    return grad_rows, grad_weight, sums[taps] if has_bias else None
 
 
 def _spread(grad: Tensor, stride: Pair) -> Tensor:
-    """The gradient of the output with the zeros between that a stride leaves out."""
+    """Gradient of the output with zeros between its pixels, where a stride skips pixels."""
     if stride == (1, 1):
         return grad
     batch, height, width, channels = grad.shape
@@ -88,7 +90,7 @@ def _spread(grad: Tensor, stride: Pair) -> Tensor:
 
 
 def _dense_backward(grad, rows, weight, has_bias, geometry):
-    """By PyTorch's own convolution in the rows' type, which cuDNN sums in float32."""
+    """Gradients by PyTorch's own convolution in the rows' type, which cuDNN sums in float32."""
     grad = grad.to(rows.dtype).permute(0, 3, 1, 2)
     depthwise = is_depthwise(weight, rows.shape[3])
     grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
@@ -104,7 +106,7 @@ def is_depthwise(weight: Tensor, channels: int) -> bool:
 
 
 def taps_first(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A kernel as (kh, kw, C_in, N), so that neighbours in memory are neighbouring channels."""
+    """A kernel as (kh, kw, C_in, N), in which neighbouring channels are adjacent in memory."""
     taps = weight.permute(2, 3, 1, 0)
     if taps.dtype == dtype:
         return taps.contiguous()
@@ -131,7 +133,7 @@ def _depthwise_launch(
 def _weight_launch(
     device, out_shape, rows_shape, weight_shape, geometry, types
 ) -> tuple[Launch, int]:
-    """The launch and its chunks of runs."""
+    """Launch of the weight's gradient, and the number of chunks of runs."""
     values = _depthwise_values(out_shape, rows_shape, weight_shape, geometry)
     all_tiles, programs = out_shape[0] * values['tiles'], values['blocks'] * weight_shape[2]
     chunk_tiles = triton.cdiv(all_tiles, min(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs)))
@@ -142,7 +144,7 @@ def _weight_launch(
 
 def _depthwise_values(out_shape, rows_shape, weight_shape, geometry) -> dict[str, int]:
     _, out_height, out_width, channels = out_shape
-    block = _power(channels, DEPTHWISE_CHANNELS)
+    block = _block_size(channels, DEPTHWISE_CHANNELS)
     row_runs = triton.cdiv(out_width, DEPTHWISE_COLUMNS)
     step = (DEPTHWISE_COLUMNS - 1) * geometry[0][1], (weight_shape[3] - 1) * geometry[2][1]
     return dict(
@@ -151,7 +153,7 @@ def _depthwise_values(out_shape, rows_shape, weight_shape, geometry) -> dict[str
         tiles=triton.cdiv(out_height * row_runs, DEPTHWISE_RUNS),
         blocks=triton.cdiv(channels, block),
         CHANNELS=channels,
-        # A run reads on from its first tap in one direction or, of the gradient, in both.
+        # Forward a run reads from its first tap on, for the gradient to both sides of it.
         FIRST=min(step[1], 0),
         LAST=step[0] + max(step[1], 0),
         RUNS=DEPTHWISE_RUNS,
@@ -164,7 +166,7 @@ def _depthwise_values(out_shape, rows_shape, weight_shape, geometry) -> dict[str
 def _dense_launch(device, out_shape, rows_shape, weight_shape, geometry, types, tf32) -> Launch:
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
-    block = _power(out_channels, DENSE_CHANNELS)
+    block = _block_size(out_channels, DENSE_CHANNELS)
     blocks, tiles = (
         triton.cdiv(out_channels, block),
         triton.cdiv(out_height * out_width, DENSE_PIXELS),
@@ -172,13 +174,13 @@ def _dense_launch(device, out_shape, rows_shape, weight_shape, geometry, types, 
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
         CHANNELS=channels, OUT_CHANNELS=out_channels, PRECISION='tf32' if tf32 else 'ieee',
-        PIXELS=DENSE_PIXELS, INNER=_power(channels, DENSE_INNER), BLOCK=block,
+        PIXELS=DENSE_PIXELS, INNER=_block_size(channels, DENSE_INNER), BLOCK=block,
     )  # fmt: skip
     return Launch(static_dense_kernel, batch * tiles * blocks, values)
 
 
 def _sizes(out_shape, rows_shape, weight_shape, geometry: Geometry) -> dict[str, int]:
-    """Sizes of the maps and the geometry, by the kernels' names for them."""
+    """Sizes of the maps and the geometry, by parameter of the kernels."""
     values = dict(
         height=rows_shape[1], width=rows_shape[2], out_height=out_shape[1], out_width=out_shape[2]
     )
@@ -188,6 +190,6 @@ def _sizes(out_shape, rows_shape, weight_shape, geometry: Geometry) -> dict[str,
     return values
 
 
-def _power(size: int, most: int) -> int:
-    """Power of two from 16, the least that a matrix product takes, that holds `size` or is most."""
+def _block_size(size: int, most: int) -> int:
+    """Smallest power of two for `size`, at least 16 for matrix products and at most `most`."""
     return min(max(triton.next_power_of_2(size), 16), most)

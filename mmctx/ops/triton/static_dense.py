@@ -1,6 +1,6 @@
-"""Dense convolution, the same at every pixel, of rows of channels.
+"""Ordinary dense convolution of rows of channels.
 
-One matrix product for each tap, in the rows' type with sums in float32.
+It is one matrix product for each tap, in the rows' type with sums in float32.
 """
 
 import triton
@@ -46,10 +46,10 @@ def static_dense_kernel(
             at = (y * width + x) * CHANNELS
             tap = tap_y * KERNEL_WIDTH + tap_x
             for start in tl.static_range(0, CHANNELS, INNER):
-                of_row, of_tap = start + inner[None, :], start + inner[:, None]
-                value = tl.load(rows + at + of_row, inside & (of_row < CHANNELS), 0)
-                weight = tl.load(taps + (tap * CHANNELS + of_tap) * OUT_CHANNELS + channel,
-                                 (of_tap < CHANNELS) & exists, 0)  # fmt: skip
+                row_channel, tap_channel = start + inner[None, :], start + inner[:, None]
+                value = tl.load(rows + at + row_channel, inside & (row_channel < CHANNELS), 0)
+                weight = tl.load(taps + (tap * CHANNELS + tap_channel) * OUT_CHANNELS + channel,
+                                 (tap_channel < CHANNELS) & exists, 0)  # fmt: skip
                 total = tl.dot(value, weight, total, input_precision=PRECISION)
     if bias is not None:
         total += tl.load(bias + channel, exists, 0).to(tl.float32)

@@ -1,8 +1,8 @@
-"""Depthwise convolution, the same at every pixel, of rows of channels.
+"""Ordinary depthwise convolution of rows of channels.
 
-PyTorch's own gives half-precision maps half-precision results, which positions must not be. A
-thread computes a run of neighbouring output columns, so that it loads and converts a value once for
-all taps of a row that read it.
+PyTorch's own returns half-precision results for half-precision maps, which is too coarse for
+positions. A thread computes a run of neighbouring output columns, so it loads and converts a value
+once for all taps of a row that read it.
 """
 
 import triton
@@ -13,13 +13,13 @@ SIZES = ['height', 'width', 'out_height', 'out_width', 'row_runs', 'tiles', 'blo
 
 @triton.jit
 def inside_axis(at, size):
-    """Whether indices lie on an axis: one comparison, as negative ones are huge without a sign."""
+    """Whether indices are on an axis, in one comparison, as negative ones are large if unsigned."""
     return at.to(tl.uint32, bitcast=True) < size.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
 def tile_runs(tile, row_runs, height, RUNS: tl.constexpr, COLUMNS: tl.constexpr):
-    """A tile's runs, [RUNS, 1]: row, first column, whether they exist."""
+    """Row and first column of a tile's runs, and whether they exist, each [RUNS, 1]."""
     run = (tile * RUNS + tl.arange(0, RUNS))[:, None]
     return run // row_runs, run % row_runs * COLUMNS, run < row_runs * height
 
@@ -39,8 +39,8 @@ def static_depthwise_kernel(
 ):  # fmt: skip
     """A program owns a tile of an image's runs and a block of channels.
 
-    FIRST and LAST are the columns that a run reads, counted from what its first tap reads. Negative
-    padding and dilation make it the gradient of the rows of a convolution of stride 1.
+    FIRST and LAST are the first and last column that a run reads, relative to its first tap. With
+    negative padding and dilation the kernel computes the gradient of the rows for stride 1.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -96,8 +96,8 @@ def static_depthwise_weight_kernel(
     chunk = program // blocks // KERNEL_HEIGHT
     channel = (block * BLOCK + tl.arange(0, BLOCK))[None, :]
     exists = channel < CHANNELS
-    of_bias = tl.zeros([RUNS, BLOCK], tl.float32)
-    total = (of_bias,) * KERNEL_WIDTH
+    grad_bias = tl.zeros([RUNS, BLOCK], tl.float32)
+    total = (grad_bias,) * KERNEL_WIDTH
     for item in range(chunk * chunk_tiles, tl.minimum((chunk + 1) * chunk_tiles, all_tiles)):
         image = (item // tiles).to(tl.int64)
         row, column, valid = tile_runs(item % tiles, row_runs, out_height, RUNS, COLUMNS)
@@ -107,7 +107,7 @@ def static_depthwise_weight_kernel(
         grads = ()
         for j in tl.static_range(COLUMNS):
             g = tl.load(at + j * CHANNELS, valid & (column + j < out_width), 0).to(tl.float32)
-            of_bias += g
+            grad_bias += g
             grads = grads + (g,)
         y = row * STRIDE_Y - PADDING_Y + tap_y * DILATION_Y
         first_x = column * STRIDE_X - PADDING_X
@@ -127,4 +127,4 @@ def static_depthwise_weight_kernel(
         value = tl.sum(total[tap_x], 0, keep_dims=True)
         tl.store(to + (tap_y * KERNEL_WIDTH + tap_x) * CHANNELS, value, exists)
     if tap_y == 0:
-        tl.store(to + taps * CHANNELS, tl.sum(of_bias, 0, keep_dims=True), exists)
+        tl.store(to + taps * CHANNELS, tl.sum(grad_bias, 0, keep_dims=True), exists)

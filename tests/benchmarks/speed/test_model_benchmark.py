@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.speed import models
-from benchmarks.speed.model_check import Gate, reference_backend, relative_error
+from benchmarks.speed.model_check import ReferenceResults, reference_backend, relative_error
 from benchmarks.speed.networks import Network, parse_mode, randomize_predictors, vanilla_config
 from mmctx.cli.config import load_config
 from mmctx.cli.running import build_model
@@ -151,13 +151,13 @@ def halved_gradient(x, weight, bias, sampling_offset, *rest, **options):
 def test_a_wrong_back_end_does_not_pass(backend, what, narrow, monkeypatch):
     model, cfg = narrow
     eager = Network(model, cfg, (), (64, 64), CPU)
-    gate = Gate(eager)
-    errors, wrong = gate.check(eager)
+    reference = ReferenceResults(eager)
+    errors, wrong = reference.check(eager)
     assert wrong == ''
     assert errors.keys() == {'features', 'gradients'}
     monkeypatch.setitem(BACKENDS, 'wrong', backend)
     monkeypatch.setenv('MMCTX_BACKEND', 'wrong')
-    assert what in gate.check(eager)[1]
+    assert what in reference.check(eager)[1]
 
 
 def test_reference_backend_is_put_back(monkeypatch):

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from benchmarks.study.curves import draw_curves
-from benchmarks.study.jobs import claimed, make_jobs, makefile
-from benchmarks.study.plan import PARTS, SIZES, config_of, plan_runs, run_of
+from benchmarks.study.jobs import locked, make_jobs, makefile
+from benchmarks.study.plan import PARTS, SIZES, config_file, plan_runs, planned_run
 from benchmarks.study.progress import last_validation
 from benchmarks.study.records import (
     fingerprint,
@@ -25,7 +25,7 @@ from benchmarks.study.records import (
     save_record,
 )
 from benchmarks.study.report import differences, part_cells, part_report, spread
-from benchmarks.study.results import describe_recipe, rows_of, write_results
+from benchmarks.study.results import describe_recipe, jobs_by_row, write_results
 from benchmarks.study.session import Study
 from benchmarks.study.speed import load_times, save_times
 from mmctx.cli.running import build_model
@@ -129,7 +129,7 @@ def test_rows_vary_the_network_alike_in_every_size(size):
     # Its classes depend on the size.
     for key in rows.keys() - {'kept-more', 'a1', 'a3', 'a4', 'a5'}:
         here, there = (
-            changes_from(*(Config.fromfile(config_of(s, row)) for row in (rows['a5'], rows[key])))
+            changes_from(*(Config.fromfile(config_file(s, row)) for row in (rows['a5'], rows[key])))
             for s in (size, 'cpu')
         )
         assert here == there and here
@@ -199,7 +199,7 @@ def test_record_of_an_interrupted_run_joins_its_logs(tmp_path):
     assert made['fingerprint'] == 'f'
     assert made['metrics'] == {'accuracy/top1': 12.3457, 'step': 4}
     assert made['images'] == (12, 3) and made['params'] == 1 and made['versions'] == {'torch': '2'}
-    assert run_of(made, 'cpu') == run
+    assert planned_run(made, 'cpu') == run
 
 
 def test_records_replace_those_of_the_same_run(tmp_path):
@@ -212,9 +212,9 @@ def test_records_replace_those_of_the_same_run(tmp_path):
         (r['seed'], r['fingerprint']): r['metrics']['accuracy/top1'] for r in load_records(out)
     }
     assert found == {(1, 'f'): 21.0, (0, 'f'): 22.0, (0, 'g'): 23.0}
-    assert run_of(record('z9', 0, 1.0), 'cpu') is None
-    assert run_of(record('a2', 0, 1.0), 'cpu_long') is None
-    assert run_of(record('a1', 0, 1.0, part='none'), 'cpu') is None
+    assert planned_run(record('z9', 0, 1.0), 'cpu') is None
+    assert planned_run(record('a2', 0, 1.0), 'cpu_long') is None
+    assert planned_run(record('a1', 0, 1.0, part='none'), 'cpu') is None
 
 
 def test_table_compares_seed_by_seed():
@@ -265,7 +265,7 @@ def test_caption_is_of_the_first_row(tmp_path):
     runs = plan_runs('cpu', ['classification'], ['a1', 'a5', 'kept-more'], 2)
     jobs = make_jobs(runs[::-1], {}, tmp_path)
     kept = [(record(j.run.row.key, j.run.seed, 20.0, fingerprint=j.fingerprint), j) for j in jobs]
-    rows = rows_of(kept)['classification']
+    rows = jobs_by_row(kept)['classification']
     assert [(key, job.run.seed) for key, job in rows.items()] == [
         ('a1', 0), ('a5', 0), ('kept-more', 0),
     ]  # fmt: skip
@@ -318,16 +318,16 @@ def test_make_runs_the_commands_of_every_job(tmp_path):
 
 def test_two_studies_do_not_share_a_work_dir(tmp_path):
     refused = pytest.raises(UserError, match='another study is at work')
-    with claimed(tmp_path), refused, claimed(tmp_path):
+    with locked(tmp_path), refused, locked(tmp_path):
         pass
-    with claimed(tmp_path):
+    with locked(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
 def test_a_training_that_outlives_its_study_keeps_the_work_dir(tmp_path):
     rules = tmp_path / 'trainings.mk'
     rules.write_text('all:\n\t@echo $$$$; exec sleep 60\n')
-    with claimed(tmp_path) as lock:
+    with locked(tmp_path) as lock:
         make = subprocess.Popen(
             ['make', '--no-print-directory', '-f', rules],
             stdout=subprocess.PIPE,
@@ -337,11 +337,11 @@ def test_a_training_that_outlives_its_study_keeps_the_work_dir(tmp_path):
         training = int(make.stdout.readline())
     make.kill()
     make.wait()
-    with pytest.raises(UserError, match='another study is at work'), claimed(tmp_path):
+    with pytest.raises(UserError, match='another study is at work'), locked(tmp_path):
         pass
     os.kill(training, signal.SIGKILL)
     make.stdout.read()
-    with claimed(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -379,7 +379,7 @@ def test_curves_without_a_validation_that_was_interrupted(tmp_path, monkeypatch)
 @pytest.mark.parametrize('size', ['cpu', 'gpu'])
 def test_detection_rows_differ_in_the_backbone_alone(size):
     vanilla, contextual = (
-        Config.fromfile(config_of(size, row)).to_dict() for row in PARTS['detection'].rows
+        Config.fromfile(config_file(size, row)).to_dict() for row in PARTS['detection'].rows
     )
     assert vanilla['model'].pop('backbone') != contextual['model'].pop('backbone')
     assert vanilla == contextual

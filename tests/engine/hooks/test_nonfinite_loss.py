@@ -94,7 +94,7 @@ def test_accumulated_gradients_go_with_the_batch(toy_runner, monkeypatch):
 def test_too_many_skipped_batches_in_a_row_stop_the_run(toy_runner, monkeypatch):
     spoil(monkeypatch, *range(5, 30))
     runner = toy_runner(nonfinite_loss='skip')
-    with pytest.raises(NonFiniteLoss, match=r'iteration 16 .* in 10 before it'):
+    with pytest.raises(NonFiniteLoss, match=r'iteration 16 .* the 10 before it'):
         runner.train()
 
 

@@ -308,7 +308,7 @@ def test_outputs():
 
 
 def test_refuses_a_part_of_a_clip():
-    with pytest.raises(ValueError, match='6 frames are no whole clips of num_segments=4'):
+    with pytest.raises(ValueError, match='6 frames do not make whole clips of num_segments=4'):
         make()(torch.zeros(6, 3, 64, 64))
 
 
