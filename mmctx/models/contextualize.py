@@ -220,7 +220,7 @@ def Contextualized(network: dict, stages: Sequence[str], **options) -> nn.Module
         nn.Module: The network.
     """
     compat.install_runtime()
-    model = contextualize(MODELS.build(network), stages, **options)
+    model: Any = contextualize(MODELS.build(network), stages, **options)
     if hasattr(model, 'init_cfg'):
         model.init_cfg = with_zeroed_predictors(model.init_cfg)
     return model
