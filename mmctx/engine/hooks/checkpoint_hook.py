@@ -63,7 +63,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         with self._deferred_removals():
             super()._save_checkpoint_with_step(runner, step, meta)
         interrupted = Path(self.out_dir) / INTERRUPTED
-        if is_main_process() and str(interrupted) == str(runner._load_from):
+        resumed = Path(str(runner._load_from)).resolve() == interrupted.resolve()
+        if is_main_process() and resumed:
             interrupted.unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
