@@ -3,9 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Python 3.10 to 3.12; name another one with `make PYTHON=...`.
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null \
+# Python 3.10 to 3.13; name another one with `make PYTHON=...`.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 
 .PHONY: help setup demo test test-slow test-slurm check-gpu bench-gpu study soak lint clean
@@ -25,7 +25,7 @@ help:
 setup: $(STAMP)
 
 $(STAMP): setup.py constraints.txt pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'No Python 3.10-3.12 found: name one with make PYTHON=...' >&2; exit 1; }
+	@test -n '$(PYTHON)' || { echo 'No Python 3.10-3.13 found: name one with make PYTHON=...' >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV)/ (5 GB, a few minutes) ...'
 	@# A compiled mmcv that is already there is left alone.

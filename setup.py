@@ -23,6 +23,7 @@ CLASSIFIERS = [
     'Programming Language :: Python :: 3.10',
     'Programming Language :: Python :: 3.11',
     'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
     'Topic :: Scientific/Engineering :: Artificial Intelligence',
     'Topic :: Scientific/Engineering :: Image Recognition',
     'Typing :: Typed',
@@ -68,6 +69,7 @@ setup(
     classifiers=CLASSIFIERS,
     packages=find_packages(include=['mmctx', 'mmctx.*']),
     package_data={'mmctx': ['py.typed']},
+    entry_points={'console_scripts': ['mmctx = mmctx.__main__:main']},
     cmdclass={'build_py': BuildPyWithConfigs},
     python_requires='>=3.10',
     install_requires=[

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trained_networks import classifier, clip, detector, pictures, recognizer  # noqa: F401
 
 import mmctx  # noqa: F401 - serves mmcv's ops before a test module imports mmdet
 

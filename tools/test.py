@@ -1,33 +1,10 @@
-"""Test a model of mmdet, mmpretrain or mmaction2: metrics, pictures, predictions."""
+"""Test a model of mmdet, mmpretrain or mmaction2: metrics, pictures, predictions.
 
-import argparse
+`mmctx test` is the same.
+"""
 
-from mmctx.cli.options import add_run_options
 from mmctx.cli.tool import run_tool
-
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
-    parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays')
-    parser.add_argument(
-        '--tta', action='store_true', help="use the config's tta_model and tta_pipeline"
-    )
-    add_run_options(parser)
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
-    from mmctx.cli.running import run_config
-    from mmctx.cli.switches import testing_config
-
-    run_config(testing_config(args), 'test')
-
+from mmctx.commands.test import main
 
 if __name__ == '__main__':
     run_tool(main)

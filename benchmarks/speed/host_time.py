@@ -14,7 +14,7 @@ import triton
 from torch import Tensor, nn
 from triton.runtime.jit import JITFunction
 
-from mmctx.models.layers import ContextualConv2d
+from mmctx.models.layers import ContextualConv2d, using_prior
 from mmctx.ops import contextual_conv2d
 from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 from mmctx.ops.triton import import_kernels
@@ -127,7 +127,7 @@ def _parts(arguments: dict) -> dict[str, Part]:
         )
 
     def whole(x):
-        with conv.using_prior(prior):
+        with using_prior(prior):
             return conv(x)
 
     calls = {

@@ -7,6 +7,8 @@ _HOMES = {
     'stage_logits': 'classifier',
     'Complexity': 'complexity',
     'measure_complexity': 'complexity',
+    'Predictor': 'predicting',
+    'predict': 'predicting',
 }
 __all__ = list(_HOMES)
 

@@ -8,6 +8,8 @@ from mmctx.checkpoints.latest import latest_checkpoint
 from mmctx.engine.data import Fetch, SampleError, UnreadableSample, image_paths
 from mmctx.errors import DISK_FULL, UserError, recognise
 
+from .blame import refusal_of_others
+
 # What gloo and NCCL say in the processes that are left when one has gone.
 PROCESS_LOST = re.compile(
     r'Connection (?:closed|reset) by peer|Connection refused|remote process exited'
@@ -42,7 +44,8 @@ def explain(error, runner):
         return disk_full(error, runner)
     if isinstance(error, RuntimeError):
         return process_lost(error, runner)
-    refusal = recognise(error)
+    # Some hooks build what their arguments describe when the run begins.
+    refusal = recognise(error) or refusal_of_others(error)
     return refusal and UserError(refusal, one_rank=True)
 
 

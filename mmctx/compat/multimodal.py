@@ -8,7 +8,8 @@ Their own switch then turns the models off.
 
 import sys
 from importlib import import_module
-from importlib.machinery import PathFinder
+
+from .after_import import after_import
 
 _BERT = ('PreTrainedModel', 'apply_chunking_to_forward', 'find_pruneable_heads_and_indices',
          'prune_linear_layer')  # fmt: skip
@@ -21,33 +22,6 @@ _NEEDED = {
     'mmaction.utils.dependency': {_TRANSFORMERS: _BERT, 'timm.models.layers': ('DropPath',)},
 }
 _REMEDIES = {_TRANSFORMERS: 'transformers<4.52', 'timm.models.layers': 'timm'}
-
-
-class SwitchFinder:
-    """Meta-path finder of the modules with the switch; first in `sys.meta_path`."""
-
-    @classmethod
-    def find_spec(cls, fullname, path=None, target=None):
-        """Find one of the two modules, to be looked at once it is executed.
-
-        Args:
-            fullname (str): The module's absolute name.
-            path (Sequence[str], optional): The parent package's path. Defaults to None.
-            target (ModuleType, optional): Module being reloaded. Defaults to None.
-
-        Returns:
-            ModuleSpec | None: None for every other module.
-        """
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in _NEEDED else None
-        if spec is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module):
-                execute(module)
-                _look_at(module)
-
-            spec.loader.exec_module = exec_module
-        return spec
 
 
 def _look_at(module):
@@ -95,8 +69,5 @@ def _placeholders(module_name, troubles):
 
 def install():
     """Watch for the two modules, or look at those that are imported already. Idempotent."""
-    if SwitchFinder in sys.meta_path:
-        return
-    sys.meta_path.insert(0, SwitchFinder)
-    for name in _NEEDED.keys() & sys.modules.keys():
-        _look_at(sys.modules[name])
+    for name in _NEEDED:
+        after_import(name, _look_at)

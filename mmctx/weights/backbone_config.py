@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.models.layers.contextualizing import usually_considered
 
 # Depths and channels of the stages.
 CONVNEXTS = {
@@ -50,7 +51,7 @@ def backbone_config(state: Mapping[str, Tensor], considered: Sequence[int] | Non
         return config
     classes, embed_dims = embeddings.shape
     config |= dict(preset='released', selection='rerank', num_classes=classes)
-    config['considered'] = tuple(considered or (max(classes // n, 1) for n in (2, 5, 20)))
+    config['considered'] = tuple(considered or usually_considered(classes))
     if embed_dims != 256:
         config['embed_dims'] = embed_dims
     found = _contextual_interval(state, depths, every)

@@ -1,8 +1,7 @@
 """Weights of vanilla ConvNeXt and ResNet: converting checkpoints, or loading them directly."""
 
 import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 
-from .layouts import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, find_layout
+from .layouts import CONVNEXT_LAYOUTS, RESNET_LAYOUTS, Layout, find_layout
 
 _BODY = r'(downsample_layers|stages|norm\d|stem|conv1|bn1|layer\d)\.'
 
@@ -45,11 +44,23 @@ def convert_vanilla(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str
     return converted, layout.title
 
 
-def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+def adopt_vanilla_convnext(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """`adopt_vanilla` for Contextual ConvNeXt."""
+    adopt_vanilla(CONVNEXT_LAYOUTS, module, state_dict, prefix)
+
+
+def adopt_vanilla_resnet(module: nn.Module, state_dict: dict, prefix: str, *_) -> None:
+    """`adopt_vanilla` for Contextual ResNet."""
+    adopt_vanilla(RESNET_LAYOUTS, module, state_dict, prefix)
+
+
+def adopt_vanilla(
+    layouts: Sequence[Layout], module: nn.Module, state_dict: dict, prefix: str
+) -> None:
     """Rename a checkpoint's keys, in place, to those of a contextual backbone.
 
-    This is a hook that runs before the backbone loads its state. It accepts the layouts of vanilla
-    networks, with or without the prefix `backbone.` and the key `model` around the state, and drops
+    It is called before the backbone loads its state. It accepts the layouts of vanilla networks,
+    with or without the prefix `backbone.` and the key `model` around the state, and drops
     classifying layers that the backbone does not have.
 
     Args:
@@ -76,7 +87,3 @@ def _adopt(layouts, module: nn.Module, state_dict: dict, prefix: str, *_) -> Non
             if renamed in shapes and shapes[renamed] == (*value.shape, 1, 1):
                 value = value[..., None, None]
             state_dict[prefix + renamed] = value
-
-
-adopt_vanilla_convnext = partial(_adopt, CONVNEXT_LAYOUTS)
-adopt_vanilla_resnet = partial(_adopt, RESNET_LAYOUTS)

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 import mmctx  # noqa: F401
-from mmctx.compat import install, multimodal
+from mmctx.compat import install
+from mmctx.compat.after_import import WatchingFinder
 
 MODELING = (
     'PreTrainedModel', 'GenerationConfig', 'GenerationMixin', 'PretrainedConfig',
@@ -135,5 +136,5 @@ def test_the_switch_is_left_alone_where_it_is_right(
 
 def test_install_adds_one_finder():
     install()
-    assert sys.meta_path.count(multimodal.SwitchFinder) == 1
-    assert multimodal.SwitchFinder.find_spec('mmpretrain.utils.misc') is None
+    assert sys.meta_path.count(WatchingFinder) == 1
+    assert WatchingFinder.find_spec('mmpretrain.utils.misc') is None

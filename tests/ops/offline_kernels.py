@@ -171,12 +171,14 @@ def shipped_convolutions():
 
 def run_networks(layers, dtype):
     """Forward and backward of each convolution under autocast, as in training and without."""
+    from mmctx.models.layers import using_prior
+
     for layer in layers:
         predictor = layer.sampling_offset_predictor or layer.weight_offset_predictor
         prior_channels = predictor[0].weight.shape[1] - layer.in_channels
         prior = torch.zeros(2, prior_channels)
         x = torch.zeros(2, layer.in_channels, 2, 2, requires_grad=True)
-        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), layer.using_prior(prior):
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), using_prior(prior):
             with torch.no_grad():
                 layer(x)
             out = layer(x)

@@ -7,7 +7,7 @@ import torch.nn as nn
 pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
-from mmctx.models.layers import ContextualConv2d, Contextualizing
+from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -127,7 +127,7 @@ def test_layer_compiles_without_a_graph_break(layout, monkeypatch):
     x, prior = torch.randn(2, 6, 5, 4, device=DEVICE), torch.randn(2, 5, device=DEVICE)
 
     def run(x, prior):
-        with conv.using_prior(prior):
+        with using_prior(prior):
             return conv(x)
 
     compiled = torch.compile(run, backend='aot_eager', fullgraph=True)

@@ -283,7 +283,7 @@ def test_counted_alike_through_every_back_end(depthwise):
 def test_complexity_is_the_same_through_every_back_end(monkeypatch):
     pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
     from mmctx.apis.complexity import measure_complexity
-    from mmctx.models.layers import ContextualConv2d
+    from mmctx.models.layers import ContextualConv2d, using_prior
 
     class Model(torch.nn.Module):
         def __init__(self):
@@ -301,7 +301,7 @@ def test_complexity_is_the_same_through_every_back_end(monkeypatch):
 
         def forward(self, x):
             prior = x.new_ones(len(x), 2)
-            with self.conv.using_prior(prior), self.depthwise.using_prior(prior):
+            with using_prior(prior):
                 return self.depthwise(self.conv(x))
 
     model, figures = Model(), set()

@@ -86,3 +86,28 @@ def open_when_read(pipe):
         except OSError:
             time.sleep(0.1)
     raise AssertionError('nobody reads the pipe')
+
+
+def test_annotation_files_of_any_name(run_tool, tmp_path):
+    import json
+
+    import cv2
+    import numpy as np
+
+    (tmp_path / 'set' / 'pictures').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'set' / 'pictures' / 'a.png'), np.zeros((48, 64, 3), np.uint8))
+    entry = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0)
+    contents = dict(
+        images=[dict(id=1, file_name='a.png', width=64, height=48)],
+        categories=[dict(id=1, name='bolt')],
+        annotations=[entry, dict(entry, id=2, area=0)],
+    )
+    (tmp_path / 'set' / 'labels.json').write_text(json.dumps(contents))
+    files = ['--ann-files', 'labels.json', '--images', 'pictures', '--workers', '1']
+    done = run_tool(TOOL, 'coco', tmp_path / 'set', *files, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    problem, summary = done.stdout.splitlines()
+    assert problem == ('labels.json: annotation 2\thas an area of 0, so that it is left out')
+    assert summary.endswith('1 images, 2 annotations: 1 problem')
+    refused = run_tool(TOOL, 'coco', tmp_path / 'set', cwd=tmp_path)
+    assert refused.returncode == 2 and '--ann-files' in refused.stderr

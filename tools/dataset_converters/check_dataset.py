@@ -1,6 +1,7 @@
 """Read a whole data set and name everything that is broken or does not fit together.
 
-coco           ROOT/annotations/instances_<split>.json, each with the images in ROOT/<split>/
+coco           ROOT/annotations/instances_<split>.json, each with the images in ROOT/<split>/,
+               or the files of --ann-files with the images in ROOT or --images
 imagenet       ROOT/{train,val}/<class>/, or ROOT/{train,val}/ with ROOT/meta/{train,val}.txt
 tiny_imagenet  ROOT/{train,val}/<class>/, or ROOT/{train,val}*.zip
 kinetics       ROOT/videos_{train,val}/ with ROOT/kinetics400_{train,val}_list_videos.txt
@@ -31,6 +32,17 @@ def parse_args():
     parser.add_argument(
         '--splits', nargs='+', metavar='SPLIT', help='splits to check (all that there are)'
     )
+    parser.add_argument(
+        '--ann-files',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='FILE',
+        help="annotation files in COCO's format, from ROOT, whatever their names (coco only)",
+    )
+    parser.add_argument(
+        '--images', type=Path, metavar='FOLDER', help='folder of their images, from ROOT (ROOT)'
+    )
     parser.add_argument('--classes', type=int, metavar='N', help='number of classes, not for coco')
     parser.add_argument(
         '--report', type=Path, metavar='FILE', help='file to write the problems to as well'
@@ -48,6 +60,10 @@ def parse_args():
     args = parser.parse_args()
     if args.workers < 1 or args.timeout <= 0 or (args.classes is not None and args.classes < 1):
         parser.error('--workers, --timeout and --classes must be positive')
+    if (args.ann_files or args.images) and args.kind != 'coco':
+        parser.error('--ann-files and --images are for coco')
+    if args.images and not args.ann_files:
+        parser.error('--images goes with --ann-files')
     if args.classes and args.kind == 'coco':
         parser.error('--classes is not for coco, whose categories stand in its annotations')
     return args
@@ -57,7 +73,7 @@ def plan(args):
     if args.kind == 'coco':
         from mmctx.datasets.checks.coco.full import plan_coco
 
-        return plan_coco(args.root, args.splits)
+        return plan_coco(args.root, args.splits, args.ann_files, args.images)
     from mmctx.datasets.checks import imagenet, kinetics
 
     make = {

@@ -15,7 +15,9 @@ from mmctx.models.layers import (
     with_zeroed_predictors,
 )
 from mmctx.models.layers.contextual_conv import OFFSETS, ContextualConv2d, PriorInputConv2d
+from mmctx.models.layers.contextualizing import usually_considered
 from mmctx.models.layers.merging import Merging
+from mmctx.models.layers.vector_step import names_of_training_norms
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -94,8 +96,8 @@ class ContextualBackbone(Vanilla):
             offsets (Sequence[str]): Which offsets are predicted: `sampling`, `weight` or both.
                 Defaults to both.
             norm (str): Norm in the predictors and in classifying, `LN` or `BN`. Defaults to `LN`.
-            **contextualizing: Arguments of `Contextualizing`; `considered` has three entries even
-                if not all of the first three stages classify.
+            **contextualizing: Arguments of `Contextualizing`. `considered` is None or has three
+                entries, even if not all of the first three stages classify.
 
         Raises:
             UserError: `out_indices` has an entry that is not 0 to 3.
@@ -104,7 +106,7 @@ class ContextualBackbone(Vanilla):
             raise UserError(
                 f'out_indices should be 0 to 3, for stages 1 to 4, got {self.out_indices}'
             )
-        self.out_type, self.context_norm = out_type, norm
+        self.out_type = out_type
         first = contextual_stages[0]
         # How many of the first stages neither classify nor narrow the considered set.
         self.skipped = max(first - 2, 0)
@@ -123,8 +125,12 @@ class ContextualBackbone(Vanilla):
                 make_contextual(block, self.replaced, layer, **context)
         self.contextualizing = self.first_merging = None
         if prior != 'none':
-            if self.skipped:
-                contextualizing['considered'] = contextualizing['considered'][self.skipped :]
+            considered = contextualizing.pop('considered')
+            if considered is None:
+                considered = usually_considered(contextualizing['num_classes'])
+            contextualizing['considered'] = (
+                considered[self.skipped :] if self.skipped else considered
+            )
             self.contextualizing = self.contextualizing_type(
                 (channels if out_type == 'logits' else channels[:-1])[self.skipped :],
                 prior_channels[self.skipped + 1 :],
@@ -180,8 +186,7 @@ class ContextualBackbone(Vanilla):
             UserError: The images are smaller than the stride, or batch norm is trained on a single
                 image.
         """
-        single = self.training and len(x) == 1 and self.context_norm == 'BN'
-        if single and not any(isinstance(m, nn.SyncBatchNorm) for m in self.modules()):
+        if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
             raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         if min(x.shape[-2:]) < self.stride:
             raise UserError(

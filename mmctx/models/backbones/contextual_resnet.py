@@ -23,8 +23,9 @@ class ContextualResNet(ContextualBackbone, ResNet):
         preset (str): Layout of the predictors: `paper` without modulation, or `released`, that of
             the authors' code, with modulation. Defaults to `paper`.
         num_classes (int): Number of all classes, N₁. Defaults to 1000.
-        considered (Sequence[int]): Numbers of classes N₂, N₃, N₄ kept after stages 1, 2, 3.
-            Defaults to (500, 200, 50).
+        considered (Sequence[int], optional): Numbers of classes N₂, N₃, N₄ kept after stages 1, 2,
+            3. Defaults to None, as in the paper a half, a fifth and a twentieth of all classes:
+            (500, 200, 50) of 1000.
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): How classes are selected: `reduce` or `rerank`, see `Contextualizing`.
             Defaults to `reduce`.
@@ -64,7 +65,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
         depth: int = 50,
         preset: str = 'paper',
         num_classes: int = 1000,
-        considered: Sequence[int] = (500, 200, 50),
+        considered: Sequence[int] | None = None,
         embed_dims: int = 256,
         selection: str = 'reduce',
         merging: dict | None = None,

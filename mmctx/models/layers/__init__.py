@@ -9,6 +9,7 @@ from .contextual_block import (
 from .contextual_conv import ContextualConv2d
 from .contextualizing import Contextualizing, StageContext
 from .merging import Merging
+from .prior import using_prior
 
 __all__ = [
     'ContextualConv2d',
@@ -18,5 +19,6 @@ __all__ = [
     'ZeroPredictors',
     'forward_contextual_block',
     'make_contextual',
+    'using_prior',
     'with_zeroed_predictors',
 ]

@@ -6,7 +6,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mmctx.registry import WEIGHT_INITIALIZERS
 
-from .contextual_conv import ContextualConv2d, PriorConv
+from .contextual_conv import ContextualConv2d
+from .prior import PriorConv, using_prior
 
 
 def make_contextual(
@@ -63,7 +64,7 @@ def forward_contextual_block(
         return block(x)
 
     def run(x: Tensor, prior: Tensor) -> Tensor:
-        with conv.using_prior(prior):
+        with using_prior(prior):
             return block(x)
 
     if block.context_cp and x.requires_grad:

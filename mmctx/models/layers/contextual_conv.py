@@ -1,7 +1,6 @@
 """The contextual convolution as a layer: a static kernel, and predictors of its offsets."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,47 +10,17 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
-from mmctx.ops import contextual_conv2d
+from mmctx.ops import check_geometry, contextual_conv2d
 from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_sampling_offset, runs_kernels
 
 from .autocasting import autocast_input, without_autocast
+from .prior import PriorConv
 from .vector_step import run_vector_step
 
 OFFSETS = ('sampling', 'weight')
 # The released code's epsilons, which its checkpoints rely on.
 MAP_NORMS = {'LN': dict(type='LN2d', eps=1e-6), 'BN': dict(type='BN')}
 VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
-
-
-class PriorConv:
-    """Mixin of a convolution of x and a prior, for blocks that can hand on x alone.
-
-    `nn.Conv2d` has to be a direct base beside it, as mmengine's initializers look no further. The
-    prior waits on the module, so threads must not share one: give each a copy.
-
-    Attributes:
-        prior (Tensor, optional): (B, P); None outside `using_prior`.
-    """
-
-    prior: Tensor | None = None
-
-    @contextmanager
-    def using_prior(self, prior: Tensor) -> Iterator[None]:
-        """Use a prior, (B, P), in the calls made inside."""
-        self.prior = prior
-        try:
-            yield
-        finally:
-            self.prior = None
-
-    def current_prior(self) -> Tensor:
-        """The prior of `using_prior`; a RuntimeError outside it."""
-        if self.prior is None:
-            name = type(self).__name__
-            raise RuntimeError(
-                f'{name} needs a prior: call it inside `with conv.using_prior(prior)`'
-            )
-        return self.prior
 
 
 class PriorInputConv2d(PriorConv, nn.Conv2d):
@@ -107,7 +76,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
-        UserError: `groups` is neither 1 nor `in_channels`, or `norm` or `offsets` is unknown.
+        UserError: `stride`, `padding` or `dilation` is not possible, `groups` is neither 1 nor
+            `in_channels`, or `norm` or `offsets` is unknown.
     """
 
     def __init__(
@@ -129,6 +99,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         offsets: Sequence[str] = OFFSETS,
         norm: str = 'LN',
     ):
+        check_geometry(stride, padding, dilation)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
         )

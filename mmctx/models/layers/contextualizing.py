@@ -151,6 +151,12 @@ class Contextualizing(BaseModule):
         return self.merging[stage_index](self.embeddings.weight, top, logits)
 
 
+def usually_considered(num_classes: int) -> tuple[int, int, int]:
+    """N₂, N₃, N₄ in the paper's proportions to N₁: 500, 200 and 50 of 1000 classes."""
+    half, fifth, twentieth = (max(num_classes // n, 1) for n in (2, 5, 20))
+    return half, fifth, twentieth
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or as it is where it is more precise."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -74,10 +74,10 @@ class Merging(nn.ModuleDict):
             each = self._each(embeddings)  # [N₁, hidden]
             share = each.new_zeros(len(top), len(embeddings))
             if weights is None:
-                share = share.scatter_(1, top, 1 / top.shape[1])
+                # Divided afterwards: where it is traced, a length is no plain number to scatter.
+                merged = share.scatter_(1, top, 1.0) @ each / top.shape[1]
             else:
-                share = share.scatter(1, top, weights.to(each.dtype))
-            merged = share @ each
+                merged = share.scatter(1, top, weights.to(each.dtype)) @ each
         # Called as a module, so that hooks see the prior.
         return self['joint'](merged)
 

@@ -7,7 +7,7 @@ from mmpretrain.models import ConvNeXt, ResNet
 
 from mmctx.errors import UserError
 from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet
-from mmctx.models.layers import ContextualConv2d
+from mmctx.models.layers import ContextualConv2d, using_prior
 from mmctx.models.layers.contextual_conv import PriorInputConv2d
 
 NARROW = dict(stem_channels=8, base_channels=8, out_indices=(0, 1, 2, 3))
@@ -40,7 +40,7 @@ def test_prior_as_input_is_a_convolution_of_more_channels():
     conv = PriorInputConv2d(6, 4, 1, 2, prior_channels=3)
     torch.nn.init.normal_(conv.prior_weight)
     x, prior = torch.randn(2, 6, 5, 7), torch.randn(2, 3)
-    with conv.using_prior(prior):
+    with using_prior(prior):
         got = conv(x)
     wide = torch.cat([x, prior[..., None, None].expand(-1, -1, 5, 7)], 1)
     weight = torch.cat([conv.weight, conv.prior_weight[..., None, None]], 1)

@@ -284,3 +284,12 @@ def test_smallest_image_in_training():
     model = make(out_type='logits').train()
     logits = model(torch.randn(1, 3, 32, 32))
     assert [int((t > -torch.inf).sum()) for t in logits] == [20, 10, 6, 3]
+
+
+@pytest.mark.parametrize(
+    ('num_classes', 'expected'),
+    [(1000, (500, 200, 50)), (200, (100, 40, 10)), (10, (5, 2, 1)), (2, (1, 1, 1)), (1, (1, 1, 1))],
+)
+def test_considered_numbers_follow_the_number_of_classes(num_classes, expected):
+    model = ContextualConvNeXt(NARROW, num_classes=num_classes)
+    assert model.contextualizing.considered == expected

@@ -142,7 +142,7 @@ def record_priors(model, x):
             stage = int(name[5]) - 2
             hooks.append(
                 layer.register_forward_pre_hook(
-                    lambda m, a, stage=stage: given.setdefault(stage, []).append(m.prior)
+                    lambda m, a, stage=stage: given.setdefault(stage, []).append(m.current_prior())
                 )
             )
     output = model(x)

@@ -6,7 +6,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
-from mmctx.models.layers import ContextualConv2d, forward_contextual_block, make_contextual
+from mmctx.models.layers import (
+    ContextualConv2d,
+    forward_contextual_block,
+    make_contextual,
+    using_prior,
+)
 
 LAYOUTS = {
     'paper depthwise': dict(
@@ -51,7 +56,7 @@ def test_starts_as_the_vanilla_convolution(layout, batch):
     conv = ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout])
     conv.eval()  # BatchNorm1d has no statistics of a batch of 1
     x, prior = torch.randn(batch, 6, 9, 11), torch.randn(batch, 5)
-    with conv.using_prior(prior):
+    with using_prior(prior):
         out = conv(x)
     share = 0.5 if conv.modulated else 1.0
     expected = F.conv2d(
@@ -65,7 +70,7 @@ def test_follows_its_predictors(layout):
     """Written out with the concatenated prior and torchvision's deformable convolution."""
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout]))
     x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
-    with conv.using_prior(prior):
+    with using_prior(prior):
         out = conv(x)
     everywhere = prior[:, :, None, None].expand(-1, -1, *x.shape[2:])
     grid = conv.sampling_offset_predictor(torch.cat([everywhere, x], 1))
@@ -87,7 +92,7 @@ def test_follows_its_predictors(layout):
 def test_every_parameter_learns_once_offsets_are_not_zero(layout):
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout]))
     prior = torch.randn(3, 5, requires_grad=True)
-    with conv.using_prior(prior):
+    with using_prior(prior):
         conv(torch.randn(3, 6, 8, 8)).square().sum().backward()
     assert prior.grad.abs().sum() > 0
     still = [name for name, p in conv.named_parameters() if p.grad is None or not p.grad.any()]
@@ -104,9 +109,10 @@ def test_needs_a_prior_and_forgets_it():
     conv = ContextualConv2d(2, 2, 3, prior_channels=1, weight_offset_hidden=2)
     with pytest.raises(RuntimeError, match='prior'):
         conv(torch.zeros(1, 2, 5, 5))
-    with pytest.raises(ZeroDivisionError), conv.using_prior(torch.zeros(1, 1)):
+    with pytest.raises(ZeroDivisionError), using_prior(torch.zeros(1, 1)):
         raise ZeroDivisionError
-    assert conv.prior is None
+    with pytest.raises(RuntimeError, match='prior'):
+        conv(torch.zeros(1, 2, 5, 5))
 
 
 @pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN'), dict(offsets=('weight', 'grid'))])
@@ -144,14 +150,28 @@ def test_blocks_keep_their_weights_and_checkpointing_its_gradients():
         results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
     for checkpointed, kept in zip(*results):
         torch.testing.assert_close(checkpointed, kept)
-    assert block.conv.prior is None
+    with pytest.raises(RuntimeError, match='prior'):
+        block(x)
+
+
+def test_the_innermost_prior_counts():
+    conv = randomize(ContextualConv2d(2, 2, 3, prior_channels=1, weight_offset_hidden=2))
+    x, outer, inner = torch.randn(1, 2, 5, 5), torch.zeros(1, 1), torch.ones(1, 1)
+    with using_prior(inner):
+        of_inner = conv(x)
+    with using_prior(outer):
+        of_outer = conv(x)
+        with using_prior(inner):
+            assert torch.equal(conv(x), of_inner)
+        assert torch.equal(conv(x), of_outer)
+    assert not torch.equal(of_inner, of_outer)
 
 
 def test_offsets_stay_float32_under_autocast():
     """The last layer of the predictor alone leaves autocast, whose bfloat16 is too coarse."""
     conv = randomize(ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS['released depthwise']))
     x, prior = torch.randn(2, 6, 8, 7), torch.randn(2, 5)
-    with torch.autocast('cpu', torch.bfloat16), conv.using_prior(prior):
+    with torch.autocast('cpu', torch.bfloat16), using_prior(prior):
         sampling_offset, mask_logits = conv.predict_sampling_offset(x, prior)
         out = conv(x)
     assert out.dtype == torch.bfloat16

@@ -1,7 +1,9 @@
 """A data set in COCO's format, read as a whole."""
 
 import math
+import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +34,21 @@ class CocoImage(NamedTuple):
     codes: list
 
 
-def plan_coco(root: Path, splits: list[str] | None = None) -> Plan:
-    """Check `annotations/instances_*.json`, each against the folder that its name ends with.
+def plan_coco(
+    root: Path,
+    splits: list[str] | None = None,
+    ann_files: Sequence[Path] = (),
+    images: Path | None = None,
+) -> Plan:
+    """Check annotation files, each against a folder of images.
 
     Args:
         root (Path): Folder of the data, the COCO_ROOT of the configs.
-        splits (list[str], optional): Ends of the names, as `val2017`. Defaults to None, all.
+        splits (list[str], optional): `val2017` stands for `annotations/instances_val2017.json`,
+            whose images are in `val2017/`. Defaults to None, all files of such names.
+        ann_files (Sequence[Path]): Files of any name instead, from the root. Defaults to none.
+        images (Path, optional): Folder of the images of these files, from the root. Defaults to
+            None, the root.
 
     Returns:
         Plan: With what is wrong in the annotation files.
@@ -45,19 +56,24 @@ def plan_coco(root: Path, splits: list[str] | None = None) -> Plan:
     Raises:
         UserError: There is no annotation file.
     """
-    if splits is None:
-        found = sorted((root / 'annotations').glob('instances_*.json'))
-        splits = [path.stem.removeprefix('instances_') for path in found]
-    if not splits:
-        raise UserError(f'there is no {root}/annotations/instances_*.json')
+    pairs = [(root / file, root / (images or '.')) for file in ann_files]
+    if not pairs:
+        if splits is None:
+            found = sorted((root / 'annotations').glob('instances_*.json'))
+            splits = [path.stem.removeprefix('instances_') for path in found]
+        pairs = [(root / 'annotations' / f'instances_{s}.json', root / s) for s in splits]
+    if not pairs:
+        raise UserError(
+            f'there is no {root}/annotations/instances_*.json: name your files with --ann-files '
+            'and the folder of their images with --images'
+        )
     problems: list[Problem] = []
     items: list[Item] = []
     annotations = 0
-    for split in splits:
-        path = root / 'annotations' / f'instances_{split}.json'
+    for path, folder in pairs:
         if not path.is_file():
             raise UserError(f'annotation file {path} does not exist')
-        file = _AnnotationFile(path, root, split, problems)
+        file = _AnnotationFile(path, root, folder, problems)
         items += file.items
         annotations += file.annotations
     what = f'{len(items)} images, {annotations} annotations'
@@ -67,8 +83,8 @@ def plan_coco(root: Path, splits: list[str] | None = None) -> Plan:
 class _AnnotationFile:
     """The good entries of a file; what is wrong with the others joins the problems."""
 
-    def __init__(self, path, root, split, problems):
-        self.name = str(path.relative_to(root))
+    def __init__(self, path, root, folder, problems):
+        self.name = os.path.relpath(path, root)
         self.problems = problems
         self.items, self.annotations = [], 0
         try:
@@ -90,13 +106,12 @@ class _AnnotationFile:
             mask = annotation.get('segmentation')
             if not mistakes and isinstance(mask, dict) and isinstance(mask['counts'], str):
                 codes[annotation['image_id']].append((f'{self.name}: {name}', mask))
-        folder = root / split
         if not folder.is_dir():
             self.report('', f'its images should be in {folder}, which does not exist')
             return
         missing = set(missing_files((image['file_name'] for image in images), folder))
         for image in images:
-            name = f'{split}/{image["file_name"]}'
+            name = os.path.relpath(folder / image['file_name'], root)
             if image['file_name'] in missing:
                 problems.append(Problem(name, f'is missing, but listed in {self.name}'))
                 continue
@@ -114,8 +129,7 @@ class _AnnotationFile:
             self.report('', f'has no list {part!r}')
             return []
         good = []
-        # COCO's API numbers annotations too.
-        fields = dict(FIELDS[part], id=FIELDS['images']['id'])
+        fields = FIELDS[part]
         keys = {'images': ('id', 'file_name'), 'categories': ('id', 'name')}.get(part, ('id',))
         seen = {key: set() for key in keys}
         for index, entry in enumerate(entries):
@@ -160,6 +174,8 @@ def annotation_mistakes(annotation: dict, images: dict, categories: set) -> list
     ):
         size = f'{image["width"]}x{image["height"]}'
         mistakes.append(f'has a box {box} that leaves its image of {size}')
+    if annotation['area'] <= 0:
+        mistakes.append(f'has an area of {annotation["area"]}, so that it is left out')
     if 'segmentation' in annotation:
         mistake = mask_mistake(annotation['segmentation'], image)
         mistakes += [mistake] if mistake else []

@@ -1,0 +1,224 @@
+"""Use a trained network on files: classify, detect, recognise."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import load_checkpoint
+from torch.utils.data import DataLoader, Dataset
+
+from mmctx.checkpoints.fitting import Weights, check_fit, weight_shapes
+from mmctx.checkpoints.reading import fetch, read_checkpoint, served_from_memory
+from mmctx.checkpoints.stored_config import stored_config
+from mmctx.cli.config import framework, load_config
+from mmctx.cli.running import build_model
+from mmctx.datasets.checks.imagenet import EXTENSIONS as IMAGES
+from mmctx.datasets.kinetics_lists import EXTENSIONS as VIDEOS
+from mmctx.errors import UserError, recognise
+
+from .predictions import draw, entries_of
+
+Inputs = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+class Predictor:
+    """A trained network of mmpretrain, mmdet or mmaction2, ready for files.
+
+    Args:
+        checkpoint (str | os.PathLike): Checkpoint file or http(s) address.
+        config (str | os.PathLike | Config, optional): Config of the network. Defaults to None, the
+            one that the checkpoint holds.
+        classes (Sequence[str], optional): Name of each label. Defaults to None: what the checkpoint
+            says, else the data set of the config; labels have no names where neither knows.
+        device (str, optional): Device to run on. Defaults to None, an accelerator if there is one.
+
+    Attributes:
+        model (nn.Module): The network, in eval mode.
+        kind (str): `mmpretrain`, `mmdet` or `mmaction`, the framework that it is of.
+        classes (tuple[str] | None): Name of each label.
+
+    Raises:
+        UserError: The checkpoint or the config cannot be used, or they do not fit.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike,
+        config: str | os.PathLike | Config | None = None,
+        classes: Sequence[str] | None = None,
+        device: str | None = None,
+    ):
+        path = str(checkpoint)
+        contents = read_checkpoint(fetch(path))
+        if config is None:
+            cfg = stored_config(contents, path)
+        else:
+            cfg = config if isinstance(config, Config) else load_config(str(config))
+        framework(cfg)
+        self.kind = cfg.default_scope
+        self.model = build_model(cfg)
+        check_fit(self.model, Weights(path, weight_shapes(contents, path), complete=True))
+        with served_from_memory({path: contents}):
+            load_checkpoint(self.model, path, map_location='cpu')
+        self.model.to(device or get_device()).eval()
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+        if not dataset or not dataset.get('pipeline'):
+            raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
+        with DefaultScope.overwrite_default_scope(self.kind):
+            self._pipeline = Compose(_without_annotations(dataset.pipeline))
+            meta = contents.get('meta') or {}
+            self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
+
+    def __call__(
+        self,
+        files: Sequence[str | os.PathLike],
+        batch_size: int = 8,
+        num_workers: int = 0,
+        score_thr: float = 0.3,
+        top_k: int = 5,
+        pictures: Mapping[str, str | os.PathLike] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Predict file after file.
+
+        Args:
+            files (Sequence[str | os.PathLike]): Images, of a recognizer videos.
+            batch_size (int): Files that go through the network at once. Defaults to 8.
+            num_workers (int): Processes that load files. Defaults to 0, this one.
+            score_thr (float): Lowest score of an object. Defaults to 0.3.
+            top_k (int): Most likely classes of an image or video. Defaults to 5.
+            pictures (Mapping, optional): Where to draw the prediction of a file, by its name.
+                Defaults to None, nowhere.
+
+        Yields:
+            dict: `path` and, in the order of their scores, `labels`, each a dict of `label`, `name`
+            (None where classes have no names) and `score`; of a detector `objects`, which have in
+            addition a `box` (x1, y1, x2, y2 in pixels) and, where it segments, a `mask` (COCO's
+            RLE). A file that cannot be read has an `error` instead.
+        """
+        loader = DataLoader(
+            _Files([str(file) for file in files], self.kind, self._pipeline),
+            batch_size,
+            num_workers=num_workers,
+            collate_fn=list,
+        )
+        for batch in loader:
+            readable = [data for _, data, _ in batch if data is not None]
+            results = iter(self._run(readable))
+            for path, data, error in batch:
+                if data is None:
+                    yield dict(path=path, error=error)
+                    continue
+                sample = next(results)
+                entries = entries_of(self.kind, sample, self.classes, score_thr, top_k)
+                if pictures and path in pictures:
+                    draw(self.kind, path, sample, entries, self.classes, score_thr, pictures[path])
+                yield dict(path=path, **entries)
+
+    def _run(self, batch: list[dict]) -> list:
+        if not batch:
+            return []
+        with torch.inference_mode(), DefaultScope.overwrite_default_scope(self.kind):
+            return self.model.test_step(pseudo_collate(batch))
+
+
+class _Files(Dataset):
+    """Files as the test pipeline of a framework loads them."""
+
+    def __init__(self, paths: list[str], kind: str, pipeline: Compose):
+        self.paths, self.kind, self.pipeline = paths, kind, pipeline
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, dict | None, str]:
+        path = self.paths[index]
+        source = dict(img_path=path, img_id=index)
+        if self.kind == 'mmaction':
+            source = dict(filename=path, label=-1, start_index=0, modality='RGB')
+        try:
+            return path, self.pipeline(source), ''
+        except Exception as error:
+            if not isinstance(error, OSError) and recognise(error) is None:
+                raise
+            return path, None, ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+def predict(
+    inputs: Inputs,
+    checkpoint: str | os.PathLike,
+    config: str | os.PathLike | Config | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    device: str | None = None,
+    **options,
+) -> list[dict[str, Any]]:
+    """Classify images, detect objects in them, or recognise actions in videos.
+
+    Args:
+        inputs (str | os.PathLike | Sequence): Files, and folders that are searched for them.
+        checkpoint (str | os.PathLike): Checkpoint file or http(s) address.
+        config (str | os.PathLike | Config, optional): Config of the network. Defaults to None, the
+            one that the checkpoint holds.
+        classes (Sequence[str], optional): Name of each label. Defaults to None, what the checkpoint
+            or the data set of the config says.
+        device (str, optional): Device to run on. Defaults to None, an accelerator if there is one.
+        **options: Of `Predictor.__call__`: `batch_size`, `num_workers`, `score_thr`, `top_k`.
+
+    Returns:
+        list[dict]: One for each file, as `Predictor.__call__` yields them.
+
+    Raises:
+        UserError: There is no such file, or checkpoint and config cannot be used.
+    """
+    predictor = Predictor(checkpoint, config, classes, device)
+    return list(predictor(find_files(inputs, predictor.kind), **options))
+
+
+def find_files(inputs: Inputs, kind: str) -> list[str]:
+    """Files that are given, and those in folders that are given, in sorted order.
+
+    Args:
+        inputs (str | os.PathLike | Sequence): Files and folders.
+        kind (str): Framework of the network: `mmaction` takes videos, the others take images.
+
+    Returns:
+        list[str]: Their paths.
+
+    Raises:
+        UserError: A path does not exist, or a folder has no such files.
+    """
+    endings = VIDEOS if kind == 'mmaction' else IMAGES
+    found: list[str] = []
+    single = isinstance(inputs, (str, os.PathLike))
+    for given in [inputs] if single else inputs:  # type: ignore[list-item]
+        path = Path(given)  # type: ignore[arg-type]
+        if not path.exists():
+            raise UserError(f'{path} does not exist')
+        inside: Iterable[Path] = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob('*') if p.name.lower().endswith(endings))
+            if not inside:
+                raise UserError(f'{path} holds no files that end in {", ".join(endings)}')
+        found += map(str, inside)
+    return found
+
+
+def _without_annotations(pipeline: Sequence[dict]) -> list[dict]:
+    return [step for step in pipeline if not step['type'].endswith('LoadAnnotations')]
+
+
+def _class_names(meta: dict, dataset: dict) -> Sequence[str] | None:
+    """Names that a checkpoint holds, or those of the config's data set."""
+    stated = meta.get('dataset_meta') or {}
+    cls = DATASETS.get(dataset['type'])
+    for source in (stated, dataset.get('metainfo') or {}, getattr(cls, 'METAINFO', {})):
+        names = source.get('classes') or source.get('CLASSES')
+        if names:
+            return names
+    return None

@@ -1,0 +1,137 @@
+"""What a network predicted, as plain values and as a picture."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from torch import Tensor
+
+
+def entries_of(
+    kind: str, sample: Any, classes: Sequence[str] | None, score_thr: float, top_k: int
+) -> dict[str, list[dict]]:
+    """A prediction as values that JSON can hold; see `Predictor.__call__`.
+
+    Args:
+        kind (str): Framework that made it.
+        sample (DataSample | DetDataSample | ActionDataSample): The prediction.
+        classes (Sequence[str], optional): Name of each label.
+        score_thr (float): Lowest score of an object.
+        top_k (int): Most likely classes of an image or video.
+
+    Returns:
+        dict[str, list[dict]]: `labels`, of a detector `objects`.
+    """
+    if kind != 'mmdet':
+        scores = sample.pred_score.flatten()
+        best = scores.topk(min(top_k, len(scores)))
+        pairs = zip(best.indices.tolist(), best.values.tolist())
+        return dict(labels=[_named(label, score, classes) for label, score in pairs])
+    found = sample.pred_instances.cpu()
+    found = found[found.scores.argsort(descending=True)]
+    found = found[found.scores >= score_thr]
+    objects = []
+    for i, (label, score) in enumerate(zip(found.labels.tolist(), found.scores.tolist())):
+        entry = _named(label, score, classes)
+        entry['box'] = [round(side, 2) for side in found.bboxes[i].tolist()]
+        if 'masks' in found:
+            entry['mask'] = _run_lengths(found.masks[i])
+        objects.append(entry)
+    return dict(objects=objects)
+
+
+def _named(label: int, score: float, classes: Sequence[str] | None) -> dict:
+    return dict(label=label, name=classes[label] if classes else None, score=round(score, 5))
+
+
+def _run_lengths(mask: Tensor) -> dict:
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+    return dict(size=encoded['size'], counts=encoded['counts'].decode())
+
+
+def draw(
+    kind: str,
+    path: str,
+    sample: Any,
+    entries: dict[str, list[dict]],
+    classes: Sequence[str] | None,
+    score_thr: float,
+    out: str | os.PathLike,
+) -> None:
+    """Draw a prediction, with the framework's own visualizer, into a file.
+
+    Args:
+        kind (str): Framework that made it.
+        path (str): The image, or the video, whose middle frame is drawn on.
+        sample (DataSample | DetDataSample | ActionDataSample): The prediction.
+        entries (dict[str, list[dict]]): The same by `entries_of`.
+        classes (Sequence[str], optional): Name of each label.
+        score_thr (float): Lowest score of an object.
+        out (str | os.PathLike): The picture; its folder is made.
+    """
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    if kind == 'mmdet':
+        from mmdet.visualization import DetLocalVisualizer
+
+        visualizer = DetLocalVisualizer()
+        visualizer.dataset_meta = dict(classes=classes, palette='random')
+        visualizer.add_datasample(
+            'prediction',
+            mmcv.imread(path, channel_order='rgb'),
+            sample,
+            draw_gt=False,
+            pred_score_thr=score_thr,
+            out_file=str(out),
+        )
+        return
+    image = _middle_frame(path) if kind == 'mmaction' else mmcv.imread(path, channel_order='rgb')
+    _write_labels(image, entries['labels'], out)
+
+
+def _write_labels(image: np.ndarray, labels: list[dict], out: str | os.PathLike) -> None:
+    """Write classes and scores onto an RGB image."""
+    from mmengine.visualization import Visualizer
+
+    # So that small images have room for words.
+    scale = max(1, -(-224 // min(image.shape[:2])))
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    lines = [f'{_title(entry)} {entry["score"]:.2f}' for entry in labels]
+    visualizer = Visualizer(image=image)
+    visualizer.draw_texts(
+        '\n'.join(lines),
+        np.array([6, 6]),
+        font_sizes=max(min(image.shape[:2]) // 28, 7),
+        colors='white',
+        bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'),
+    )
+    mmcv.imwrite(visualizer.get_image()[..., ::-1], str(out))
+
+
+def _title(entry: dict) -> str:
+    return str(entry['name'] if entry['name'] is not None else entry['label'])
+
+
+def _middle_frame(path: str) -> np.ndarray:
+    from mmctx.datasets.video_file import Video
+
+    video = Video(path)
+    try:
+        (frame,) = video.read([video.total_frames // 2])
+    finally:
+        video.close()
+    return frame
+
+
+def in_words(result: dict) -> str:
+    """A result of `Predictor.__call__` in one line."""
+    if 'error' in result:
+        return f'{result["path"]}: {result["error"]}'
+    found = result.get('labels') or result.get('objects') or []
+    words = ', '.join(f'{_title(entry)} {entry["score"]:.2f}' for entry in found)
+    return f'{result["path"]}: {words or "nothing found"}'

@@ -1,0 +1,103 @@
+"""Classify images, detect objects in them, or recognise actions in videos."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from mmctx.errors import UserError
+from mmctx.files import atomic_write
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'inputs', nargs='+', metavar='FILE|FOLDER', help='images, of a recognizer videos'
+    )
+    parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
+    parser.add_argument(
+        '--config', help='config file of the network (the config that the checkpoint holds)'
+    )
+    parser.add_argument(
+        '--out',
+        metavar='FOLDER',
+        help='folder for predictions.json and pictures/ (without it, lines are printed alone)',
+    )
+    parser.add_argument(
+        '--no-pictures', action='store_true', help='write no pictures into the folder'
+    )
+    parser.add_argument('--batch-size', type=int, default=8, help='files at once (8)')
+    parser.add_argument('--num-workers', type=int, default=0, help='processes that load files (0)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='lowest score of a detected object (0.3)'
+    )
+    parser.add_argument(
+        '--top-k', type=int, default=5, help='most likely classes of an image or video (5)'
+    )
+    parser.add_argument(
+        '--classes', metavar='FILE', help='text file with the name of a class a line'
+    )
+    parser.add_argument('--device', help='such as cpu or cuda:1 (an accelerator if there is one)')
+    args = parser.parse_args()
+    for name in ('batch_size', 'top_k'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} should be at least 1')
+    return args
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    # After the arguments, as these bring torch along.
+    from rich.console import Console
+    from rich.progress import track
+
+    from mmctx.apis.predicting import Predictor, find_files
+    from mmctx.apis.predictions import in_words
+
+    classes = Path(args.classes).read_text().splitlines() if args.classes else None
+    predictor = Predictor(args.checkpoint, args.config, classes, args.device)
+    files = find_files(args.inputs, predictor.kind)
+    pictures = None
+    if args.out and not args.no_pictures:
+        pictures = picture_names(files, Path(args.out) / 'pictures')
+    results = predictor(
+        files, args.batch_size, args.num_workers, args.score_thr, args.top_k, pictures
+    )
+    progress = Console(stderr=True)
+    shown = bool(args.out) and progress.is_terminal
+    kept = []
+    for result in track(
+        results, 'Predicting', len(files), console=progress, disable=not shown, transient=True
+    ):
+        kept.append(result)
+        if not shown:
+            print(in_words(result), flush=True)
+    if args.out:
+        path = Path(args.out) / 'predictions.json'
+        with atomic_write(path) as file:
+            file.write(json.dumps(kept, indent=1, ensure_ascii=False).encode())
+        print(f'{len(kept)} predictions are in {path}')
+    broken = [result['path'] for result in kept if 'error' in result]
+    if broken:
+        raise UserError(f'{len(broken)} of {len(files)} files could not be read: {broken[0]} ...')
+
+
+def picture_names(files: list[str], folder: Path) -> dict[str, Path]:
+    """Where to draw the prediction of each file: as they lie beneath their common folder.
+
+    Args:
+        files (list[str]): Images or videos.
+        folder (Path): Where pictures go.
+
+    Returns:
+        dict[str, Path]: A picture for each file; videos get one of the type JPEG.
+    """
+    absolute = [os.path.abspath(file) for file in files]
+    common = os.path.commonpath([os.path.dirname(file) for file in absolute])
+    names = {}
+    for file, path in zip(files, absolute):
+        inside = Path(os.path.relpath(path, common))
+        names[file] = folder / inside.with_name(f'{inside.name}.jpg')
+    return names

@@ -1,0 +1,55 @@
+"""Have something done to a module of another package as soon as it is imported, and not before."""
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+_actions: dict[str, Callable[[ModuleType], None]] = {}
+
+
+class WatchingFinder:
+    """Meta-path finder of the modules that are watched for; first in `sys.meta_path`."""
+
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None) -> ModuleSpec | None:
+        """Find a module, to be acted on once it is executed.
+
+        Args:
+            fullname (str): The module's absolute name.
+            path (Sequence[str], optional): The parent package's path. Defaults to None.
+            target (ModuleType, optional): Module being reloaded. Defaults to None.
+
+        Returns:
+            ModuleSpec | None: None for every module that is not watched for.
+        """
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in _actions else None
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                _actions[fullname](module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
+    """Call `action` with a module when that is imported: at once if it is already.
+
+    Only the first action for a module counts, so that it is safe to ask again.
+
+    Args:
+        name (str): The module's absolute name.
+        action (Callable): Called with the module, once executed.
+    """
+    if name in _actions:
+        return
+    _actions[name] = action
+    if WatchingFinder not in sys.meta_path:
+        sys.meta_path.insert(0, WatchingFinder)
+    module = sys.modules.get(name)
+    # One that is still being executed would be acted on too early.
+    if module is not None and not getattr(module.__spec__, '_initializing', False):
+        action(module)

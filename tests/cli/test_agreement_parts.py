@@ -1,0 +1,146 @@
+"""Comparisons of classes and of COCO's metrics, with stand-ins for models and data."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from mmctx.checkpoints.fitting import Weights
+from mmctx.cli.agreement.classes import check_classes, class_counts
+from mmctx.cli.agreement.metrics import check_metrics
+from mmctx.cli.preflight import Checked
+from mmctx.errors import UserError
+from mmctx.evaluation.coco_metric import CocoMetric
+
+
+class Part(nn.Module):
+    def __init__(self, num_classes=None, **parts):
+        super().__init__()
+        self.num_classes = num_classes
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+class RPNHead(Part):
+    pass
+
+
+class DataSet:
+    """Stands in for a data set of mmdet."""
+
+    def __init__(self, classes, infos=(), **more):
+        self.metainfo, self.infos = dict(classes=classes, **more), infos
+
+    def __len__(self):
+        return len(self.infos)
+
+    def get_data_info(self, index):
+        return self.infos[index]
+
+
+NOTHING = Checked([], {})
+DETECTOR = Part(
+    backbone=Part(1000),
+    rpn_head=RPNHead(1),
+    roi_head=Part(bbox_head=Part(2, loss_cls=Part(5)), mask_head=Part(2)),
+)
+
+
+def test_only_heads_of_the_data_sets_classes_count():
+    assert dict(class_counts(DETECTOR)) == {
+        'roi_head.bbox_head.num_classes': 2,
+        'roi_head.mask_head.num_classes': 2,
+    }
+
+
+@pytest.mark.parametrize('classes', [('bolt',), ('bolt', 'nut', 'washer')])
+def test_heads_of_another_number_are_named_with_both_numbers(classes):
+    with pytest.raises(UserError, match=rf'bbox_head.num_classes is 2, .* has {len(classes)} cla'):
+        check_classes(DETECTOR, dict(train=[DataSet(classes)]), NOTHING)
+
+
+def test_heads_of_the_things_of_a_panoptic_set():
+    things = dict(thing_classes=('bolt', 'nut'), stuff_classes=('floor',))
+    data = DataSet(('bolt', 'nut', 'floor'), **things)
+    check_classes(DETECTOR, dict(train=[data]), NOTHING)
+
+
+def test_classes_in_another_order_in_the_splits():
+    data = dict(train=[DataSet(('bolt', 'nut'))], val=[DataSet(('nut', 'bolt'))])
+    with pytest.raises(UserError, match='class 0 is bolt in train_dataloader and nut in val_data'):
+        check_classes(DETECTOR, data, NOTHING)
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_classes_in_another_order_than_the_checkpoint_was_trained_on(split):
+    meta = dict(dataset_meta=dict(classes=['nut', 'bolt']))
+    checked = Checked([Weights('a.pth', {}, complete=True)], {'a.pth': dict(meta=meta)})
+    with pytest.raises(UserError, match=r'a\.pth was trained on other classes.*class 0 is nut'):
+        check_classes(DETECTOR, {split: [DataSet(('bolt', 'nut'))]}, checked)
+    started = checked._replace(weights=[Weights('a.pth', {})])
+    check_classes(DETECTOR, {split: [DataSet(('bolt', 'nut'))]}, started)
+
+
+@pytest.fixture
+def metric(tmp_path):
+    """COCO's metric over two images of two bolts."""
+
+    def metric(change=None, **options):
+        contents = dict(
+            images=[dict(id=i, file_name=f'{i}.png', width=64, height=48) for i in (1, 2)],
+            categories=[dict(id=1, name='bolt'), dict(id=2, name='nut')],
+            annotations=[
+                dict(id=i, image_id=i, category_id=1, bbox=[1, 1, 9, 9], area=81, iscrowd=0,
+                     segmentation=[[1, 1, 10, 1, 10, 10]])
+                for i in (1, 2)
+            ],
+        )  # fmt: skip
+        if change:
+            change(contents)
+        (tmp_path / 'a.json').write_text(json.dumps(contents))
+        return CocoMetric(ann_file=str(tmp_path / 'a.json'), **options)
+
+    return metric
+
+
+INFOS = [dict(img_id=i, img_path=f'val/{i}.png') for i in (1, 2)]
+
+
+def check(metric, infos=INFOS, classes=('bolt', 'nut')):
+    check_metrics(DETECTOR, [metric], [DataSet(classes, infos)], 'val')
+
+
+def test_the_file_of_a_metric_that_agrees(metric):
+    check(metric())
+    check(metric(metric=['bbox', 'segm']))
+
+
+def test_the_file_of_a_metric_lacks_images_of_the_loader(metric):
+    with pytest.raises(UserError, match=r'lacks 1 of the 3 images .*: val/3.png'):
+        check(metric(), [*INFOS, dict(img_id=3, img_path='val/3.png')])
+
+
+def test_the_file_of_a_metric_has_other_images_under_the_ids(metric):
+    with pytest.raises(UserError, match=r'or has others under their ids: train/7.png'):
+        check(metric(), [dict(img_id=1, img_path='train/7.png')])
+
+
+def test_the_file_of_a_metric_lacks_a_class(metric):
+    with pytest.raises(UserError, match=r'lacks 1 of the 3 classes .*: washer'):
+        check(metric(), classes=('bolt', 'nut', 'washer'))
+
+
+def test_masks_are_scored_that_are_not_there(metric):
+    def without(contents):
+        contents['annotations'][1]['segmentation'] = []
+
+    check(metric(without))
+    with pytest.raises(UserError, match=r"has metric='segm', but annotation 2 .* has no mask"):
+        check(metric(without, metric=['bbox', 'segm']))
+
+
+def test_a_metric_of_another_number_of_classes():
+    metric = SimpleNamespace(num_classes=5)
+    with pytest.raises(UserError, match=r'num_classes=5 of .*, but the data have 2 classes'):
+        check(metric)
