@@ -4,9 +4,19 @@ Importing this package registers its modules by name and mends known faults of t
 quick because torch, mmpretrain, mmdet and mmaction2 are only imported when something needs them.
 """
 
+from importlib import import_module
+
 from . import compat, registry
 from .version import __version__
 
 compat.install()
 
-__all__ = ['__version__', 'registry']
+# Imported on first use, as they bring torch along.
+_ON_USE = ('collect_stage_logits', 'contextualize')
+__all__ = ['__version__', 'registry', *_ON_USE]
+
+
+def __getattr__(name: str):
+    if name not in _ON_USE:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module('mmctx.models.contextualize'), name)

@@ -25,6 +25,7 @@ MODELS = Registry(
     scope='mmctx',
     locations=[
         'mmctx.models.backbones',
+        'mmctx.models.contextualize',
         'mmctx.models.data_preprocessors',
         'mmctx.models.heads',
         'mmctx.models.losses',

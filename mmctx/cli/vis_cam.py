@@ -51,7 +51,7 @@ def last_block(cfg: Config) -> str | None:
     model = build_model(cfg)
     if not isinstance(model.backbone, ContextualBackbone):
         return None
-    *_, last = model.backbone.blocks_of(3)
+    *_, last = model.backbone.blocks_of(4)
     return next(name for name, module in model.named_modules() if module is last)
 
 

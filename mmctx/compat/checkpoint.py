@@ -169,7 +169,7 @@ def install(plain_only=False):
             `torch.load` or the environment says. Defaults to False.
     """
     global _plain_only
-    # Here, as importing it may be what this is called upon.
+    # Its import calls this function too, which needs the whole of this module by then.
     from mmengine.runner.checkpoint import CheckpointLoader
 
     _plain_only = _plain_only or plain_only

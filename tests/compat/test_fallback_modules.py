@@ -31,6 +31,19 @@ def test_importing_mmctx_imports_no_framework():
     assert run_python(code) == '[]'
 
 
+@pytest.mark.parametrize(
+    'first',
+    ['mmctx.models.backbones', 'mmctx.engine', 'mmctx.compat.checkpoint', 'mmengine.runner'],
+)
+def test_any_module_can_be_imported_first(first):
+    code = f"""
+import mmctx, {first}
+from mmengine.runner import CheckpointLoader
+print(CheckpointLoader.load_checkpoint.__func__.__module__)
+"""
+    assert run_python(code).splitlines()[-1] == 'mmctx.compat.checkpoint'
+
+
 def test_install_appends_one_finder_at_the_end():
     before = list(sys.meta_path)
     install()

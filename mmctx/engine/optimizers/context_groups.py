@@ -70,16 +70,16 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return
-        rate: Any = self.base_lr
         names = {id(parameter): name for name, parameter in module.named_parameters()}
+        base: dict[str, Any] = {'lr': self.base_lr, 'weight_decay': self.base_wd}
+        # An optimizer's own defaults are not known here, so no factor can change them.
+        base = {option: value for option, value in base.items() if value is not None}
         for group in params:
             name = names[id(group['params'][0])]
-            group['lr'] = group.get('lr', rate) * self._factor(name, 'lr')
-            if self.base_wd is not None:
-                decay: Any = group.get('weight_decay', self.base_wd)
-                group['weight_decay'] = decay * self._factor(name, 'decay')
-        given = {'lr': self.base_lr, 'weight_decay': self.base_wd}
-        params[:] = _merged(params, {k: v for k, v in given.items() if v is not None})
+            for option, value in base.items():
+                setting = option.removeprefix('weight_')
+                group[option] = group.get(option, value) * self._factor(name, setting)
+        params[:] = _merged(params, base)
 
     def _factor(self, name: str, setting: str) -> float:
         """Product of the factors on the `lr` or `decay` of the parameter of that name."""

@@ -2,6 +2,7 @@
 
 from .contextual_block import (
     ZeroPredictors,
+    contextual_like,
     forward_contextual_block,
     make_contextual,
     with_zeroed_predictors,
@@ -17,6 +18,7 @@ __all__ = [
     'Merging',
     'StageContext',
     'ZeroPredictors',
+    'contextual_like',
     'forward_contextual_block',
     'make_contextual',
     'using_prior',

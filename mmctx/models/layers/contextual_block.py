@@ -10,6 +10,34 @@ from .contextual_conv import ContextualConv2d
 from .prior import PriorConv, using_prior
 
 
+def contextual_like(conv: nn.Conv2d, layer: type[nn.Conv2d], **context) -> nn.Conv2d:
+    """A contextual convolution of the shape of a vanilla one, with the vanilla one's parameters.
+
+    Args:
+        conv (nn.Conv2d): The vanilla convolution.
+        layer (type): `ContextualConv2d` or another layer that extends `nn.Conv2d`.
+        **context: The layer's contextual arguments.
+
+    Returns:
+        nn.Conv2d: On the device of the vanilla one, of its type and in its mode.
+    """
+    contextual = layer(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        conv.bias is not None,
+        **context,
+    )
+    contextual.to(conv.weight).train(conv.training)
+    # The very parameters, as an optimizer may know them already.
+    contextual.weight, contextual.bias = conv.weight, conv.bias
+    return contextual
+
+
 def make_contextual(
     block: nn.Module,
     conv_name: str,
@@ -25,20 +53,7 @@ def make_contextual(
         layer (type): Class of the new convolution. Defaults to `ContextualConv2d`.
         **context: Arguments of `layer` beyond those of `nn.Conv2d`.
     """
-    conv = getattr(block, conv_name)
-    contextual = layer(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.groups,
-        conv.bias is not None,
-        **context,
-    )
-    contextual.load_state_dict(conv.state_dict(), strict=False)
-    setattr(block, conv_name, contextual)
+    setattr(block, conv_name, contextual_like(getattr(block, conv_name), layer, **context))
     # `forward_contextual_block` checkpoints instead: when the block recomputed itself, the prior
     # would be gone.
     block.context_cp, block.with_cp = block.with_cp, False

@@ -14,6 +14,12 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
+def exchange_prior(prior: Tensor | None) -> Tensor | None:
+    """Give this thread's contextual convolutions a prior, (B, P); returns what they had before."""
+    before, _of_thread.prior = _of_thread.prior, prior
+    return before
+
+
 class using_prior:
     """Context in which this thread's calls of contextual convolutions get a prior.
 
@@ -30,11 +36,10 @@ class using_prior:
         self.prior = prior
 
     def __enter__(self) -> None:
-        self.before = _of_thread.prior
-        _of_thread.prior = self.prior
+        self.before = exchange_prior(self.prior)
 
     def __exit__(self, *_) -> None:
-        _of_thread.prior = self.before
+        exchange_prior(self.before)
 
 
 class PriorConv:
