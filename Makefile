@@ -1,9 +1,9 @@
-# `make demo` and `make test` set everything up in .venv/ first; the second time that is a no-op.
+# `make demo`, `make test` and others first install everything into .venv/, unless that has been done.
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Python 3.10 to 3.13; name another one with `make PYTHON=...`.
+# A Python from 3.10 to 3.13; choose another one with `make PYTHON=...`.
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
@@ -28,7 +28,7 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'No Python 3.10-3.13 found: name one with make PYTHON=...' >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV)/ (5 GB, a few minutes) ...'
-	@# A compiled mmcv that is already there is left alone.
+	@# An installed mmcv with compiled operators is kept.
 	@extras=all,dev; $(BIN)/pip show -q mmcv 2>/dev/null && extras=det,video,dev; \
 	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off \
 		-c constraints.txt -e ".[$$extras]"
@@ -37,7 +37,7 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 demo: $(STAMP)
 	@$(MAKE) --no-print-directory -f tools/demo.mk PYTHON=$(BIN)/python
 
-# One thread for each of the test processes, as two would fight for the cores.
+# One thread for each test process, because more would compete for the cores.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 

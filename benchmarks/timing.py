@@ -55,6 +55,22 @@ def use_device(name: str | None = None, threads: int | None = None) -> torch.dev
     return device
 
 
+def check_timing(batch_size: int | None, seconds: float) -> None:
+    """Raise a UserError for `--batch-size` and `--seconds` with which nothing can be timed.
+
+    Args:
+        batch_size (int, optional): Number of images in a batch; None for a tool's own choice.
+        seconds (float): Time to spend on each measurement, in seconds.
+
+    Raises:
+        UserError: The batch is empty, or the time is negative or infinite.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f'--batch-size must be at least 1, not {batch_size}')
+    if not 0 <= seconds < float('inf'):
+        raise UserError(f'--seconds must not be {seconds}')
+
+
 def name_device(device: torch.device) -> str:
     """Product name of a device, for a CPU with the number of threads.
 

@@ -16,7 +16,8 @@ width = 64
 strides = [4, 8, 16, 32]
 num_classes = 8
 norm_cfg = dict(type='GN', num_groups=8)
-# For objects this small the finest map does, and one sample a bin: several times less work.
+# Objects this small need only the finest map and one sample for each bin, which is several times
+# less work.
 roi_extractor = dict(
     roi_layer=dict(sampling_ratio=1), out_channels=width, featmap_strides=strides[:1])
 
@@ -32,7 +33,7 @@ model = dict(
         layer_scale_init_value=1.0,
         gap_before_final_norm=False,
         # PyTorch's own: its random biases keep LayerNorm away from the all-zero pixels of padding,
-        # where gradients would explode, and its larger weights let few iterations do.
+        # where gradients would explode, and with its larger weights few iterations are enough.
         init_cfg=None),
     neck=dict(in_channels=channels, out_channels=width, num_outs=4, norm_cfg=norm_cfg),
     rpn_head=dict(

@@ -22,6 +22,6 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     )
 )
-# TSM's rules for the new layers too. When starting from vanilla weights, context_lr_mult and
-# context_decay_mult of paramwise_cfg give the new parameters rates of their own.
+# TSM's rules apply to the new layers too. In a training from vanilla weights, context_lr_mult and
+# context_decay_mult of paramwise_cfg set the rates of the new parameters.
 optim_wrapper = dict(constructor='mmctx.TSMOptimWrapperConstructor')

@@ -3,8 +3,8 @@
 #   make -f tools/demo.mk [PYTHON=python] [DATA=data/shapes] [WORK_DIR=work_dirs/demo]
 #                         [OPTIONS='--cfg-options ...']
 #
-# What is done is not done again; an interrupted training resumes from its last checkpoint, one of
-# an older config starts over.
+# Finished steps are not repeated. An interrupted training resumes from its last checkpoint, unless
+# the config has changed since: then it starts again.
 
 TOOLS := $(dir $(lastword $(MAKEFILE_LIST)))
 CONFIGS := $(TOOLS:tools/=configs/)
@@ -14,8 +14,8 @@ DATA ?= data/shapes
 WORK_DIR ?= work_dirs/demo
 # The config reads it.
 export SHAPES_ROOT := $(DATA)
-# Threads that spin for long slow training many times down where others use the same cores; threads
-# that do not spin at all double its time where nobody does.
+# Threads that spin for long make training many times slower if other processes use the same cores;
+# threads that do not spin double its time if none does.
 export GOMP_SPINCOUNT ?= 20000
 
 .PHONY: demo

@@ -1,7 +1,7 @@
-"""Whether mmctx works on this machine's GPU; `tools/check_gpu.py` is its command.
+"""Checks that mmctx works on this machine's GPU; `tools/check_gpu.py` runs them.
 
-* :mod:`steps`: what is checked, and for how long at most.
-* :mod:`processes`: steps side by side, each in a process of its own.
+* :mod:`steps`: the steps of the check, with their time limits.
+* :mod:`processes`: steps side by side, each in its own process.
 * :mod:`backbones`, :mod:`training`, :mod:`compiling`: the checks themselves.
 * :mod:`smooth`: networks whose gradients can be compared parameter by parameter.
 * :mod:`data`: the images, clips and shapes that they render.

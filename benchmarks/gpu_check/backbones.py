@@ -89,7 +89,7 @@ def cases(group: str, place: Place) -> dict[str, ConfigDict]:
 
 
 def build(backbone: ConfigDict) -> nn.Module:
-    """A backbone whose predictors matter; they start at zero, where a fault could not be seen."""
+    """Build a backbone with random predictors; at their initial zero they would hide errors."""
     init_default_scope('mmpretrain')
     model = randomize_predictors(MODELS.build(deepcopy(backbone)))
     for module in model.modules():
@@ -118,7 +118,7 @@ def outputs_and_gradients(
     outputs = [out.float() for out in outputs]
     loss = sum(map(_projection, outputs))
     names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    # As a GradScaler finds it.
+    # Searched downwards, as GradScaler does.
     scale = LARGEST_SCALE if dtype is torch.float16 else 1.0
     while True:
         found = torch.autograd.grad(
@@ -131,7 +131,7 @@ def outputs_and_gradients(
 
 
 def _projection(output: Tensor) -> Tensor:
-    # Not a sum of squares, which is constant behind a LayerNorm.
+    # Not a sum of squares, which is constant after a LayerNorm.
     draw = torch.Generator().manual_seed(0)
     direction = torch.randn(output.shape, generator=draw).to(output.device)
     return (output.masked_fill(~output.isfinite(), 0) * direction).sum() / output.numel() ** 0.5

@@ -1,4 +1,4 @@
-"""Steps in processes of their own, some at a time; one that fails does not stop the others."""
+"""Steps in separate processes, some at a time; a failure does not stop the others."""
 
 import json
 import os
@@ -18,13 +18,13 @@ LINES_SHOWN = 15
 
 
 class Outcome(NamedTuple):
-    """How a step ended.
+    """Outcome of a step.
 
     Attributes:
         step (Step): The step.
         passed (bool): Whether its process ended with status 0 in time.
-        seconds (float): How long it took.
-        detail (str): What it found, or why it failed.
+        seconds (float): Duration of the step, in seconds.
+        detail (str): Results of the step, or the reason why it failed.
     """
 
     step: Step
@@ -34,11 +34,11 @@ class Outcome(NamedTuple):
 
 
 class Processes:
-    """Starts steps, and ends those that run when it is left.
+    """Runs steps in processes, and ends those that are still running when it is interrupted.
 
     Args:
-        place (Place): Where they run; each writes `<name>.log` into its folder.
-        jobs (int): How many run at a time.
+        place (Place): Device and folder of the check; each step writes `<name>.log` into it.
+        jobs (int): Number of steps that run at a time.
     """
 
     def __init__(self, place: Place, jobs: int):
@@ -49,10 +49,10 @@ class Processes:
         """Run steps.
 
         Args:
-            steps (Sequence[Step]): In the order in which they are started.
+            steps (Sequence[Step]): Steps in the order in which they are started.
 
         Yields:
-            Outcome: As the steps end.
+            Outcome: Outcome of each step, in the order in which they end.
         """
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
@@ -109,7 +109,7 @@ def _describe(found):
 
 
 def _kill(process):
-    """End a step's process and what it has started."""
+    """End a step's process and all processes that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

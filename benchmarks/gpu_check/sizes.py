@@ -1,4 +1,4 @@
-"""On a GPU the networks of the configs, on a CPU narrow ones that try the same code in seconds."""
+"""Sizes of the networks: those of the configs on a GPU, narrow ones on a CPU to try the check."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +10,10 @@ RESNET = dict(stem_channels=8, base_channels=8)
 
 
 class Place(NamedTuple):
-    """Where a check runs.
+    """Device and folder of a check.
 
     Attributes:
-        device (str): 'cuda' or 'cpu'.
+        device (str): Device of the check, 'cuda' or 'cpu'.
         out (Path): Folder for logs, work dirs and rendered data.
     """
 
@@ -27,19 +27,19 @@ class Place(NamedTuple):
 
     @property
     def data(self) -> Path:
-        """Folder of what is rendered."""
+        """Folder of the rendered data."""
         return self.out / 'data'
 
 
 def narrow(backbone: ConfigDict, width: int = 1) -> dict:
-    """What makes a backbone narrow.
+    """Settings that make a backbone narrow.
 
     Args:
         backbone (ConfigDict): Backbone of one of mmctx's configs.
-        width (int): Factor of all numbers of channels. Defaults to 1.
+        width (int): Factor on all numbers of channels. Defaults to 1.
 
     Returns:
-        dict: Settings to replace.
+        dict: Settings that replace those of the backbone.
     """
     if 'ConvNeXt' in backbone.type:
         arch = dict(CONVNEXT['arch'])

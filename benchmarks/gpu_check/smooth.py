@@ -1,8 +1,9 @@
-"""Networks without kinks, whose gradients rounding changes no more than it changes the outputs.
+"""Networks without kinks, in which rounding changes gradients no more than it changes outputs.
 
-Where rounding moves a value across a kink, the gradient of all that lies behind it jumps, by as
-much in float16 as in bfloat16: an offset across a whole pixel, a feature across ReLU's zero, a
-class out of those considered. Such a network says nothing about single parameters.
+If rounding moves a value across a kink, the gradients of all earlier parameters jump, by as much in
+float16 as in bfloat16. Examples are an offset across a whole pixel, a feature across ReLU's zero,
+and a class that is no longer considered. Gradients of single parameters of such a network cannot be
+compared.
 """
 
 import torch

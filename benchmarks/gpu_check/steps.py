@@ -14,12 +14,12 @@ GPU_TEST_PROCESSES = 8
 
 
 class Step(NamedTuple):
-    """A step.
+    """A step of the check.
 
     Attributes:
-        name (str): For `--steps`, logs and the summary.
-        seconds (int): It is ended after this time, which is some times what it takes on an H100.
-        about (str): What it shows, for the reader.
+        name (str): Name of the step for `--steps`, logs and the summary.
+        seconds (int): Time limit in seconds, several times what the step takes on an H100.
+        about (str): Description of the step for the reader.
     """
 
     name: str
@@ -39,7 +39,7 @@ STEPS = (
     Step('train-classifier', 240, 'an ImageNet classifier learns and resumes'),
     Step('train-distributed', 180, 'tools/dist_train.sh CONFIG 1'),
 )
-# Module and function of a step, or of a kind of steps, which takes what follows the hyphen.
+# Module and function of a step, or of a kind of steps, which takes the part after the hyphen.
 FUNCTIONS = {
     'data': ('data', 'render'),
     'compile': ('compiling', 'check'),
@@ -56,17 +56,17 @@ def needs_data(step: Step) -> bool:
 
 
 def command(step: Step, place: Place) -> list[str]:
-    """What runs a step in a process of its own.
+    """Command that runs a step in its own process.
 
     Args:
         step (Step): The step.
-        place (Place): Where it runs.
+        place (Place): Device and folder of the check.
 
     Returns:
-        list[str]: The command.
+        list[str]: Words of the command.
     """
     if step.name == 'op':
-        # Verbose, so that the log names what failed when the step was ended before pytest did.
+        # Verbose, so that the log names the failed tests even if the step is ended before pytest.
         pytest = [sys.executable, '-m', 'pytest', '-v', '-p', 'no:cacheprovider']
         if place.small:
             # The default suite has all of them.
@@ -81,15 +81,15 @@ def command(step: Step, place: Place) -> list[str]:
 
 
 def run_step(name: str, place: Place) -> None:
-    """Run a step, but for the op's tests, in this process, and write what it found.
+    """Run a step other than the op's tests in this process, and write its results.
 
     Args:
         name (str): Name of the step.
-        place (Place): Where it runs; `<name>.json` is written into its folder.
+        place (Place): Device and folder of the check; the results go to `<name>.json` in it.
     """
     kind, _, part = name.partition('-')
     module, function = FUNCTIONS.get(name) or FUNCTIONS[kind]
-    # Each step imports what it needs alone, as a framework takes seconds.
+    # Each step imports only what it needs, because a framework takes seconds.
     call = getattr(import_module(f'.{module}', __package__), function)
     found = call(place) if name in FUNCTIONS else call(part, place)
     (place.out / f'{name}.json').write_text(json.dumps(found))

@@ -1,4 +1,4 @@
-"""What the check says at the end, on the screen and in `summary.json`."""
+"""Summary of the check, on the screen and in `summary.json`."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ def write_summary(
     """Write the summary and print it.
 
     Args:
-        file (Path): The JSON file.
-        device (torch.device): Where the steps ran.
-        outcomes (list[Outcome]): How they ended.
-        seconds (float): How long it all took.
+        file (Path): JSON file to write.
+        device (torch.device): Device on which the steps ran.
+        outcomes (list[Outcome]): Outcomes of the steps.
+        seconds (float): Duration of the whole check, in seconds.
 
     Returns:
-        bool: Whether all passed.
+        bool: Whether all steps passed.
     """
     passed = all(outcome.passed for outcome in outcomes)
     summary = dict(

@@ -1,1 +1,1 @@
-"""Whether the memory of a long training stays flat."""
+"""Measurement of the memory of a long training."""

@@ -1,4 +1,4 @@
-"""Memory of a command and all its processes, watched over time."""
+"""Memory of a command and all its processes over time."""
 
 import subprocess
 import time
@@ -13,8 +13,8 @@ from benchmarks.logs import read_logs
 from mmctx.errors import UserError
 
 MB = 1e6
-# Of the time. In the first minutes memory grows with the largest batches and with what a validation
-# worker writes to, and the heap settles.
+# Share of the time that is left out. In the first minutes memory grows with the largest batches and
+# with pages that validation workers write to, until the heap settles.
 WARM_UP = 0.25
 MEDIAN_OF = 0.1
 # Linux 5.4 and later tell these apart.
@@ -22,12 +22,12 @@ OWN_PAGES = ('Pss_Anon:', 'Pss_Shmem:')
 
 
 class Sample(NamedTuple):
-    """A look at a tree of processes.
+    """Memory of a tree of processes at one time.
 
     Attributes:
         seconds (float): Seconds since the command was started.
         memory (float): Memory of all processes together in MB; shared pages count once.
-        processes (int): Their number.
+        processes (int): Number of processes.
     """
 
     seconds: float
@@ -36,17 +36,17 @@ class Sample(NamedTuple):
 
 
 def tree_memory(pid: int) -> tuple[float, int]:
-    """Memory of a process and its descendants, by Linux' `/proc`.
+    """Measure the memory of a process and its descendants, from Linux' `/proc`.
 
     The sum of the proportional set sizes: resident memory in which a page that n processes share
     counts for 1/n in each, so that forked loader workers do not count their parent's again. Pages
     of files, such as libraries, are left out: strangers share these, and come and go.
 
     Args:
-        pid (int): The process.
+        pid (int): ID of the process.
 
     Returns:
-        tuple[float, int]: Megabytes, and the number of processes; 0, 0 where it is gone.
+        tuple[float, int]: Megabytes, and the number of processes; 0, 0 if the process has ended.
     """
     children = defaultdict(list)
     for entry in Path('/proc').iterdir():
@@ -81,18 +81,18 @@ def watch(
     see: Callable[[Sample], None] = lambda sample: None,
     **options,
 ) -> tuple[list[Sample], int | None]:
-    """Run a command and look at its memory; SIGTERM ends it.
+    """Run a command, sample its memory, and end it with SIGTERM.
 
     Args:
-        command (list[str]): The command.
-        seconds (float): How long it runs.
-        interval (float): Seconds between two looks.
-        see (Callable): Called with each sample.
+        command (list[str]): Words of the command.
+        seconds (float): Time after which the command is ended, in seconds.
+        interval (float): Time between two samples, in seconds.
+        see (Callable): Function that is called with each sample. Defaults to one that does nothing.
         **options: Options of `subprocess.Popen`.
 
     Returns:
-        tuple[list[Sample], int | None]: What was seen, and the status with which the command has
-        ended by itself; None where it has not.
+        tuple[list[Sample], int | None]: Samples, and the exit status of a command that ended by
+        itself, or None.
     """
     samples, began = [], time.monotonic()
     with subprocess.Popen(command, **options) as process:
@@ -111,10 +111,10 @@ def watch(
 
 
 def memory_report(samples: list[Sample]) -> dict:
-    """How memory has changed, from the quarter of the time in which it settles to the end.
+    """Report how memory changed after the first quarter of the time, in which it settles.
 
     Args:
-        samples (list[Sample]): From :func:`watch`.
+        samples (list[Sample]): Samples of :func:`watch`.
 
     Returns:
         dict: `mb_settled` and `mb_at_end`, medians of a tenth of the time each; `mb_peak`;
@@ -146,10 +146,10 @@ def memory_report(samples: list[Sample]) -> dict:
 
 
 def training_report(work_dir: Path) -> dict:
-    """What a training run has done, from the log that mmengine writes.
+    """Report the progress and speed of a training, from the log that mmengine writes.
 
     Args:
-        work_dir (Path): Folder of the run; its last log counts.
+        work_dir (Path): Work dir of the run, of which the last log is read.
 
     Returns:
         dict: `iterations` and `validations`; `iterations_per_second` over the `first_third` and

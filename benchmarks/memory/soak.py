@@ -1,7 +1,7 @@
-"""Train the demo for a long time on the CPU and see whether its memory stays flat.
+"""Train the demo for a long time on the CPU and check that its memory stays flat.
 
-Loader workers, validation and checkpoints are included. Exit status 1: memory has grown too far, or
-there were fewer than two validations; 2: it could not be measured.
+Loader workers, validation and checkpoints are included. Exit status 1: memory grew beyond the
+limit, or there were fewer than two validations; 2: memory could not be measured.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 
 from benchmarks import report
-from benchmarks.timing import comparable_convolutions, use_device
+from benchmarks.timing import check_timing, comparable_convolutions, use_device
 from mmctx.cli.config import load_config
 from mmctx.cli.options import CfgOptions
 from mmctx.cli.running import build_model
@@ -82,11 +82,8 @@ def parse_args():
 
 
 def check(args):
-    """Refuse what would only fail after the measuring."""
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, not {args.batch_size}')
-    if not 0 <= args.seconds < float('inf'):
-        raise UserError(f'--seconds must not be {args.seconds}')
+    """Refuse options that would only fail after the measurement."""
+    check_timing(args.batch_size, args.seconds)
     if args.shape and min(args.shape) < SMALLEST:
         raise UserError(f'--shape {args.shape[0]} {args.shape[1]} is smaller than {SMALLEST}')
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
-from benchmarks.timing import comparable_convolutions, use_device
-from mmctx.errors import UserError
+from benchmarks.timing import check_timing, comparable_convolutions, use_device
 
 from . import op_benchmark, op_cases, op_table
 
@@ -60,17 +59,9 @@ def parse_args():
     return parser.parse_args()
 
 
-def check(args):
-    """Refuse what would only fail after the measuring."""
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, not {args.batch_size}')
-    if not 0 <= args.seconds < float('inf'):
-        raise UserError(f'--seconds must not be {args.seconds}')
-
-
 def main():
     args = parse_args()
-    check(args)
+    check_timing(args.batch_size, args.seconds)
     report.check_targets(json=args.json, markdown=args.markdown)
     if args.host:
         time_host(args)

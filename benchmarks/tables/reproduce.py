@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from benchmarks.text import as_markdown, as_text
-from benchmarks.timing import name_device, pick_device
+from benchmarks.timing import check_timing, name_device, pick_device
 from mmctx.errors import UserError
 
 from .figures import legend, measure_row, table_cells
@@ -57,11 +57,8 @@ def parse_args():
 
 
 def check(args):
-    """Refuse what would only fail after the measuring."""
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, not {args.batch_size}')
-    if not 0 <= args.seconds < float('inf'):
-        raise UserError(f'--seconds must not be {args.seconds}')
+    """Refuse options that would only fail after the measurement."""
+    check_timing(args.batch_size, args.seconds)
     if args.markdown not in (None, '-') and not Path(args.markdown).parent.is_dir():
         raise UserError(f'--markdown {args.markdown}: its folder does not exist')
 

@@ -1,4 +1,4 @@
-"""COCO 2017 beneath the environment variable COCO_ROOT, else data/coco/, and how it is scored."""
+"""COCO 2017 and its metrics; the data are in COCO_ROOT, by default data/coco/."""
 coco_root = '{{$COCO_ROOT:data/coco/}}'.rstrip('/') + '/'
 coco_dataset = dict(data_root=coco_root)
 coco_evaluator = dict(

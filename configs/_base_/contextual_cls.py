@@ -5,8 +5,8 @@ contextual_evaluator = [
     dict(type='Accuracy', topk=(1, 5)),
     dict(type='mmctx.StageRecall', considered=(500, 200, 50)),
 ]
-# No decay of norms, biases, τ and the class embeddings. When starting from vanilla weights
-# (--cfg-options pretrained=FILE), the two factors give the new parameters rates of their own.
+# Norms, biases, τ and the class embeddings have no weight decay. In a training from vanilla weights
+# (--cfg-options pretrained=FILE), the two factors set the rates of the new parameters.
 contextual_groups = dict(
     constructor='mmctx.ContextualOptimWrapperConstructor',
     paramwise_cfg=dict(

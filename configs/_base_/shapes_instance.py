@@ -1,4 +1,4 @@
-"""The rendered shapes, from the environment variable SHAPES_ROOT, else from data/shapes/."""
+"""The rendered shapes, in SHAPES_ROOT, by default data/shapes/."""
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 dataset_type = 'mmctx.ShapesDataset'

@@ -75,7 +75,8 @@ def contextual_conv2d(
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
             padded image, or mask and mask_logits are both given.
-        UserError: Stride, padding or dilation is not possible, or no back end has that name.
+        UserError: Stride, padding or dilation is out of range, or there is no back end of that
+            name.
         NotImplementedError: `triton` is chosen without a GPU or without the package, or a back end
             other than `reference` is asked for forward-mode or second derivatives.
     """

@@ -59,8 +59,8 @@ def adopt_vanilla(
 ) -> None:
     """Rename a checkpoint's keys, in place, to those of a contextual backbone.
 
-    This is a hook that runs before the backbone loads its state. It accepts the layouts of vanilla
-    networks, with or without the prefix `backbone.` and the key `model` around the state, and drops
+    It is called before the backbone loads its state. It accepts the layouts of vanilla networks,
+    with or without the prefix `backbone.` and the key `model` around the state, and drops
     classifying layers that the backbone does not have.
 
     Args:

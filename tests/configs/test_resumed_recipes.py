@@ -64,7 +64,7 @@ NO_VALIDATION = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
 
 
 @pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_classification(workers, shared_data, repo, tmp_path, monkeypatch):
+def test_resumed_classification_is_that_of_an_uninterrupted_run(workers, shared_data, repo, tmp_path, monkeypatch):
     """RandAugment, Mixup and CutMix, random erasing, drop path, averaged weights; by epochs."""
     names = tmp_path / 'data' / 'meta' / 'train.txt'
     names.parent.mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_classification(workers, shared_data, repo, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('workers', [pytest.param(0, marks=pytest.mark.slow), 2])
-def test_detection(workers, repo, tmp_path, monkeypatch):
+def test_resumed_detection_is_that_of_an_uninterrupted_run(workers, repo, tmp_path, monkeypatch):
     """The demo, by iterations: random flips, and random samples of anchors and regions."""
     render_dataset(tmp_path / 'data', num_train=8, num_val=2)
     monkeypatch.setenv('SHAPES_ROOT', str(tmp_path / 'data'))

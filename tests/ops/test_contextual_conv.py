@@ -40,7 +40,7 @@ def test_agrees_with_torchvision(geometry, depthwise, backend, spread, device):
 @pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
 @pytest.mark.parametrize('masked', [True, False])
-def test_gradcheck(depthwise, masked, backend, device):
+def test_gradients_are_the_numerical_ones(depthwise, masked, backend, device):
     tensors, options = make_case((2, 3, 5, 4, (3, 3), 2, 1, 1), depthwise, device=device)
     if not masked:
         tensors['mask'] = None
@@ -105,7 +105,7 @@ def test_between_pixels_and_across_the_border(backend, device):
 )
 @pytest.mark.parametrize(('backend', 'device'), PLACES)
 @pytest.mark.parametrize('depthwise', [True, False])
-def test_low_precision(depthwise, backend, dtype, tolerance, device):
+def test_lower_precision_agrees_with_float64(depthwise, backend, dtype, tolerance, device):
     tensors, options = make_case(GEOMETRIES[1], depthwise, dtype=dtype, device=device)
     exact = {k: v.double().requires_grad_() for k, v in tensors.items()}
     leaves = [t.requires_grad_() for t in tensors.values()]

@@ -105,7 +105,7 @@ def test_convolution_agrees_with_pytorch(name, batch, biased, dtype, poisoned):
 
 
 @pytest.mark.parametrize('groups', [1, 4])
-def test_empty_batch(groups):
+def test_an_empty_batch_has_empty_results_and_zero_gradients(groups):
     x = torch.zeros(0, 4, 5, 6, device=DEVICE)
     weight, bias = torch.ones(4, 4 // groups, 3, 3, device=DEVICE), torch.ones(4, device=DEVICE)
     out, *grads = with_gradients(
@@ -166,7 +166,7 @@ def test_compiled_code_is_told_the_layout_of_norm_gradients(dtype):
     assert layouts(real) == layouts(assumed)
 
 
-def test_no_kernels_where_operations_are_watched():
+def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
     from torch.utils.flop_counter import FlopCounterMode
 
     x = torch.randn(2, 3, 4, 4, device=DEVICE)

@@ -76,7 +76,7 @@ def test_nothing_sampled_gives_no_gradient(depthwise):
     assert not any(got[n].any() for n in NAMES if n != 'bias')
 
 
-def test_sorting_in_lots_changes_nothing(monkeypatch):
+def test_sorting_some_taps_at_a_time_changes_nothing(monkeypatch):
     tensors, options = make_case(GEOMETRIES[0], True)
     at_once = gradients(tensors, options, NAMES)[1]
     monkeypatch.setattr(operators, 'SORTED_AT_ONCE', 4 * 13 * 5 * 4)  # lots of 4 of the 49 taps

@@ -157,7 +157,7 @@ def test_gradients_are_the_same_every_time():
     ],
 )
 @pytest.mark.parametrize('depthwise', [True, False])
-def test_low_precision(depthwise, dtype, tolerance):
+def test_lower_precision_agrees_with_the_reference(depthwise, dtype, tolerance):
     tensors, options = make_case(GEOMETRIES[0], depthwise, dtype=dtype, device=DEVICE)
     tensors = {k: v.requires_grad_() for k, v in tensors.items()}
     exact = {k: v.detach().double().requires_grad_() for k, v in tensors.items()}

@@ -1,4 +1,4 @@
-"""Draw the ground truth of a set's first images beside what a model of mmdet found in them."""
+"""Draw the ground truth of a data set's first images beside the predictions of a model of mmdet."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from mmctx.cli.tool import run_tool
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of an instance segmentation')
-    parser.add_argument('predictions', help='what tools/test.py --out has written')
+    parser.add_argument('predictions', help='file that tools/test.py --out wrote')
     parser.add_argument('out', help='folder for the pictures and contact_sheet.png')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     return parser.parse_args()

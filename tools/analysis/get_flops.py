@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a config's model on one image, of a recognizer on one clip."""
+"""Count parameters, and multiply-adds for one image, or for one clip of a video recognizer."""
 
 import argparse
 
@@ -18,8 +18,8 @@ def parse_args():
         nargs=2,
         type=int,
         metavar=('HEIGHT', 'WIDTH'),
-        help='of the image, in pixels; by default 800 1280 for detectors, 224 224 for classifiers '
-        'and the frames of recognizers',
+        help='size of the image in pixels (800 1280 for detectors, 224 224 for classifiers and '
+        'the frames of recognizers)',
     )
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')
     return parser.parse_args()

@@ -3,8 +3,8 @@
 Videos are beneath ROOT/videos_train/ and ROOT/videos_val/, each in a folder named like its class;
 or, with --csv, anywhere in there under the names that Kinetics' downloaders give them
 (<youtube id>_<start>_<end>.mp4). Writes kinetics400_{train,val}_list_videos.txt, the classes in the
-order of their numbers, and a table with each video's frames, duration, size and problem. A run that
-was stopped resumes where it was.
+order of their numbers, and a table with each video's frames, duration, size and problem. An
+interrupted run resumes where it stopped.
 """
 
 import argparse

@@ -61,7 +61,7 @@ def main():
     if not args.considered:
         print(
             f'considered={backbone["considered"]} is assumed: weights do not tell how many classes '
-            'the stages keep; correct it with --considered if it was trained otherwise'
+            'the stages keep; if it was trained with other numbers, pass them as --considered'
         )
     print(f'wrote {args.dst}; it loads into\n')
     print(f"model = dict(backbone=dict({settings}, out_type='logits'))\nload_from = {args.dst!r}")

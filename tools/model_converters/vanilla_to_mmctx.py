@@ -1,8 +1,8 @@
 """Convert a vanilla ConvNeXt or ResNet checkpoint into one to start a contextual network from.
 
-Names of mmpretrain, facebookresearch, timm and torchvision are taken. A contextual backbone's
-`init_cfg=dict(type='Pretrained', checkpoint=SRC)` takes them all too; a converted file is for
-`load_from` and for files that also hold other things than weights.
+Checkpoints of mmpretrain, facebookresearch, timm and torchvision can be converted. A contextual
+backbone also loads them directly, by `init_cfg=dict(type='Pretrained', checkpoint=SRC)`. Conversion
+is needed for `load_from`, and for checkpoints that hold more than weights.
 """
 
 import argparse

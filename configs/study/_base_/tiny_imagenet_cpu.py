@@ -28,7 +28,7 @@ loader = dict(num_workers=0, pin_memory=False)
 train_dataloader = dict(
     batch_size=batch_size,
     dataset=dict(split='train', **tiny_imagenet),
-    # Passes follow each other without the seconds that mmengine waits between them.
+    # Endless, because mmengine waits some seconds between two passes over the data.
     sampler=dict(type='InfiniteSampler', shuffle=True),
     **loader)
 val_dataloader = dict(
@@ -58,7 +58,7 @@ contextual = dict(
     considered=considered,
     embed_dims=embed_dims,
     **resnet)
-# Of rows with class embeddings.
+# For rows with class embeddings.
 contextual_classifier = dict(
     _delete_=True,
     type='ImageClassifier',

@@ -96,8 +96,8 @@ class ContextualBackbone(Vanilla):
             offsets (Sequence[str]): Which offsets are predicted: `sampling`, `weight` or both.
                 Defaults to both.
             norm (str): Norm in the predictors and in classifying, `LN` or `BN`. Defaults to `LN`.
-            **contextualizing: Arguments of `Contextualizing`; `considered` has three entries even
-                if not all of the first three stages classify, or is None.
+            **contextualizing: Arguments of `Contextualizing`. `considered` is None or has three
+                entries, even if not all of the first three stages classify.
 
         Raises:
             UserError: `out_indices` has an entry that is not 0 to 3.

@@ -29,7 +29,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             authors' checkpoints need. Defaults to `paper`.
         num_classes (int): Number of all classes, N₁. Defaults to 1000.
         considered (Sequence[int], optional): Numbers of classes N₂, N₃, N₄ kept after stages 1, 2,
-            3. Defaults to None, the paper's halves, fifths and twentieths of all classes:
+            3. Defaults to None, as in the paper a half, a fifth and a twentieth of all classes:
             (500, 200, 50) of 1000.
         embed_dims (int): Width of the class embeddings. Defaults to 256.
         selection (str): How classes are selected: `reduce` or `rerank`, see `Contextualizing`.

@@ -129,6 +129,6 @@ FALLING = {step: 10.0 - step for step in range(1, 21)}
         ({k: v for k, v in FALLING.items() if k < 20}, 'expected 1 to 20'),
     ],
 )
-def test_losses_are_judged(losses, wrong):
+def test_losses_that_do_not_fall_are_noticed(losses, wrong):
     found = judge(losses, 20)
     assert wrong in found and bool(found) == bool(wrong)

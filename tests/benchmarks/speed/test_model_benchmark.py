@@ -248,6 +248,6 @@ def test_a_mode_that_cannot_run_leaves_the_others(tool, configs, monkeypatch, ca
         (('--plot', '/no/such/p.png'), '--plot /no/such/p.png: its folder does not exist'),
     ],
 )
-def test_refusals(args, message, tool, configs, capsys):
+def test_wrong_options_end_in_one_line(args, message, tool, configs, capsys):
     assert tool(configs / 'ctx.py', *args) == 2
     assert capsys.readouterr().err.startswith(f'error: {message}')

@@ -211,7 +211,7 @@ def test_tool_gives_no_speed_for_a_wrong_back_end(tool, monkeypatch, tmp_path, c
         (('--json', '/no/such/op.json'), '--json /no/such/op.json: its folder does not exist'),
     ],
 )
-def test_refusals(args, message, tool, capsys):
+def test_wrong_options_end_in_one_line(args, message, tool, capsys):
     assert tool(*args) == 2
     assert capsys.readouterr().err.startswith(f'error: {message}')
 

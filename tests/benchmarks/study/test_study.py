@@ -351,7 +351,7 @@ def test_spread_of_one_value_is_not_claimed():
     assert spread([1.0, 3.0], signed=True) == '+2.0 ± 1.4'
 
 
-def test_curves(tmp_path):
+def test_curves_are_drawn_for_one_and_for_several_seeds(tmp_path):
     records = [record(row, seed, 20.0 + seed, 90.0) for row in ('a1', 'a5') for seed in range(2)]
     draw_curves(records[:1], tmp_path / 'one.png', ('a1', 'a5'))
     draw_curves(records, tmp_path / 'two.png', ('a1', 'a5'))

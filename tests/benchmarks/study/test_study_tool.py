@@ -107,7 +107,7 @@ def test_failed_training_leaves_a_table_of_the_others(run_tool, tiny_imagenet):
     assert '| a5 | +Ctx +CtxConv |' in result.stdout
 
 
-def test_refusals(run_tool, tmp_path):
+def test_wrong_options_end_in_one_line(run_tool, tmp_path):
     for options, message in (
         (('--rows', 'a9'), 'size cpu has no row a9; its rows are a1,'),
         (('--size', 'cpu_long', '--rows', 'b2'), 'size cpu_long has no row b2'),

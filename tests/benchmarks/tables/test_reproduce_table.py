@@ -40,7 +40,7 @@ def tool(repo, monkeypatch):
     return run
 
 
-def test_rows():
+def test_tables_have_all_rows_of_the_paper():
     assert {number: len(table.rows) for number, table in TABLES.items()} == {
         1: 12, 2: 3, 3: 3, 4: 5, 5: 4, 6: 8,
     }  # fmt: skip
@@ -64,7 +64,7 @@ def test_rows():
         ('263.3', '267G', False, '263.30G (-4)'),
     ],
 )
-def test_marks(value, printed, truncated, cell):
+def test_marks_say_whether_the_paper_would_print_the_same(value, printed, truncated, cell):
     assert compare(Decimal(value), printed, truncated, more=2) == cell
 
 
@@ -275,7 +275,7 @@ def test_measured_table(run_tool, tmp_path):
         ((4, '--markdown', '/no/such/t.md'), '--markdown /no/such/t.md: its folder does not exist'),
     ],
 )
-def test_refusals(args, message, tool, capsys):
+def test_wrong_options_end_in_one_line(args, message, tool, capsys):
     with pytest.raises(SystemExit) as caught:
         tool(*args)
     assert caught.value.code == 2

@@ -162,6 +162,6 @@ def test_without_a_prior_nothing_of_the_classes_is_left():
         (dict(prior='input', depth=18), '1×1'),
     ],
 )
-def test_refuses(options, message):
+def test_arguments_that_exclude_each_other_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         ContextualResNet(**{'depth': 50, **SMALL, **options})

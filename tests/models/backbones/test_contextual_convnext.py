@@ -270,7 +270,7 @@ def test_sizes_of_the_published_networks(arch, preset):
         (dict(selection='sort'), 'selection'),
     ],
 )
-def test_refuses(change, message):
+def test_wrong_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         make(**change)
 

@@ -182,7 +182,7 @@ def test_one_image_trains_with_layer_norm_only():
 
 
 @pytest.mark.parametrize('depth', [18, 34, 101])
-def test_other_depths(depth):
+def test_other_depths_narrow_the_classes_too(depth):
     model = make(depth, out_type='logits')
     logits = model(torch.randn(2, 3, 32, 32))
     assert [(t > -torch.inf).sum(1).tolist() for t in logits] == [[n, n] for n in (20, 10, 6, 3)]
@@ -220,7 +220,7 @@ def test_sizes_of_the_published_networks(row):
         (dict(selection='sort'), 'selection'),
     ],
 )
-def test_refuses(change, message):
+def test_wrong_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         make(**change)
 

@@ -298,7 +298,7 @@ def test_channels_last_frames():
     assert_equal(model(x.to(memory_format=torch.channels_last)), expected)
 
 
-def test_outputs():
+def test_one_map_is_bare_and_several_outputs_are_tuples():
     x = torch.zeros(4, 3, 64, 64)
     maps = make(out_indices=(2, 3)).eval()(x)
     assert [tuple(m.shape) for m in maps] == [(4, 256, 4, 4), (4, 512, 2, 2)]
@@ -315,7 +315,7 @@ def test_refuses_a_part_of_a_clip():
 @pytest.mark.parametrize(
     'change', [dict(num_segments=0), dict(num_segments=2.0), dict(shift_div=0)]
 )
-def test_refuses(change):
+def test_segments_and_shift_must_be_whole_numbers(change):
     with pytest.raises(ValueError, match=f'{next(iter(change))} should be a whole number'):
         make(**change)
 

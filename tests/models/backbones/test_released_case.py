@@ -46,7 +46,7 @@ def run(request, case):
     return classifier, logits, classifier.head.loss(logits, samples)
 
 
-def test_logits_and_scores(case, run):
+def test_logits_and_scores_are_the_recorded_ones(case, run):
     _, logits, _ = run
     ranked = logits[0]
     for i, own in enumerate(logits):
@@ -59,7 +59,7 @@ def test_logits_and_scores(case, run):
     torch.testing.assert_close(logits[-1].float(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_losses(case, run):
+def test_losses_are_the_recorded_ones(case, run):
     _, _, losses = run
     weights = torch.tensor([0.15, 0.15, 0.15, 1.0])
     # The released code adds 1e-6 before weighting.

@@ -116,7 +116,7 @@ def test_needs_a_prior_and_forgets_it():
 
 
 @pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN'), dict(offsets=('weight', 'grid'))])
-def test_refuses(bad):
+def test_wrong_arguments_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ContextualConv2d(6, 6, 3, prior_channels=1, **bad)
 

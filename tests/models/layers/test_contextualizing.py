@@ -174,7 +174,7 @@ def test_scores_stay_float32_under_autocast():
         (dict(merging=dict(hidden=0)), 'hidden of merging'),
     ],
 )
-def test_refuses(change, message):
+def test_wrong_arguments_are_named(change, message):
     arguments = dict(num_classes=CLASSES, considered=KEPT, embed_dims=8)
     with pytest.raises(ValueError, match=message):
         Contextualizing(WIDTHS, PRIORS, **{**arguments, **change})
