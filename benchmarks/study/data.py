@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmctx.cli.preflight import preflight
+from mmctx.cli.preflight import check_contents, preflight
 from mmctx.errors import UserError
 
 from .jobs import Job
@@ -31,7 +31,7 @@ def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
 def _decode(cfg: Config) -> tuple[int, int]:
     from mmctx.datasets.packed import pack_tiny_imagenet
 
-    preflight(cfg, 'train')
+    check_contents(preflight(cfg, 'train'))
     loaders = cfg.train_dataloader, cfg.val_dataloader
     settings = [{k: v for k, v in loader.dataset.items() if k != 'type'} for loader in loaders]
     try:
@@ -48,7 +48,7 @@ def _render(cfg: Config) -> tuple[int, int]:
         render_dataset(cfg.data_root)
     except FileExistsError as error:
         raise UserError(error) from error
-    preflight(cfg, 'train')
+    check_contents(preflight(cfg, 'train'))
     training, validation = (
         len(json.loads(Path(cfg.data_root, loader.dataset.ann_file).read_text())['images'])
         for loader in (cfg.train_dataloader, cfg.val_dataloader)

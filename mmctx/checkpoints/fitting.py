@@ -1,12 +1,18 @@
 """Whether the weights of a file fit a model."""
 
+import math
 import re
 from typing import NamedTuple
 
 import torch
-from mmengine.model import BaseModule, BaseTTAModel, is_model_wrapper
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
 
-from mmctx.errors import UserError
+from mmctx.errors import UserError, first_few
+from mmctx.models.unwrapping import bare_model
+
+# Of elements: a file of another depth or width shares a few layers with any network.
+LEAST_SHARE, COMPLETE_SHARE = 0.75, 0.9
 
 
 class Weights(NamedTuple):
@@ -98,18 +104,18 @@ def translates_names(cls):
 
 
 def check_fit(model, weights):
-    """Refuse weights that the model would silently ignore.
+    """Refuse weights that the model would silently ignore, and log what is loaded of the others.
 
     Args:
         model (nn.Module): The model, wrapped for distributed runs or test-time augmentation or not.
         weights (Weights): Weights of the file and the submodule that loads them.
 
     Raises:
-        UserError: If no weight fits the module or, where the file must be complete, if a part of
-            the model gets none or a weight has another shape.
+        UserError: If the parameters that fit are less than three quarters of the module, and of the
+            file, by their elements; or, where the file must be complete, if a part of the model
+            lacks a tenth of its own or a weight has another shape.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = bare_model(model)
     try:
         module = model.get_submodule(weights.module)
     except AttributeError:
@@ -124,26 +130,72 @@ def check_fit(model, weights):
         return
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = shapes_as_loaded(module, weights.shapes)
-    fitting = {name for name, shape in wanted.items() if given.get(name) == shape}
     owner = f'the {type(module).__name__} of this config'
+    # Counters of batch norm, say, are in every file, and fit everywhere.
+    parameters = {name: tuple(value.shape) for name, value in module.named_parameters()}
+    fitting = {name for name, shape in parameters.items() if given.get(name) == shape}
     if not fitting:
         raise UserError(
             f'{weights.path} is of another model: none of its {len(weights.shapes)} weights fits '
             f'{owner} (the file has {next(iter(weights.shapes))!r}, the model '
             f'{next(iter(wanted))!r})'
         )
-    if not weights.complete:
-        return
+    if weights.complete:
+        check_complete(module, weights.path, wanted, given, fitting, owner)
+    loaded = elements(parameters, fitting)
+    of_model, of_file = loaded / elements(parameters), loaded / elements(given)
+    if max(of_model, of_file) < LEAST_SHARE:
+        raise UserError(
+            f'{weights.path} is of another model: only {of_model:.0%} of the parameters of {owner} '
+            f'are in it, and they are {of_file:.0%} of it'
+        )
+    print_log(summary(weights, parameters, given, fitting), logger='current')
+
+
+def check_complete(module, path, wanted, given, fitting, owner):
+    """Refuse a file that leaves a part of the model without weights; see :func:`check_fit`."""
     for part, child in module.named_children():
-        names = {f'{part}.{name}' for name, _ in child.named_parameters()}
-        if names and not names & fitting:
+        own = {f'{part}.{name}': tuple(value.shape) for name, value in child.named_parameters()}
+        if own and not own.keys() & fitting:
             raise UserError(
-                f'{weights.path} is of another model: it has no weight that fits {part} of {owner}'
+                f'{path} is of another model: it has no weight that fits {part} of {owner}'
             )
     for name, shape in wanted.items():
         found = given.get(name, shape)
         if found != shape:
             raise UserError(
-                f'{weights.path} does not fit {owner}: {name} is {found} in the file and {shape} '
+                f'{path} does not fit {owner}: {name} is {found} in the file and {shape} '
                 'in the model'
             )
+    for part, child in module.named_children():
+        own = {f'{part}.{name}': tuple(value.shape) for name, value in child.named_parameters()}
+        share = elements(own, own.keys() & fitting) / elements(own) if own else 1.0
+        if share < COMPLETE_SHARE:
+            raise UserError(
+                f'{path} is of another model: it has {share:.0%} of the parameters of {part} of '
+                f'{owner} (it lacks {first_few(own.keys() - fitting)})'
+            )
+
+
+def elements(shapes, names=None):
+    """Number of elements of tensors, of all or of those with certain names."""
+    return sum(math.prod(shapes[name]) for name in (shapes if names is None else names))
+
+
+def summary(weights, parameters, given, fitting):
+    """What is loaded of a file and what is not, in one line."""
+    total = elements(parameters)
+    owner = f'model.{weights.module}' if weights.module else 'the model'
+    share = f'{elements(parameters, fitting):,} of {total:,} parameters of {owner}'
+    text = f'{weights.path} has {share}'
+    new = parameters.keys() - fitting
+    if new:
+        text += f'; {len(new)} tensors keep their initial values ({first_few(new)})'
+    unused = {name for name in given if name not in parameters and not is_buffer(name)}
+    if unused:
+        text += f'; {len(unused)} of the file are not used ({first_few(unused)})'
+    return text
+
+
+def is_buffer(name):
+    return name.rsplit('.', 1)[-1] in ('running_mean', 'running_var', 'num_batches_tracked')

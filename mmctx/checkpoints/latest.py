@@ -27,7 +27,8 @@ class Latest(NamedTuple):
 def read_latest(work_dir: str) -> Latest:
     """Read the checkpoint to resume from.
 
-    It is the one that `last_checkpoint` names, else the newest one that is whole.
+    It is the one that `last_checkpoint` names, else the newest one that is whole. One in the work
+    dir itself goes before one elsewhere, which may be of the run that the folder is a copy of.
 
     Args:
         work_dir (str): Folder of the run.
@@ -58,12 +59,8 @@ def _search(work_dir: str) -> Latest:
     target = named.read_text(errors='replace').strip('\0 \n') if named.is_file() else ''
     if '://' in target:
         return Latest(target, None, [])
-    folders = {Path(work_dir), Path(target).parent} if target else {Path(work_dir)}
-    found = {file for folder in folders for file in folder.glob('[!.]*.pth')}
-    files = [file for file in found if not file.name.startswith('best_')]
-    files.sort(key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
     passed_over = []
-    for file in dict.fromkeys([*([Path(target)] if target else []), *files]):
+    for file in _candidates(Path(work_dir), Path(target) if target else None):
         try:
             contents = read_checkpoint(file)
         except UnreadableCheckpoint as error:
@@ -72,7 +69,34 @@ def _search(work_dir: str) -> Latest:
         if not missing_state(contents):
             return Latest(str(file), contents, passed_over)
         passed_over.append(f'{file} holds no training state')
+    if target and not is_own(Path(target), Path(work_dir)):
+        passed_over.append(f'{target}, which last_checkpoint names, is of another folder')
     return Latest(None, None, passed_over)
+
+
+def _candidates(work_dir, target):
+    """Checkpoints to try, the likeliest first.
+
+    A work dir may have been copied or moved, so that `last_checkpoint` in it names a file of the
+    original: only the run's own checkpoints count, that of the same name before all others. Those
+    that a checkpoint hook with an `out_dir` saves lie in a folder of the work dir's name.
+    """
+    own = [work_dir / target.name] if target and (work_dir / target.name).is_file() else []
+    candidates = [*own, *_newest_first(work_dir)]
+    if target and is_own(target, work_dir):
+        candidates += [target, *_newest_first(target.parent)]
+    return list(dict.fromkeys(candidates))
+
+
+def is_own(checkpoint: Path, work_dir: Path) -> bool:
+    """Whether a checkpoint that `last_checkpoint` names is one of the run of this folder."""
+    folder, work_dir = checkpoint.parent.resolve(), work_dir.resolve()
+    return folder == work_dir or folder.name == work_dir.name
+
+
+def _newest_first(folder):
+    files = [file for file in folder.glob('[!.]*.pth') if not file.name.startswith('best_')]
+    return sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
 
 
 def missing_state(checkpoint: dict) -> list[str]:

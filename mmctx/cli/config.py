@@ -3,7 +3,6 @@
 One way for the three frameworks; where their own tools differ, `FRAMEWORKS` says how.
 """
 
-import difflib
 import inspect
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmctx.errors import UserError
+
+from .unread_options import check_options
 
 FRAMEWORKS = {
     'mmdet': dict(
@@ -26,10 +27,10 @@ FRAMEWORKS = {
     'mmaction': dict(draw=dict(enable=True), out_dir='out_dir', dump='DumpResults', loader=dict()),
 }
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-RUNNER_KEYS = set(inspect.signature(Runner.__init__).parameters) | {
+READ_KEYS = set(inspect.signature(Runner.__init__).parameters) | {
     'auto_scale_lr', 'model_wrapper_cfg', 'sync_bn', 'find_unused_parameters', 'compile',
     'activation_checkpointing', 'efficient_conv_bn_eval', 'runner_type', 'tta_model',
-    'tta_pipeline', 'pretrained',
+    'tta_pipeline', 'pretrained', 'pretrained_hint', 'nonfinite_loss',
 }  # fmt: skip
 
 
@@ -68,14 +69,12 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise UserError(f'{path} is not the config of a run: it has no `model`')
-    for key in {key.split('.')[0] for key in options} - RUNNER_KEYS - set(cfg.keys()):
-        near = difflib.get_close_matches(key, [*cfg.keys(), *RUNNER_KEYS], n=1, cutoff=0.8)
-        if near:
-            raise UserError(f'--cfg-options: there is no {key!r} in {path}; is {near[0]!r} meant?')
+    before = cfg.to_dict()
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError) as error:
         raise UserError(f'--cfg-options do not fit {path}: {error}') from error
+    check_options(before, cfg.to_dict(), options, READ_KEYS, path)
     apply_pretrained(cfg, options)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)

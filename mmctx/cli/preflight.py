@@ -3,10 +3,11 @@
 import inspect
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, METRICS
 
 from mmctx.checkpoints.latest import Latest, read_latest
 from mmctx.datasets.checks import imagenet, kinetics
@@ -17,6 +18,7 @@ from mmctx.errors import UserError
 from .config import as_list
 from .starting_weights import pretrained_weights, started_from
 
+SPLITS = dict(train=('train', 'val'), test=('test',))
 ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 
 
@@ -27,15 +29,19 @@ class Checked(NamedTuple):
         weights (list[Weights]): Weight files to compare with the model once that is built.
         checkpoints (dict[str, dict]): Contents of these files, by the names that the config has.
         latest (Latest | None): The checkpoint of the work dir to resume from, if it was asked for.
+        datasets (list[DatasetFiles]): Data sets whose files are there, for :func:`check_contents`.
+        metric_files (list[str]): Annotation files of metrics that read them as COCO's, likewise.
     """
 
     weights: list
     checkpoints: dict
     latest: Latest | None = None
+    datasets: Sequence = ()
+    metric_files: Sequence = ()
 
 
 def preflight(cfg, mode):
-    """Check the files that a run reads.
+    """Check that the files that a run reads are there, and read its weights.
 
     Args:
         cfg (Config): The merged config.
@@ -43,28 +49,67 @@ def preflight(cfg, mode):
             the checkpoint to start from) or 'test' (the test data and the checkpoint).
 
     Returns:
-        Checked: The weights and checkpoints that were read.
+        Checked: The weights and checkpoints that were read, and the data sets to look into.
 
     Raises:
         UserError: At the first mistake.
     """
-    for split in ('train', 'val') if mode == 'train' else ('test',):
-        check_split(cfg, split)
+    datasets, metric_files = [], []
+    for split in SPLITS[mode]:
+        datasets += check_split(cfg, split)
+        metric_files += coco_files_of_metrics(cfg, split)
     checkpoints = {}
     weights = pretrained_weights(cfg, checkpoints) if mode == 'train' else []
     latest = None
     if mode == 'train' and cfg.get('resume', False) and cfg.get('load_from') is None:
         latest = read_latest(cfg.work_dir)
     weights += started_from(cfg, mode, latest, checkpoints)
-    return Checked(weights, checkpoints, latest)
+    return Checked(weights, checkpoints, latest, datasets, metric_files)
+
+
+def check_contents(checked):
+    """Look into the annotation files and folders that :func:`preflight` has found.
+
+    It takes up to a minute for a set of COCO's size.
+
+    Args:
+        checked (Checked): What it returned.
+
+    Raises:
+        UserError: At the first mistake.
+    """
+    for files in checked.datasets:
+        for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
+            check(files)
+    seen = {os.path.realpath(files.ann_file) for files in checked.datasets}
+    for path in checked.metric_files:
+        if os.path.realpath(path) not in seen:
+            coco.read_coco(path)
+
+
+def coco_files_of_metrics(cfg, split):
+    """Annotation files, on this machine, of a split's metrics that read them as COCO's."""
+    found = []
+    for metric in as_list(cfg.get(f'{split}_evaluator')):
+        cls = registered_class(cfg, metric, METRICS)
+        names = {base.__name__ for base in getattr(cls, '__mro__', ())}
+        if 'CocoMetric' in names and is_local(metric, metric.get('ann_file')):
+            found += [] if metric.get('format_only') else [metric['ann_file']]
+    return found
 
 
 def check_split(cfg, split):
-    """Check the data sets and the metrics' annotation files of a split."""
+    """Check that the data sets' and metrics' files of a split are there.
+
+    Returns:
+        list[DatasetFiles]: Files of the data sets, as far as they are on this machine.
+    """
+    found = []
     metrics = as_list(cfg.get(f'{split}_evaluator'))
     predict_only = any(metric.get('format_only') for metric in metrics)
     for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
-        check_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
+        files = find_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
+        found += [files] if files else []
     for metric in metrics:
         ann_file = metric.get('ann_file')
         if is_local(metric, ann_file) and not Path(ann_file).is_file():
@@ -72,6 +117,7 @@ def check_split(cfg, split):
                 f'annotation file {described(ann_file)} of {split}_evaluator does not exist; '
                 f'{root_hint(cfg, f"{split}_evaluator.ann_file")}'
             )
+    return found
 
 
 def leaf_datasets(dataset):
@@ -114,8 +160,8 @@ def root_hint(cfg, key):
     return f'set {name} ({now}) to the folder of the data: export {name}=/path/to/data'
 
 
-def check_dataset(cfg, dataset, loader, annotations_needed=True):
-    """Check the folders and the annotation file of a data set, and what is in them if it is known.
+def find_dataset(cfg, dataset, loader, annotations_needed=True):
+    """Find the folders and the annotation file of a data set.
 
     Args:
         cfg (Config): The whole config, for its scope and its hints.
@@ -123,14 +169,17 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
         loader (str): Name of the data loader, for messages.
         annotations_needed (bool): Whether a COCO file must hold annotations. Defaults to True.
 
+    Returns:
+        DatasetFiles | None: None for a data set that is downloaded or lies elsewhere.
+
     Raises:
         UserError: At the first mistake.
     """
-    cls = dataset_class(cfg, dataset)
+    cls = registered_class(cfg, dataset, DATASETS)
     downloads = cls is not None and 'download' in inspect.signature(cls.__init__).parameters
     root = dataset.get('data_root') or ''
     if downloads or '://' in root or dataset.get('backend_args'):
-        return
+        return None
     hint = root_hint(cfg, f'{loader}.dataset.data_root')
     if root and not Path(root).is_dir():
         raise UserError(f'data root {described(root)} of {loader} does not exist; {hint}')
@@ -152,17 +201,15 @@ def check_dataset(cfg, dataset, loader, annotations_needed=True):
         if folder and '://' not in folder and not Path(folder).is_dir():
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
     num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
-    files = DatasetFiles(
-        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes
+    return DatasetFiles(
+        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes, loader
     )
-    for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
-        check(files)
 
 
-def dataset_class(cfg, dataset):
-    """Class of a data set's config in the config's scope; None where it is not registered."""
-    if not isinstance(dataset['type'], str):
-        return dataset['type']
-    scope = dataset.get('_scope_') or cfg.get('default_scope')
-    with DATASETS.switch_scope_and_registry(scope) as registry:
-        return registry.get(dataset['type'])
+def registered_class(cfg, config, registry):
+    """Class of a module's config in the config's scope; None where it is not registered."""
+    if not isinstance(config.get('type'), str):
+        return config.get('type')
+    scope = config.get('_scope_') or cfg.get('default_scope')
+    with registry.switch_scope_and_registry(scope) as scoped:
+        return scoped.get(config['type'])

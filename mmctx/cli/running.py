@@ -1,22 +1,21 @@
 """From a config to a run that can be interrupted, checked beforehand."""
 
-import re
-from contextlib import contextmanager
 from importlib import import_module
 
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from mmengine.runner import Runner
 
 from mmctx import compat
 from mmctx.checkpoints.fitting import check_fit
 from mmctx.compat import launch
 from mmctx.engine import Interrupted, ResumableRunner
-from mmctx.errors import UserError, recognise
 
+from .agreement import check_agreement
+from .blame import upstream_errors_recognised
+from .building import build_parts
 from .failures import LastBatch, explain
-from .preflight import Checked, preflight
+from .preflight import Checked, check_contents, preflight
 from .tool import local_rank
-
-UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def run_config(cfg, mode):
@@ -48,17 +47,26 @@ def build_runner(cfg, mode):
         UserError: If a file, a weight or an argument of a module is not usable.
     """
     compat.install_runtime()
+    compat.guard_files()
     # The first process of each machine checks for all of them.
     checked = preflight(cfg, mode) if local_rank() == 0 else Checked([], {})
     with upstream_errors_recognised(cfg):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
-        # The runner builds its loop, with data set and loader, only when it is asked for it.
+        launch.revert_sync_norms(runner.model)
+        for weights in checked.weights:
+            check_fit(runner.model, weights)
+        # Data take longest, so everything else comes first.
+        if isinstance(runner, Runner):
+            build_parts(runner, mode)
+        check_contents(checked)
+        # The runner builds its loops, with data set and loader, only when it is asked for them.
         _ = runner.train_loop if mode == 'train' else runner.test_loop
-    launch.revert_sync_norms(runner.model)
-    for weights in checked.weights:
-        check_fit(runner.model, weights)
+        if mode == 'train' and isinstance(runner, Runner) and runner._val_loop is not None:
+            _ = runner.val_loop
+    if isinstance(runner, Runner):
+        check_agreement(runner, mode, checked)
     if isinstance(runner, ResumableRunner):
         runner.checkpoints, runner.latest = checked.checkpoints, checked.latest
     runner.register_hook(LastBatch())
@@ -78,50 +86,11 @@ def build_model(cfg):
         UserError: If an argument of a module is not usable.
     """
     compat.install_runtime()
+    compat.guard_files()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
     with upstream_errors_recognised(cfg):
         return MODELS.build(cfg.model)
-
-
-@contextmanager
-def upstream_errors_recognised(cfg):
-    """Turn other packages' refusals of a config, raised while modules are built, into UserErrors.
-
-    Args:
-        cfg (Config): The config that the modules are built from.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        refusal = recognise(error) or unknown_argument(error, cfg)
-        if refusal is None:
-            raise
-        raise refusal from error
-
-
-def unknown_argument(error, cfg):
-    """The refusal of an argument that no module takes.
-
-    Args:
-        error (Exception): Exception raised while modules were built.
-        cfg (Config): The config that they are built from.
-
-    Returns:
-        UserError | None: None for another error, and for an argument that the config does not name
-        and that a fault of the code must have added.
-    """
-    found = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
-    return UserError(error) if found and names_key(cfg.to_dict(), found[1]) else None
-
-
-def names_key(config, key):
-    """Whether a key stands anywhere in a config of dicts and lists."""
-    if isinstance(config, dict):
-        return key in config or any(names_key(value, key) for value in config.values())
-    return isinstance(config, (list, tuple)) and any(names_key(item, key) for item in config)
 
 
 def run(runner, mode):

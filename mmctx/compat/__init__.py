@@ -5,6 +5,9 @@
 * :mod:`mmcv_ops`: what is served as `mmcv._ext`.
 * :mod:`multimodal`: mmpretrain and mmaction2 beside a `transformers` too new for them.
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
+* :mod:`config_variables`: environment variables with quotes or backslashes in a config.
+* :mod:`coco_api`: labels of COCO's categories in the order of `classes`, and marked files.
+* :mod:`text_marks`: text files that begin with a byte order mark.
 * :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
 * :mod:`pickles`: reading pickled data without running what it holds.
 * :mod:`model_hub`: mmctx's classifiers by name in mmpretrain's `get_model` and `list_models`.
@@ -12,7 +15,15 @@
 * :mod:`triton_interpreter`: running Triton kernels without a GPU, for tests.
 """
 
-from . import config_paths, fallback_modules, model_hub, multimodal
+from . import (
+    coco_api,
+    config_paths,
+    config_variables,
+    fallback_modules,
+    model_hub,
+    multimodal,
+    text_marks,
+)
 from .after_import import after_import
 
 
@@ -21,6 +32,9 @@ def install():
     fallback_modules.install()
     multimodal.install()
     config_paths.install()
+    config_variables.install()
+    coco_api.install()
+    text_marks.install()
     model_hub.install()
     # mmengine reads checkpoints here, whoever builds the model that they are for.
     after_import('mmengine.runner.checkpoint', lambda module: install_runtime())
@@ -28,10 +42,20 @@ def install():
 
 def install_runtime():
     """Mend what needs torch and mmengine's runner. Idempotent."""
-    from . import checkpoint, pickles
+    from . import checkpoint
 
     checkpoint.install()
+
+
+def guard_files():
+    """Have this process read nothing but data from checkpoints and pickle files. Idempotent.
+
+    It is for mmctx's own runs: a program that imports mmctx may have files of its own.
+    """
+    from . import checkpoint, pickles
+
+    checkpoint.install(plain_only=True)
     pickles.install()
 
 
-__all__ = ['install', 'install_runtime']
+__all__ = ['guard_files', 'install', 'install_runtime']

@@ -7,15 +7,16 @@ array made from raw bytes dereferences any address, and a `numpy.dtype`'s state 
 into pointers. So restricted stand-ins take their place, each under the name that it replaces, and
 only while mmengine loads a checkpoint.
 
-Two more doors are shut. `torch.hub` asks `torch.load` for everything in a file, so mmengine's
-downloads, too, are made to take plain weights. And `Runner.resume` runs `meta['config']` of a
-checkpoint as Python, to compare the `gpu_ids` of mmdet 2; it is dropped.
+`Runner.resume` also runs `meta['config']` of a checkpoint as Python, to compare the `gpu_ids` of
+mmdet 2; it is dropped. In mmctx's own runs one more door is shut: `torch.hub` asks `torch.load` for
+everything in a file, so there mmengine's downloads, too, are made to take plain weights. Other
+programs that import mmctx read their files as before.
 """
 
 import functools
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pickle import UnpicklingError
 
 import numpy as np
@@ -157,17 +158,27 @@ def drop_config(checkpoint):
         checkpoint['meta'].pop('config', None)
 
 
-def install():
-    """Have mmengine load and resume checkpoints without running anything that they hold."""
-    # Its import calls this function too, which needs the whole of this module by then.
+_plain_only = False
+
+
+def install(plain_only=False):
+    """Have mmengine load and resume checkpoints that hold its log. Idempotent.
+
+    Args:
+        plain_only (bool): From now on nothing else is let through, whatever the caller of
+            `torch.load` or the environment says. Defaults to False.
+    """
+    global _plain_only
+    # Here, as importing it may be what this is called upon.
     from mmengine.runner.checkpoint import CheckpointLoader
 
+    _plain_only = _plain_only or plain_only
     original = CheckpointLoader.load_checkpoint.__func__
     if original.__module__ == __name__:
         return
 
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
-        with history_allowed(), weights_only():
+        with history_allowed(), weights_only() if _plain_only else nullcontext():
             checkpoint = original(cls, filename, map_location, logger)
         drop_config(checkpoint)
         return checkpoint

@@ -1,11 +1,12 @@
 """Reading pickled annotations, proposals and skeletons without running what they hold.
 
 mmengine's `load` unpickles files by their ending, and a pickle can call any function. What data
-sets and tests keep in pickles are plain values, arrays of numbers and tensors, so nothing else is
-let through.
+sets and tests keep in pickles are plain values, arrays of numbers, tensors, and OpenMMLab's own
+containers of these, so nothing else is let through.
 """
 
 import pickle
+from importlib import import_module
 from io import BytesIO
 
 import numpy as np
@@ -48,6 +49,19 @@ ALLOWED = {
     ('numpy', 'ndarray'): checkpoint._Array,
     ('torch.storage', '_load_from_bytes'): _storage,
     ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+    ('torch', 'device'): torch.device,
+}
+# What holds annotations, predictions and proposals; mmdet's `DumpProposals` writes the first.
+CONTAINERS = {
+    'mmengine.structures.instance_data': ('InstanceData',),
+    'mmengine.structures.pixel_data': ('PixelData',),
+    'mmengine.structures.label_data': ('LabelData',),
+    'mmengine.structures.base_data_element': ('BaseDataElement',),
+    'mmdet.structures.det_data_sample': ('DetDataSample',),
+    'mmdet.structures.bbox.horizontal_boxes': ('HorizontalBoxes',),
+    'mmdet.structures.mask.structures': ('BitmapMasks', 'PolygonMasks'),
+    'mmpretrain.structures.data_sample': ('DataSample',),
+    'mmaction.structures.action_data_sample': ('ActionDataSample',),
 }
 for _core in ('numpy.core', 'numpy._core'):
     ALLOWED[f'{_core}.multiarray', '_reconstruct'] = checkpoint._reconstruct
@@ -59,13 +73,28 @@ class RefusedPickle(UserError, pickle.UnpicklingError):
     """A file that holds more than data."""
 
 
+def _container(cls):
+    """Stands for a class, which a file could change if it got hold of it."""
+
+    class Container:
+        def __new__(cls_, *args):
+            return object.__new__(cls)
+
+        def __setstate__(self, state):
+            raise pickle.UnpicklingError('only objects of this class have a state')
+
+    return Container
+
+
 class DataUnpickler(pickle.Unpickler):
-    """Unpickles plain values and arrays of numbers, and refuses everything else."""
+    """Unpickles plain values, arrays of numbers and containers, and refuses everything else."""
 
     def find_class(self, module, name):
         """What stands in for a global."""
         # Protocols before 3 have Python 2's name.
         module = module.replace('__builtin__', 'builtins')
+        if name in CONTAINERS.get(module, ()):
+            return _container(getattr(import_module(module), name))
         if (module, name) not in ALLOWED:
             raise RefusedPickle(
                 f'the file is refused: besides data it holds {module}.{name}, which reading would '

@@ -1,7 +1,9 @@
 """Lists of checked videos, from the folders or the tables that Kinetics comes in."""
 
 import csv
+import io
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ from mmctx.datasets.checks.video_report import check_videos
 from mmctx.datasets.video_file import VideoFacts
 from mmctx.datasets.video_list import write_video_list
 from mmctx.errors import UserError, first_few
+from mmctx.text import read_text
 
 SPLITS = ('train', 'val')
 EXTENSIONS = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.flv', '.mpg', '.mpeg', '.wmv')
@@ -84,8 +87,10 @@ def _video_files(folder: Path) -> Iterator[str]:
 
 def _read_table(path: Path) -> list[dict]:
     try:
-        with open(path, encoding='utf-8', newline='') as file:
-            rows = list(csv.DictReader(file))
+        text = read_text(path)
+        # Excel's "Unicode text" separates columns by tabs.
+        delimiter = '\t' if '\t' in text.partition('\n')[0] else ','
+        rows = list(csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f'cannot read {path}: {error}') from error
     for number, row in enumerate(rows, start=2):
@@ -101,15 +106,30 @@ def _read_table(path: Path) -> list[dict]:
 
 
 def _match(files: list[str], rows: list[dict]) -> tuple[dict, list]:
-    by_stem = {Path(file).stem: file for file in files}
-    classes, missing = {}, []
+    by_stem = defaultdict(list)
+    for file in files:
+        by_stem[Path(file).stem].append(file)
+    labels, missing = defaultdict(set), []
     for row in rows:
-        file = by_stem.get(row['name'], by_stem.get(row['youtube_id']))
-        if file is None:
+        found = by_stem.get(row['name']) or by_stem.get(row['youtube_id']) or []
+        if not found:
             missing.append(row['name'])
-        else:
-            classes[file] = row['label'].strip()
-    return classes, missing
+        if len(found) > 1:
+            raise UserError(
+                f'{" and ".join(sorted(found))} have one name, which a table gives the class '
+                f'{row["label"].strip()!r}: remove or rename all but one'
+            )
+        for file in found:
+            labels[file].add(row['label'].strip())
+    unclear = sorted(file for file, names in labels.items() if len(names) > 1)
+    if unclear:
+        names = ' and '.join(map(repr, sorted(labels[unclear[0]])))
+        raise UserError(
+            f'rows of the tables contradict each other for {len(unclear)} of {len(labels)} videos: '
+            f'{unclear[0]} is {names}, like two clips of one whole video; cut them '
+            'out as <youtube id>_<start>_<end>.mp4, or remove rows'
+        )
+    return {file: names.pop() for file, names in labels.items()}, missing
 
 
 def read_classes(path: Path) -> list[str]:
@@ -119,7 +139,7 @@ def read_classes(path: Path) -> list[str]:
         UserError: The file cannot be read, or has a name twice or none at all.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f'cannot read {path}: {error}') from error
     names = [line for line in lines if line]

@@ -11,6 +11,7 @@ from mmpretrain.datasets import BaseDataset
 
 from mmctx.errors import UserError
 from mmctx.registry import DATASETS
+from mmctx.text import read_text
 
 from .imagenet import CheckedImages
 from .zip_backend import zip_path
@@ -117,12 +118,12 @@ def class_names(root: Path) -> dict[str, str]:
     if not (root / 'wnids.txt').is_file():
         return {}
     words = dict(_table(root / 'words.txt')) if (root / 'words.txt').is_file() else {}
-    wnids = (root / 'wnids.txt').read_text(encoding='utf-8').split()
+    wnids = read_text(root / 'wnids.txt').split()
     return {wnid: words.get(wnid, wnid) for wnid in wnids}
 
 
 def _table(path: Path) -> Iterator[tuple[str, str]]:
-    for line in path.read_text(encoding='utf-8').splitlines():
+    for line in read_text(path).splitlines():
         if line.strip():
             key, value, *_ = line.rstrip().split('\t')
             yield key, value

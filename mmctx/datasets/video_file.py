@@ -14,6 +14,8 @@ from mmengine.fileio import LocalBackend
 
 from mmctx.errors import UserError
 
+from .video_display import display_of
+
 REFUSAL = ' is not a readable video: '
 # Seconds by which a stream may fall short of the duration that its container states.
 MAY_END_EARLY = 1.0
@@ -144,26 +146,26 @@ class Video:
                 The last frame stands in for those whose packets hold no frame of their own.
 
         Returns:
-            list[np.ndarray]: RGB images, (H, W, 3) uint8, all of the first one's size, each with
-            memory of its own.
+            list[np.ndarray]: RGB images, (H, W, 3) uint8, shown as the container says, all of the
+            first one's size, each with memory of its own.
 
         Raises:
             VideoError: Decoding ends, or meets damage, before the last wanted frame.
         """
         indices = [int(index) for index in indices]
         wanted, last = set(indices), max(indices)
-        size: dict[str, int] = {}
-        images, frame = {}, None
+        images: dict[int, np.ndarray] = {}
+        frame = display = None
         for number, frame in enumerate(self.decode()):
-            size = size or dict(width=frame.width, height=frame.height)
+            display = display or display_of(self.stream, frame)
             if number in wanted:
-                images[number] = frame.to_ndarray(format='rgb24', **size)
+                images[number] = display.show(frame)
             if number == last:
                 break
-        if frame is None:
+        if frame is None or display is None:
             raise self._error('it has no frames')
         if last not in images:
-            images[last] = frame.to_ndarray(format='rgb24', **size)
+            images[last] = display.show(frame)
         return [images.get(index, images[last]).copy() for index in indices]
 
 
@@ -174,8 +176,8 @@ class VideoFacts(NamedTuple):
         frames (int): Number of frames; of packets, which may be a few more, unless all were
             decoded. 0 for a broken video.
         seconds (float): Duration at the mean frame rate, 0 where that is unknown.
-        width (int): Width of the first frame in pixels.
-        height (int): Height of the first frame in pixels.
+        width (int): Width of the first frame in pixels, as it is to be shown.
+        height (int): Height of it in pixels.
         problem (str): Why the video cannot be used; '' for a good one.
     """
 
@@ -207,6 +209,7 @@ def check_video(path: str, full: bool = False, backend_args: dict | None = None)
         first = next(frames, None)
         if first is None:
             return VideoFacts(problem='it has no frames')
+        width, height = display_of(video.stream, first).size
         if full:
             count = 1 + sum(1 for _ in frames)
         else:
@@ -216,7 +219,7 @@ def check_video(path: str, full: bool = False, backend_args: dict | None = None)
         return _broken(error)
     finally:
         video.close()
-    return VideoFacts(count, count / video.fps if video.fps else 0.0, first.width, first.height)
+    return VideoFacts(count, count / video.fps if video.fps else 0.0, width, height)
 
 
 def _broken(error):

@@ -6,6 +6,8 @@ to be saved, and neither the number of data-loading workers nor their prefetchin
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -35,3 +37,14 @@ def seed_generators(seed: int, devices: bool = True) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - transforms draw from it
     (torch.manual_seed if devices else torch.default_generator.manual_seed)(seed)
+
+
+@contextmanager
+def randomness_kept() -> Iterator[None]:
+    """Leave the global generators as they were, whatever is drawn within."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from torch.utils.data import DataLoader
 
 from mmctx.checkpoints.latest import Latest, read_latest
@@ -17,6 +17,13 @@ from .hooks.interruption_hook import InterruptionHook
 from .hooks.nonfinite_loss_hook import NonFiniteLossHook
 from .hooks.pending_validation_hook import PendingValidationHook
 from .loops import resumable_loop
+from .resumed_settings import (
+    HOW,
+    check_optimizer,
+    other_length,
+    other_options,
+    other_schedules,
+)
 
 MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 
@@ -106,6 +113,39 @@ class ResumableRunner(Runner):
         with served_from_memory(self.checkpoints):
             super().load_or_resume()
         self.checkpoints, self.latest = {}, None
+
+    def resume(
+        self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location='default'
+    ):
+        """Resume a checkpoint, and say which settings of the config it overrules.
+
+        Raises:
+            UserError: Its optimizer is another one.
+        """
+        saved = self.load_saved(filename)
+        overruled, notes = [], list(other_length(self.train_loop, saved.get('message_hub')))
+        if resume_optimizer and 'optimizer' in saved:
+            self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+            check_optimizer(filename, self.optim_wrapper, saved['optimizer'])
+            overruled += other_options(self.optim_wrapper, saved['optimizer'])
+        schedules = saved.get('param_schedulers')
+        if resume_param_scheduler and isinstance(schedules, list) and self.param_schedulers:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+            overruled += other_schedules(self.param_schedulers, schedules)
+        if overruled:
+            notes.append(
+                'optimizer and schedules are restored as they were saved, not as the config has '
+                f'them: {"; ".join(overruled)}. {HOW[0].upper()}{HOW[1:]}'
+            )
+        for note in notes:
+            self.logger.warning(f'resuming from {filename}: {note}')
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+
+    def load_saved(self, filename):
+        """Contents of a checkpoint on the CPU, of which those that were read are not read again."""
+        if filename not in self.checkpoints:
+            return CheckpointLoader.load_checkpoint(filename, 'cpu', 'current')
+        return self.checkpoints[filename]
 
     def _choose_latest(self):
         chosen = [None, []]

@@ -18,11 +18,11 @@ class CocoMetric(MMDetCocoMetric):
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
         """Compute the figures from one (ground truth, prediction) for each image."""
         if results and not any(len(prediction['scores']) for _, prediction in results):
-            results = [_with_placeholder_detection(*results[0]), *results[1:]]
+            results = [with_placeholder_detection(*results[0]), *results[1:]]
         return super().compute_metrics(results)
 
 
-def _with_placeholder_detection(truth: dict, prediction: dict) -> tuple[dict, dict]:
+def with_placeholder_detection(truth: dict, prediction: dict) -> tuple[dict, dict]:
     """Add an empty box of score 0, which matches nothing, so that every figure comes out as 0."""
     nothing = dict(
         prediction,

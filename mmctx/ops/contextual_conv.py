@@ -74,12 +74,12 @@ def contextual_conv2d(
 
     Raises:
         ValueError: x holds integers, a shape does not fit the others, the kernel does not fit the
-            padded image, mask and mask_logits are both given, or (a UserError) no back end has
-            that name.
+            padded image, mask and mask_logits are both given, or (a UserError) stride, padding or
+            dilation is not possible or no back end has that name.
         NotImplementedError: `triton` is asked for without a GPU or the package, or forward-mode or
             second derivatives of any back end but `reference`.
     """
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    stride, padding, dilation = check_geometry(stride, padding, dilation)
     if mask is not None and mask_logits is not None:
         raise ValueError('give mask or mask_logits, not both')
     either = mask if mask_logits is None else mask_logits
@@ -123,9 +123,26 @@ def contextual_conv2d(
         )
 
 
-def _pair(value: int | Sequence[int]) -> Pair:
-    height, width = value if isinstance(value, (tuple, list)) else (value, value)
-    return height, width
+def check_geometry(
+    stride: int | Sequence[int], padding: int | Sequence[int], dilation: int | Sequence[int]
+) -> tuple[Pair, Pair, Pair]:
+    """Each as a pair, (vertical, horizontal), in pixels.
+
+    Raises:
+        UserError: One of them is no whole number, or no pair of them, or is too small.
+    """
+    return _pair('stride', stride, 1), _pair('padding', padding, 0), _pair('dilation', dilation, 1)
+
+
+def _pair(name: str, value: int | Sequence[int], least: int) -> Pair:
+    if type(value) is int and value >= least:
+        return value, value
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(isinstance(n, (int, torch.SymInt)) for n in pair):
+        raise UserError(f'{name} should be a whole number of pixels or two, got {value!r}')
+    if min(pair) < least:
+        raise UserError(f'{name} should be at least {least}, got {value!r}')
+    return pair
 
 
 def _refuse_forward_mode(backend: str, *inputs: Tensor | None):

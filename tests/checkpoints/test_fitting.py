@@ -47,6 +47,7 @@ def test_a_backbone_alone_starts_a_training_but_is_not_tested():
 
 def test_another_number_of_classes():
     model = Detector()
+    model.backbone = nn.Linear(20, 20)
     model.head = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 5))
     given = weights_of(model)
     given.shapes['head.1.weight'] = (80, 2)
@@ -62,6 +63,43 @@ def test_hooks_that_rename_weights_are_respected():
         state[f'{prefix}weight'] = state.pop(f'{prefix}kernel')
 
     model.head._register_load_state_dict_pre_hook(rename)
-    shapes = {'head.kernel': (3, 2), 'backbone.bias': (2,)}
-    assert shapes_as_loaded(model, shapes) == {'head.weight': (3, 2), 'backbone.bias': (2,)}
+    shapes = {'head.kernel': (3, 2), 'head.bias': (3,)}
+    assert shapes_as_loaded(model, shapes) == {'head.weight': (3, 2), 'head.bias': (3,)}
+    shapes |= {'backbone.weight': (2, 2), 'backbone.bias': (2,)}
     check_fit(model, Weights('w.pth', shapes, complete=True))
+
+
+def resnet(depth):
+    from mmpretrain.models import ResNet
+
+    return ResNet(depth)
+
+
+def test_weights_of_another_depth_share_a_few_layers_and_all_counters():
+    with pytest.raises(UserError, match=r'only \d\d% of the parameters of the ResNet'):
+        check_fit(resnet(18), weights_of(resnet(50), complete=False))
+
+
+def test_counters_alone_are_no_fit():
+    given = weights_of(resnet(18), complete=False)
+    shapes = {name: s for name, s in given.shapes.items() if name.endswith('num_batches_tracked')}
+    with pytest.raises(UserError, match='none of its 20 weights fits'):
+        check_fit(resnet(18), given._replace(shapes=shapes))
+
+
+def test_a_part_of_which_much_is_missing_is_not_tested():
+    given = weights_of(resnet(18))
+    shapes = {name: s for name, s in given.shapes.items() if not name.startswith('layer4.1')}
+    with pytest.raises(UserError, match=r'has 4\d% of the parameters of layer4 .*lacks layer4.1'):
+        check_fit(resnet(18), given._replace(shapes=shapes))
+
+
+def test_what_is_loaded_and_what_is_not_is_said_in_one_line(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmctx.checkpoints.fitting.print_log', lambda text, **_: said.append(text))
+    shapes = {'backbone.weight': (2, 2), 'backbone.bias': (2,), 'fc.weight': (9, 2)}
+    check_fit(Detector(), Weights('w.pth', {**shapes, 'head.weight': (3, 2)}))
+    assert said == [
+        'w.pth has 12 of 15 parameters of the model; 1 tensors keep their initial values '
+        '(head.bias); 1 of the file are not used (fc.weight)'
+    ]

@@ -10,6 +10,11 @@ from mmctx.checkpoints.latest import latest_checkpoint, missing_state, read_late
 from mmctx.errors import UserError
 
 
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(meta={}, message_hub={}, state_dict={'weight': torch.zeros(1)}), path)
+
+
 @pytest.fixture
 def run(tmp_path):
     """Folder of a run with the checkpoints of three epochs."""
@@ -86,3 +91,45 @@ def test_only_broken_checkpoints_are_refused_by_name(run):
 def test_missing_parts_of_the_training_state_are_named():
     assert missing_state(dict(meta={}, state_dict={})) == ['message_hub']
     assert missing_state(dict(meta={}, message_hub={})) == []
+
+
+def test_a_copied_work_dir_resumes_from_its_own_checkpoints(tmp_path):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    for folder in (original, copy):
+        save(folder / 'epoch_1.pth')
+    (copy / 'last_checkpoint').write_text(str(original / 'epoch_1.pth'))
+    assert latest_checkpoint(str(copy)) == (str(copy / 'epoch_1.pth'), [])
+    # The original goes on, and removes what the copy names.
+    save(original / 'epoch_2.pth')
+    (original / 'epoch_1.pth').unlink()
+    assert latest_checkpoint(str(copy)) == (str(copy / 'epoch_1.pth'), [])
+    (copy / 'epoch_1.pth').rename(copy / 'epoch_0.pth')
+    assert latest_checkpoint(str(copy)) == (str(copy / 'epoch_0.pth'), [])
+
+
+def test_a_damaged_checkpoint_of_a_copy_is_not_replaced_by_the_original(tmp_path):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    save(original / 'epoch_1.pth')
+    copy.mkdir()
+    (copy / 'epoch_1.pth').write_bytes(b'')
+    (copy / 'last_checkpoint').write_text(str(original / 'epoch_1.pth'))
+    path, passed_over = latest_checkpoint(str(copy))
+    assert path is None and len(passed_over) == 2
+
+
+def test_a_folder_of_the_checkpoint_hook(tmp_path):
+    """mmengine's `out_dir` gets a folder of the work dir's name."""
+    save(tmp_path / 'disk' / 'run' / 'epoch_2.pth')
+    (tmp_path / 'run').mkdir()
+    target = tmp_path / 'disk' / 'run' / 'epoch_2.pth'
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(target))
+    assert latest_checkpoint(str(tmp_path / 'run')) == (str(target), [])
+
+
+def test_a_copy_without_checkpoints_does_not_resume_the_original(tmp_path):
+    save(tmp_path / 'original' / 'epoch_1.pth')
+    (tmp_path / 'copy').mkdir()
+    target = str(tmp_path / 'original' / 'epoch_1.pth')
+    (tmp_path / 'copy' / 'last_checkpoint').write_text(target)
+    with pytest.raises(UserError, match=r'epoch_1.pth, which last_checkpoint names, is of another'):
+        read_latest(str(tmp_path / 'copy'))

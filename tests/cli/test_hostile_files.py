@@ -98,6 +98,7 @@ def test_data_sets_run_no_code_of_an_annotation_file(witness, tiny_coco, load):
     path = tiny_coco.root / 'proposals.pkl'
     path.write_bytes(pickle.dumps(Hostile(witness)))
     cfg.train_dataloader.dataset.update(proposal_file='proposals.pkl')
+    set_training(cfg)
     with pytest.raises(UserError, match=r'besides data it holds \w+\.system'):
         build_runner(cfg, 'train')
     assert not witness.exists()

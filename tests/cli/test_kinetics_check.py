@@ -3,8 +3,8 @@
 import os
 
 import pytest
+from checking import preflight
 
-from mmctx.cli.preflight import preflight
 from mmctx.cli.starting_weights import address
 from mmctx.datasets.checks import missing_files as files
 from mmctx.datasets.checks.kinetics import check_video_list

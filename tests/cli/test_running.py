@@ -7,9 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmctx.cli.blame import names_key, upstream_errors_recognised
 from mmctx.cli.config import load_config
 from mmctx.cli.failures import LastBatch
-from mmctx.cli.running import build_runner, names_key, run, upstream_errors_recognised
+from mmctx.cli.running import build_runner, run
 from mmctx.cli.switches import set_testing, set_training
 from mmctx.cli.tool import run_tool
 from mmctx.errors import UserError

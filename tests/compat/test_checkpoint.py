@@ -15,7 +15,7 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from mmengine.utils import digit_version
 from torch.utils.data import Dataset
 
-from mmctx.compat import install_runtime
+from mmctx.compat import guard_files
 
 guarded = pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version('2.6'),
@@ -25,7 +25,7 @@ guarded = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def installed():
-    install_runtime()
+    guard_files()
 
 
 class CompatToyModel(BaseModel):

@@ -1,6 +1,9 @@
 """Pickled annotation files: data comes through, code does not."""
 
+import pathlib
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 from io import BytesIO
 
@@ -9,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 from hostile import HOSTILE, Call
+from mmdet.structures import DetDataSample
 from mmengine.fileio import LocalBackend
+from mmengine.structures import InstanceData
 
-from mmctx.compat import install_runtime
+from mmctx.compat import guard_files
 
 
 @pytest.fixture(autouse=True)
 def installed():
-    install_runtime()
+    guard_files()
 
 
 DATA = {
@@ -88,3 +93,44 @@ def test_hostile_pickles_within_tensors_are_refused(name, tmp_path):
     with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError)):
         mmengine.load(tmp_path / 'data.pkl')
     assert not witness.exists()
+
+
+@pytest.mark.parametrize('protocol', range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_containers_of_openmmlab_are_read(protocol, tmp_path):
+    """Proposals as mmdet's `DumpProposals` writes them, and whole predictions."""
+    boxes, scores = np.ones((2, 4), np.float32), torch.rand(2)
+    proposals = InstanceData(bboxes=boxes, scores=scores, metainfo=dict(img_shape=(4, 5)))
+    sample = DetDataSample(pred_instances=proposals, metainfo=dict(img_id=3))
+    path = tmp_path / 'proposals.pkl'
+    path.write_bytes(pickle.dumps({'a.png': proposals, 'b.png': sample}, protocol))
+    loaded = mmengine.load(path)
+    for found in (loaded['a.png'], loaded['b.png'].pred_instances):
+        assert type(found) is InstanceData and len(found) == 2 and found.img_shape == (4, 5)
+        np.testing.assert_array_equal(found.bboxes, boxes)
+        assert torch.equal(found[1:].scores, scores[1:])
+    assert loaded['b.png'].img_id == 3
+
+
+def test_a_file_cannot_change_the_containers(tmp_path):
+    changed = pickle.dumps((None, {'__len__': 1, '__init__': 1}), 2)[2:-1]
+    hostile = pickle.dumps(InstanceData, 2)[:-1] + changed + b'b.'
+    (tmp_path / 'hostile.pkl').write_bytes(hostile)
+    with pytest.raises((TypeError, pickle.UnpicklingError)):
+        mmengine.load(tmp_path / 'hostile.pkl')
+    assert len(InstanceData(a=[1, 2])) == 2
+
+
+def test_a_program_that_only_imports_mmctx_reads_its_own_pickles(tmp_path):
+    """The guard is for mmctx's own runs."""
+    (tmp_path / 'own.pkl').write_bytes(pickle.dumps(pathlib.PurePosixPath('a/b')))
+    code = (
+        'import mmctx.models.backbones, mmctx.compat, mmengine; path = "own.pkl"\n'
+        'print(mmengine.load(path)); mmctx.compat.guard_files()\n'
+        'try: mmengine.load(path)\n'
+        'except Exception as error: print(type(error).__name__)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-2:] == ['a/b', 'RefusedPickle'], done.stderr

@@ -7,6 +7,8 @@ from contextual_cases import GEOMETRIES, by_torchvision, make_case, relative_err
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mmctx.errors import UserError
+from mmctx.models.layers.contextual_conv import ContextualConv2d
 from mmctx.ops import BACKENDS, contextual_conv2d
 from mmctx.ops.tapwise import sampled_depthwise_conv
 
@@ -259,3 +261,22 @@ def test_traced_with_symbolic_sizes():
     torch.testing.assert_close(
         graph(other['x'], other['sampling_offset']), run(other['x'], other['sampling_offset'])
     )
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(stride=0), 'stride should be at least 1, got 0'),
+        (dict(stride=(1, 0)), 'stride should be at least 1'),
+        (dict(stride=1.5), 'stride should be a whole number'),
+        (dict(padding='same'), "padding should be a whole number of pixels or two, got 'same'"),
+        (dict(padding=-1), 'padding should be at least 0'),
+        (dict(dilation=0), 'dilation should be at least 1'),
+        (dict(dilation=(1, 1, 1)), 'dilation should be a whole number'),
+    ],
+)
+def test_impossible_geometry_is_named(change, message):
+    with pytest.raises(UserError, match=message):
+        contextual_conv2d(torch.zeros(1, 4, 8, 8), torch.zeros(4, 1, 3, 3), **change)
+    with pytest.raises(UserError, match=message):
+        ContextualConv2d(4, 4, 3, groups=4, prior_channels=8, **change)

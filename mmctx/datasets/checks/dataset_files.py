@@ -17,6 +17,7 @@ class DatasetFiles(NamedTuple):
         annotations_needed (bool): Whether the annotation file must hold annotations; a set that is
             only predicted has none.
         num_classes (int | None): Number of classes of the model, if its config tells.
+        loader (str): Name of the data loader, for messages.
     """
 
     config: Mapping
@@ -27,6 +28,7 @@ class DatasetFiles(NamedTuple):
     hint: str
     annotations_needed: bool = True
     num_classes: int | None = None
+    loader: str = 'the data set'
 
     @property
     def classes(self) -> Sequence[str] | str | None:

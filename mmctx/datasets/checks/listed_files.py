@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmctx.datasets.video_list import read_line
 from mmctx.errors import UserError
+from mmctx.text import read_text
 
 from .full_check import Item, Problem
 from .missing_files import missing_files
@@ -27,7 +28,7 @@ class ListedFiles:
         self.problems: list[Problem] = []
         self.items: list[Item] = []
         try:
-            lines = (root / name).read_text(encoding='utf-8').splitlines()
+            lines = read_text(root / name).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             self.problems.append(Problem(name, f'cannot be read: {error}'))
             return

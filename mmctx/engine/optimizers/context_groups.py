@@ -1,5 +1,7 @@
 """Parameter groups that tell a network's contextual parameters from its vanilla ones."""
 
+from typing import Any
+
 import torch.nn as nn
 from mmengine.optim import DefaultOptimWrapperConstructor
 
@@ -68,12 +70,13 @@ class ContextualOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return
+        rate: Any = self.base_lr
         names = {id(parameter): name for name, parameter in module.named_parameters()}
         for group in params:
             name = names[id(group['params'][0])]
-            group['lr'] = group.get('lr', self.base_lr) * self._factor(name, 'lr')
+            group['lr'] = group.get('lr', rate) * self._factor(name, 'lr')
             if self.base_wd is not None:
-                decay = group.get('weight_decay', self.base_wd)
+                decay: Any = group.get('weight_decay', self.base_wd)
                 group['weight_decay'] = decay * self._factor(name, 'decay')
         given = {'lr': self.base_lr, 'weight_decay': self.base_wd}
         params[:] = _merged(params, {k: v for k, v in given.items() if v is not None})

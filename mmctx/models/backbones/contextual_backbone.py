@@ -17,6 +17,7 @@ from mmctx.models.layers import (
 from mmctx.models.layers.contextual_conv import OFFSETS, ContextualConv2d, PriorInputConv2d
 from mmctx.models.layers.contextualizing import usually_considered
 from mmctx.models.layers.merging import Merging
+from mmctx.models.layers.vector_step import names_of_training_norms
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -101,7 +102,7 @@ class ContextualBackbone(Vanilla):
             raise UserError(
                 f'out_indices should be 0 to 3, for stages 1 to 4, got {self.out_indices}'
             )
-        self.out_type, self.context_norm = out_type, norm
+        self.out_type = out_type
         first = contextual_stages[0]
         # How many of the first stages neither classify nor narrow the considered set.
         self.skipped = max(first - 2, 0)
@@ -176,8 +177,7 @@ class ContextualBackbone(Vanilla):
             UserError: The images are smaller than the stride, or a single one is to train batch
                 norm.
         """
-        alone = self.training and len(x) == 1 and self.context_norm == 'BN'
-        if alone and not any(isinstance(m, nn.SyncBatchNorm) for m in self.modules()):
+        if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
             raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         if min(x.shape[-2:]) < self.stride:
             raise UserError(

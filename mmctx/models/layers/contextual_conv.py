@@ -10,7 +10,7 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
-from mmctx.ops import contextual_conv2d
+from mmctx.ops import check_geometry, contextual_conv2d
 from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_sampling_offset, runs_kernels
 
 from .autocasting import autocast_input, without_autocast
@@ -76,7 +76,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         norm (str): Norm in the predictors, `LN` or `BN`. Defaults to `LN`.
 
     Raises:
-        UserError: `groups` is neither 1 nor `in_channels`, or `norm` or `offsets` is unknown.
+        UserError: `stride`, `padding` or `dilation` is not possible, `groups` is neither 1 nor
+            `in_channels`, or `norm` or `offsets` is unknown.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         offsets: Sequence[str] = OFFSETS,
         norm: str = 'LN',
     ):
+        check_geometry(stride, padding, dilation)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
         )

@@ -1,5 +1,7 @@
 """FC, norm and ReLU of vectors, the step that all small networks of the context are made of."""
 
+from collections.abc import Iterator
+
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,3 +24,10 @@ def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
         return F.layer_norm(hidden, shape, norm.weight, norm.bias, eps).relu_()
     # By the layer itself, as BatchNorm may have been replaced by one that synchronises.
     return norm(hidden).relu_()
+
+
+def names_of_training_norms(model: nn.Module) -> Iterator[str]:
+    """Names of the batch norms over vectors that train, which one image is too few for."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm1d) and module.training:
+            yield name

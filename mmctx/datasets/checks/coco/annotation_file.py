@@ -3,6 +3,8 @@
 import contextlib
 import gc
 import json
+from collections import Counter
+from collections.abc import Hashable, Iterable
 
 from mmctx.errors import UserError
 
@@ -39,16 +41,17 @@ def is_box(value):
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
-def is_mask(value):
-    return isinstance(value, (list, dict))
-
-
-# What mmdet and COCO's API take for granted.
+# What mmdet and COCO's API take for granted; the API numbers annotations, too.
 FIELDS = {
     'images': dict(id=is_whole, file_name=is_text, width=is_positive, height=is_positive),
     'categories': dict(id=is_whole, name=is_text),
     'annotations': dict(
-        image_id=is_whole, category_id=is_whole, bbox=is_box, area=is_number, iscrowd=is_whole
+        image_id=is_whole,
+        category_id=is_whole,
+        bbox=is_box,
+        area=is_number,
+        iscrowd=is_whole,
+        id=is_whole,
     ),
 }
 
@@ -60,10 +63,16 @@ def read_json(path):
         UserError: If it cannot be read or is not JSON.
     """
     try:
-        with open(path, encoding='utf-8') as file, _no_garbage_collection():
-            return json.load(file)
+        with open(path, 'rb') as file, _no_garbage_collection():
+            # Bytes, so that a byte order mark is read as what it is.
+            return json.loads(file.read())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
+
+
+def repeated(values: Iterable[Hashable]) -> list:
+    """Those of some values that are there more than once, each once."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def entry_mistake(entry, fields):

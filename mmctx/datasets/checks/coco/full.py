@@ -114,8 +114,7 @@ class _AnnotationFile:
             self.report('', f'has no list {part!r}')
             return []
         good = []
-        # COCO's API numbers annotations too.
-        fields = dict(FIELDS[part], id=FIELDS['images']['id'])
+        fields = FIELDS[part]
         keys = {'images': ('id', 'file_name'), 'categories': ('id', 'name')}.get(part, ('id',))
         seen = {key: set() for key in keys}
         for index, entry in enumerate(entries):

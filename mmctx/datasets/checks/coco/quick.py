@@ -1,16 +1,23 @@
-"""The quick check: is the annotation file COCO's, and are its images there?"""
+"""The quick check: is the annotation file COCO's, what is taken of it, and are its images there?"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from mmengine.logging import print_log
 
 from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError, first_few
 
-from .annotation_file import FIELDS, entry_mistake, is_mask, read_json
-
-STRIDE = 32
+from .annotation_file import FIELDS, entry_mistake, read_json, repeated
+from .usage import Use, tracked, usage_of
 
 
 def quick_check(files: DatasetFiles) -> None:
     """Check a data set whose class reads COCO's files just as mmdet's `CocoDataset` does.
+
+    What it takes of the file is logged, with the number of objects that it leaves out.
 
     Args:
         files (DatasetFiles): The files of a data set; other kinds are passed over.
@@ -21,14 +28,22 @@ def quick_check(files: DatasetFiles) -> None:
     config, path = files.config, files.ann_file
     if not path or not reads_plain_coco(files.cls):
         return
-    needed = files.annotations_needed
-    with_masks = any(step.get('with_mask') for step in config.get('pipeline') or ())
-    contents = read_coco(path, needed, needed and with_masks)
-    if isinstance(files.classes, (list, tuple)):
-        check_categories(contents, path, files.classes)
+    contents = read_coco(path, files.annotations_needed)
+    classes = files.classes if isinstance(files.classes, (list, tuple)) else None
+    check_categories(contents, path, classes)
     check_images(contents, path, files.folders.get('img', files.root))
-    filtered = not config.get('test_mode', False) and config.get('filter_cfg')
-    check_sizes(contents, path, filtered.get('min_size', 0) if filtered else 0)
+    if not files.annotations_needed:
+        return
+    filtered = (not config.get('test_mode', False) and config.get('filter_cfg')) or {}
+    masks = any(step.get('with_mask') for step in config.get('pipeline') or ())
+    use = Use(
+        files.loader,
+        classes,
+        masks,
+        bool(filtered.get('filter_empty_gt')),
+        filtered.get('min_size', 0),
+    )
+    check_usage(contents, path, use)
 
 
 def reads_plain_coco(cls: type | None) -> bool:
@@ -39,22 +54,22 @@ def reads_plain_coco(cls: type | None) -> bool:
     )
 
 
-def read_coco(path, annotations_needed=True, masks_needed=False):
+def read_coco(path, annotations_needed=True):
     """Read an annotation file and refuse what is not in COCO's format.
 
     Args:
         path (str | Path): The annotation file.
         annotations_needed (bool): Whether it must hold annotations; a test set that is only
             predicted has none. Defaults to True.
-        masks_needed (bool): Whether each annotation must have a mask. Defaults to False.
 
     Returns:
         dict: The contents.
 
     Raises:
-        UserError: If it is not JSON, an entry lacks a key or has a value of another kind, an image
+        UserError: If it is not JSON, an entry lacks a key or has a value of another kind, an id
             stands in it twice, or no annotation is of an image and a category in it.
     """
+    print_log(f'checking {path}', logger='current')
     contents = read_json(path)
     problem = f'annotation file {path} is not in COCO format:'
     for part, fields in FIELDS.items():
@@ -63,19 +78,20 @@ def read_coco(path, annotations_needed=True, masks_needed=False):
         entries = contents.get(part) if isinstance(contents, dict) else None
         if not isinstance(entries, list):
             raise UserError(f'{problem} it has no list {part!r}')
-        if part == 'annotations' and masks_needed:
-            fields = dict(fields, segmentation=is_mask)
-        for index, entry in enumerate(entries):
+        for index, entry in enumerate(tracked(entries, part)):
             mistake = entry_mistake(entry, fields)
+            if not mistake and part == 'annotations' and not all(map(math.isfinite, entry['bbox'])):
+                mistake = f'has bbox={entry["bbox"]}'
             if mistake:
                 raise UserError(f'{problem} {part}[{index}] {mistake}')
+        twice = repeated(entry['id'] for entry in entries)
+        if twice:
+            raise UserError(
+                f'{problem} {len(twice)} ids of {part} stand in it twice: {first_few(twice)}'
+            )
     ids = {image['id'] for image in contents['images']}
     if not ids:
         raise UserError(f'annotation file {path} lists no images')
-    if len(ids) < len(contents['images']):
-        raise UserError(
-            f'{problem} {len(contents["images"]) - len(ids)} image ids stand in it twice'
-        )
     if annotations_needed:
         categories = {category['id'] for category in contents['categories']}
         if not any(
@@ -104,48 +120,77 @@ def check_images(contents, path, folder):
         )
 
 
-def check_categories(contents, path, classes):
-    """Check that the file has every class that the data set names.
+def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -> None:
+    """Check that the file has every class that the data set names, and has it once.
 
-    A class that it lacks would be dropped without a word, and all later labels would shift.
+    Objects of a class that it lacks or has twice would be dropped or get the label of another one
+    without a word.
 
     Args:
         contents (dict): Contents of the annotation file.
         path (str | Path): The annotation file, for messages.
-        classes (sequence of str): Class names of the data set.
+        classes (Sequence[str] | None): Class names of the data set; None if it does not name them.
 
     Raises:
-        UserError: If a class is missing.
+        UserError: If a class is missing, or stands twice in the file or among the names.
     """
     names = [category['name'] for category in contents['categories']]
-    missing = [name for name in classes if name not in names]
-    if missing:
+    twice = repeated(classes or ())
+    if twice:
+        raise UserError(f'the classes of the data set name {first_few(twice)} twice')
+    missing = [name for name in classes or () if name not in names]
+    if classes and missing:
         raise UserError(
             f'{len(missing)} of the {len(classes)} classes of the data set are not among the '
             f'categories of {path}: {first_few(missing)} (the file has: {first_few(names)}); name '
             'your own classes with metainfo=dict(classes=(...)) in every dataset of the config'
         )
+    twice = [name for name in repeated(names) if classes is None or name in classes]
+    if twice:
+        ids = [c['id'] for c in contents['categories'] if c['name'] == sorted(twice)[0]]
+        raise UserError(
+            f'{len(twice)} names of categories stand in {path} twice: {first_few(twice)} (ids '
+            f'{first_few(ids)}); remove all but the one that the annotations have'
+        )
 
 
-def check_sizes(contents, path, dropped_below=0):
-    """Check that no image is smaller than the network's stride.
+def check_usage(contents: dict, path: str, use: Use) -> None:
+    """Log what a data set takes of a file, and refuse a file of which it takes nothing.
 
     Args:
         contents (dict): Contents of the annotation file.
-        path (str | Path): The annotation file, for messages.
-        dropped_below (int): Images whose shorter side is below this many pixels are left out by
-            the data set itself. Defaults to 0.
+        path (str): The annotation file, for messages.
+        use (Use): What is taken.
 
     Raises:
-        UserError: If an image that is used has a side below the stride.
+        UserError: If no object or no image is left, or masks that are asked for are broken.
     """
-    small = [
-        f'{image["file_name"]} ({image["width"]}x{image["height"]})'
-        for image in contents['images']
-        if dropped_below <= min(image['width'], image['height']) < STRIDE
-    ]
-    if small:
+    usage = usage_of(contents, use)
+    if not usage.used:
         raise UserError(
-            f"{len(small)} images in {path} are smaller than the network's stride of {STRIDE} "
-            f'pixels: {first_few(small)}; take them out of the annotation file'
+            f'no annotation of {path} can be used: {nothing_left(contents, use, usage)}'
         )
+    if usage.broken_masks:
+        raise UserError(
+            f'{len(usage.broken_masks)} of the {usage.objects} annotations of {path} have masks '
+            f'that cannot be loaded, and the pipeline has with_mask=True: {usage.broken_masks[0]}; '
+            'mend or remove them, or train a model of boxes alone'
+        )
+    if not usage.kept_images:
+        raise UserError(
+            f'no image of {path} is left for {use.name}: all {usage.images} are smaller than '
+            f'filter_cfg.min_size={use.min_size} or have no object of its classes'
+        )
+    print_log(f'{use.name}: {usage} of {path}', logger='current')
+
+
+def nothing_left(contents, use, usage):
+    """Why nothing of a file can be used, in words."""
+    if set(usage.dropped) == {'of other classes'}:
+        names = {category['id']: category['name'] for category in contents['categories']}
+        there = Counter(names.get(a['category_id']) for a in contents['annotations'])
+        return (
+            f'none is of the classes {", ".join(use.classes)} (it has '
+            f'{", ".join(str(name) for name, _ in there.most_common(3))})'
+        )
+    return ', '.join(f'{count} are {reason}' for reason, count in usage.dropped.most_common())

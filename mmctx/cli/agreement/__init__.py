@@ -1,0 +1,55 @@
+"""Whether data, model, metrics and loaders of a run agree, by what is built of its config.
+
+:func:`check_agreement` is called before training and before testing. Each module compares one kind
+of things; none of them changes the run.
+"""
+
+from mmctx.engine.randomness import randomness_kept
+from mmctx.models.unwrapping import bare_model
+
+from .batches import check_batches
+from .classes import check_classes
+from .datasets import leaves
+from .listed import check_listed
+from .metrics import check_metrics
+from .rehearsal import rehearse
+from .sizes import check_sizes
+
+__all__ = ['check_agreement']
+
+
+def check_agreement(runner, mode, checked):
+    """Compare what is built.
+
+    Args:
+        runner (Runner): The runner, its loops built.
+        mode (str): 'train' or 'test'.
+        checked (Checked): What was read of the run's files beforehand.
+
+    Raises:
+        UserError: At the first disagreement, with both sides of it.
+    """
+    with randomness_kept():
+        compare(runner, mode, checked)
+
+
+def compare(runner, mode, checked):
+    """Do what :func:`check_agreement` says."""
+    model = bare_model(runner.model)
+    loops = {'train': runner._train_loop, 'val': runner._val_loop} if mode == 'train' else {}
+    loops = loops or {'test': runner._test_loop}
+    loops = {split: loop for split, loop in loops.items() if hasattr(loop, 'dataloader')}
+    data = {split: leaves(loop.dataloader.dataset) for split, loop in loops.items()}
+    for split, sets in data.items():
+        for dataset in sets:
+            check_listed(dataset, split)
+    check_classes(model, data, checked)
+    if mode == 'train':
+        check_batches(runner._train_loop, model)
+    for split, loop in loops.items():
+        check_sizes(model, loop.dataloader, split)
+    scored = loops.get('val' if mode == 'train' else 'test')
+    if hasattr(scored, 'evaluator'):
+        split = 'val' if mode == 'train' else 'test'
+        check_metrics(model, scored.evaluator.metrics, data[split], split)
+        rehearse(runner, scored, split)

@@ -1,0 +1,60 @@
+"""What a built data set says of itself, whichever of the frameworks it is of."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+PATHS = ('img_path', 'filename', 'frame_dir')
+LABELS = ('gt_label', 'label')
+
+
+class Sample(NamedTuple):
+    """A sample whose label is that of its file.
+
+    Attributes:
+        path (str): The file, or the folder of frames.
+        labels (tuple[int, ...]): Its labels; empty where there are none.
+    """
+
+    path: str
+    labels: tuple
+
+
+def leaves(dataset) -> list:
+    """Data sets beneath wrappers such as RepeatDataset and ConcatDataset, each of which reads."""
+    inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]
+    inner = [part for part in inner if hasattr(part, '__len__') and not isinstance(part, dict)]
+    return [leaf for part in inner for leaf in leaves(part)] if inner else [dataset]
+
+
+def metainfo(dataset) -> dict:
+    """What a data set says of its classes; empty where it says nothing."""
+    found = getattr(dataset, 'metainfo', None)
+    return found if isinstance(found, dict) else {}
+
+
+def class_names(info: dict) -> tuple | None:
+    """Names of the classes in a data set's `metainfo`; None where it has none."""
+    names = info.get('classes')
+    return tuple(names) if isinstance(names, (list, tuple)) else None
+
+
+def samples_of(dataset) -> Iterator[Sample]:
+    """Files and labels of a data set of one label, or a few, for each file; nothing for others."""
+    if not hasattr(dataset, 'get_data_info'):
+        return
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        path = next((info[key] for key in PATHS if isinstance(info.get(key), str)), None)
+        if path is None or 'instances' in info:
+            return
+        label = next((info[key] for key in LABELS if key in info), ())
+        labels = label if isinstance(label, (list, tuple)) else (label,)
+        yield Sample(path, tuple(n for n in labels if isinstance(n, int)))
+
+
+def name_of(dataset) -> str:
+    """A data set in words: its file, its folder, or its class."""
+    for key in ('ann_file', 'img_prefix', 'data_root'):
+        if isinstance(getattr(dataset, key, None), str) and getattr(dataset, key):
+            return getattr(dataset, key)
+    return type(dataset).__name__

@@ -1,0 +1,68 @@
+"""Lists of files and labels, as a built data set has read them."""
+
+import os
+from collections import defaultdict
+
+from mmctx.datasets.checks.missing_files import missing_files
+from mmctx.errors import UserError, first_few
+
+from .datasets import class_names, metainfo, name_of, samples_of
+
+
+def check_listed(dataset, split: str) -> None:
+    """Check a data set that reads a list: its files are there, its labels are possible.
+
+    Args:
+        dataset (Dataset): The data set, without wrappers.
+        split (str): 'train', 'val' or 'test', for messages.
+
+    Raises:
+        UserError: Files are missing, a file has two labels, or a label has no class.
+    """
+    if not getattr(dataset, 'ann_file', None):
+        # What a folder holds is there.
+        return
+    labels, name = defaultdict(set), f'{name_of(dataset)} of {split}_dataloader'
+    for sample in samples_of(dataset):
+        labels[sample.path].add(sample.labels)
+    if not labels:
+        return
+    if not getattr(dataset, 'backend_args', None):
+        local = [os.path.abspath(path) for path in labels if '://' not in path]
+        missing = missing_files((path.lstrip(os.sep) for path in local), os.sep)
+        if missing:
+            raise UserError(
+                f'{len(missing)} of the {len(labels)} files that {name} lists do not exist: '
+                f'{first_few(os.sep + path for path in missing)}'
+            )
+    unclear = sorted(path for path, found in labels.items() if len(found) > 1)
+    if unclear:
+        numbers = ' and '.join(str(*of) for of in sorted(labels[unclear[0]]))
+        raise UserError(
+            f'lines of {name} contradict each other for {len(unclear)} files: {unclear[0]} has '
+            f'the labels {numbers}'
+        )
+    classes = class_names(metainfo(dataset))
+    limit = len(classes) if classes else getattr(dataset, 'num_classes', None)
+    if limit is not None:
+        check_range(labels, limit, name)
+
+
+def check_range(labels: dict, limit: int, name: str) -> None:
+    """Check that all labels are below a number of classes.
+
+    Args:
+        labels (dict[str, set[tuple]]): Labels of each file.
+        limit (int): The number of classes.
+        name (str): The list, for messages.
+
+    Raises:
+        UserError: One is not.
+    """
+    for path, found in labels.items():
+        for label in (number for of in found for number in of):
+            if not 0 <= label < limit:
+                raise UserError(
+                    f'{path} has the label {label} in {name}, but there are {limit} classes, '
+                    'numbered from 0'
+                )

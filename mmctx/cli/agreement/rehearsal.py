@@ -1,0 +1,158 @@
+"""One sample through the validation or the test, before hours of work hang on them.
+
+What a comparison of settings cannot know is found by doing it: predictions that a metric cannot
+read, clips that do not fit the segments of a network, names of figures that nothing computes.
+"""
+
+import contextlib
+import copy
+import difflib
+import io
+import logging
+
+import torch
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.runner import autocast
+from mmengine.structures import BaseDataElement
+
+from mmctx.cli.blame import frames_of, is_of_others
+from mmctx.errors import UserError, first_few, recognise
+
+
+def rehearse(runner, loop, split: str) -> None:
+    """Predict one sample, score it, and look for the figures that hooks and schedules wait for.
+
+    Args:
+        runner (Runner): The runner.
+        loop (BaseLoop): The validation or test loop.
+        split (str): 'val' or 'test', for messages.
+
+    Raises:
+        UserError: It fails by the hand of another package, or a figure that is waited for is not
+            among those of the metrics.
+    """
+    if not len(loop.dataloader.dataset):
+        raise UserError(f'the data set of {split}_dataloader has no samples')
+    try:
+        with quiet():
+            figures = figures_of_one_sample(runner.model, loop)
+    except Exception as error:
+        inside = frames_of(error)[2:]
+        refusal = recognise(error)
+        if refusal is None and all(is_of_others(frame) or is_here(frame) for frame in inside):
+            place = inside[-1].f_globals.get('__name__', '')
+            refusal = UserError(
+                f'{split}_dataloader, model and {split}_evaluator do not go together: with one '
+                f'sample {place} says {type(error).__name__}: {error}'
+            )
+        if refusal is None:
+            raise
+        raise refusal from error
+    if figures and split == 'val':
+        check_figures(runner, figures)
+
+
+def is_here(frame):
+    return frame.f_globals.get('__name__') == __name__
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without what metrics print and log of a single sample."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def figures_of_one_sample(model, loop) -> list[str]:
+    """Names of the figures of a validation or test; [] where they cannot be known beforehand."""
+    loader = loop.dataloader
+    batch = loader.collate_fn([loader.dataset[0]])
+    mode = model.training
+    model.eval()
+    try:
+        step = model.test_step if hasattr(loop, 'test_loss') else model.val_step
+        with torch.no_grad(), autocast(enabled=loop.fp16):
+            outputs = step(batch)
+    finally:
+        model.train(mode)
+    samples = [o.to_dict() if isinstance(o, BaseDataElement) else o for o in outputs]
+    # Some models end their predictions with a loss.
+    samples = [sample for sample in samples if not is_loss(sample)]
+    figures, complete = [], True
+    for metric in loop.evaluator.metrics:
+        # What it learns of a single sample must not stay.
+        metric = copy.copy(metric)
+        metric.results = []
+        metric.process(batch, samples)
+        if writes_files(metric):
+            complete = False
+            continue
+        names = metric.compute_metrics(on_one_image(metric))
+        prefix = f'{metric.prefix}/' if metric.prefix else ''
+        figures += [prefix + name for name in names]
+    return figures if complete else []
+
+
+def is_loss(sample) -> bool:
+    return isinstance(sample, dict) and set(sample) == {'loss'}
+
+
+def writes_files(metric) -> bool:
+    """Whether computing a metric leaves files behind."""
+    named = getattr(metric, 'outfile_prefix', None) is not None
+    return isinstance(metric, DumpResults) or getattr(metric, 'format_only', False) or named
+
+
+def on_one_image(metric) -> list:
+    """Results of a metric, made complete where it is COCO's.
+
+    It would go through all images, and give no figures where nothing is detected.
+    """
+    results = metric.results
+    if not hasattr(metric, '_coco_api') or not results:
+        return results
+    from mmctx.evaluation.coco_metric import with_placeholder_detection
+
+    metric.img_ids = [prediction['img_id'] for _, prediction in results]
+    if any(len(prediction['scores']) for _, prediction in results):
+        return results
+    return [with_placeholder_detection(*results[0]), *results[1:]]
+
+
+def check_figures(runner, figures: list[str]) -> None:
+    """Check that the figures that hooks and schedules wait for are among those of the metrics.
+
+    Args:
+        runner (Runner): The runner.
+        figures (list[str]): Names of the figures.
+
+    Raises:
+        UserError: One is not.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            for name in hook.save_best or ():
+                refuse_unknown(name, figures, 'save_best of the checkpoint hook')
+        if isinstance(hook, EarlyStoppingHook) and hook.strict:
+            refuse_unknown(hook.monitor, figures, 'monitor of the early stopping hook')
+    schedules = runner.param_schedulers
+    for schedule in schedules if isinstance(schedules, (list, tuple)) else [schedules]:
+        if isinstance(schedule, dict) and isinstance(schedule.get('monitor'), str):
+            refuse_unknown(schedule['monitor'], [*figures, 'loss'], 'monitor of param_scheduler')
+
+
+def refuse_unknown(name: str, figures: list[str], who: str) -> None:
+    if name in figures or name == 'auto':
+        return
+    near = difflib.get_close_matches(name, figures, n=1)
+    meant = f'; is {near[0]!r} meant?' if near else ''
+    raise UserError(
+        f'{who} is {name!r}, which no metric of val_evaluator computes (there are '
+        f'{first_few(figures, 6)}){meant}'
+    )

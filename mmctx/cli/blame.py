@@ -1,0 +1,99 @@
+"""Whose an error is that is raised while a config's modules are built."""
+
+import re
+import sysconfig
+from contextlib import contextmanager
+
+from mmengine.registry import build_functions
+
+from mmctx.errors import UserError, recognise
+
+UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
+# Numpy's words where mmengine stacks the samples of a data set that has none.
+NO_SAMPLES = 'need at least one array to concatenate'
+BUILDERS = {build_functions.build_from_cfg.__code__}
+INSTALLED = tuple({sysconfig.get_path(name) for name in ('purelib', 'platlib', 'stdlib')})
+
+
+@contextmanager
+def upstream_errors_recognised(cfg):
+    """Turn other packages' refusals of a config, raised while modules are built, into UserErrors.
+
+    Args:
+        cfg (Config): The config that the modules are built from.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        refusal = recognise(error) or unknown_argument(error, cfg) or refusal_of_others(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def unknown_argument(error, cfg):
+    """The refusal of an argument that no module takes.
+
+    Args:
+        error (Exception): Exception raised while modules were built.
+        cfg (Config): The config that they are built from.
+
+    Returns:
+        UserError | None: None for another error, and for an argument that the config does not name
+        and that a fault of the code must have added.
+    """
+    found = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
+    return UserError(error) if found and names_key(cfg.to_dict(), found[1]) else None
+
+
+def names_key(config, key):
+    """Whether a key stands anywhere in a config of dicts and lists."""
+    if isinstance(config, dict):
+        return key in config or any(names_key(value, key) for value in config.values())
+    return isinstance(config, (list, tuple)) and any(names_key(item, key) for item in config)
+
+
+def refusal_of_others(error):
+    """The refusal of an argument by the class that it is for, where that is another package's.
+
+    Args:
+        error (Exception): Exception raised while modules were built.
+
+    Returns:
+        UserError | None: None where code of mmctx or of the user has a part in it, whose fault it
+        may be.
+    """
+    frames = frames_of(error)
+    builds = [n for n, frame in enumerate(frames) if frame.f_code in BUILDERS]
+    if not builds:
+        return None
+    inside = frames[builds[-1] + 1 :]
+    if not all(is_of_others(frame) for frame in inside):
+        return None
+    built = frames[builds[-1]].f_locals.get('obj_cls')
+    name = f'{built.__name__}: ' if hasattr(built, '__name__') else ''
+    if NO_SAMPLES in str(error):
+        return UserError(
+            f'{name}no sample of the data set is left; look at its ann_file, data_prefix, '
+            'filter_cfg and indices'
+        )
+    return UserError(f'{name}{type(error).__name__}: {error}')
+
+
+def frames_of(error):
+    """Frames that an exception went through, the one that raised it last."""
+    frames, traceback = [], error.__traceback__
+    while traceback:
+        frames.append(traceback.tb_frame)
+        traceback = traceback.tb_next
+    return frames
+
+
+def is_of_others(frame):
+    """Whether a frame is of an installed package or of Python itself, but not of mmctx."""
+    module = frame.f_globals.get('__name__', '')
+    own = module == 'mmctx' or module.startswith('mmctx.')
+    file = frame.f_code.co_filename
+    return not own and ('site-packages' in file or file.startswith(INSTALLED))

@@ -1,0 +1,60 @@
+"""Parts of a run that are built before its data are read, so that a bad argument ends it."""
+
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import PARAM_SCHEDULERS
+
+from mmctx.errors import UserError
+
+# In the place of what only the data tell: batches of an epoch, and the end of a schedule.
+ANY_LENGTH, ANY_END = 100, 10**9
+
+
+def build_parts(runner, mode):
+    """Build what mmengine builds late: metrics, optimizer and schedules.
+
+    Args:
+        runner (Runner): The runner, which keeps metrics and optimizer; the schedules, which depend
+            on the length of the data, are built again later.
+        mode (str): 'train' or 'test'.
+    """
+    if mode == 'test':
+        if runner._test_evaluator is not None:
+            runner._test_evaluator = runner.build_evaluator(runner._test_evaluator)
+        return
+    if runner._val_evaluator is not None:
+        runner._val_evaluator = runner.build_evaluator(runner._val_evaluator)
+    if runner.optim_wrapper is None:
+        return
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    try_schedules(runner)
+
+
+def try_schedules(runner):
+    """Build the schedules of learning rate and momentum, and leave the optimizer as it was."""
+    wrappers = runner.optim_wrapper
+    several = isinstance(wrappers, OptimWrapperDict)
+    for name, wrapper in wrappers.items() if several else [('', wrappers)]:
+        groups = wrapper.optimizer.param_groups
+        before = [dict(group) for group in groups]
+        try:
+            for config in schedules_of(runner.param_schedulers, name):
+                if isinstance(config, dict):
+                    PARAM_SCHEDULERS.build(
+                        {'end': ANY_END, **config},
+                        default_args=dict(optimizer=wrapper, epoch_length=ANY_LENGTH),
+                    )
+        finally:
+            for group, old in zip(groups, before):
+                group.clear()
+                group.update(old)
+
+
+def schedules_of(schedules, optimizer):
+    """Configs of the schedules of an optimizer, by its name where there are several."""
+    if isinstance(schedules, dict) and 'type' not in schedules:
+        if optimizer not in schedules:
+            raise UserError(f'param_scheduler has no schedule for the optimizer {optimizer!r}')
+        schedules = schedules[optimizer]
+    if schedules is None:
+        return []
+    return schedules if isinstance(schedules, (list, tuple)) else [schedules]

@@ -1,0 +1,24 @@
+"""Text files that begin with a byte order mark, as Windows' Notepad and Excel write them.
+
+mmengine decodes lists of files and classes as UTF-8, so that the mark becomes an invisible part of
+the first name.
+"""
+
+from mmengine.fileio import LocalBackend
+
+from mmctx.text import decode_text
+
+
+def install():
+    """Have mmengine read local text files without their marks. Idempotent."""
+    original = LocalBackend.get_text
+    if original.__module__ == __name__:
+        return
+
+    def get_text(self, filepath, encoding='utf-8'):
+        if encoding.lower().replace('_', '-') not in ('utf-8', 'utf8'):
+            return original(self, filepath, encoding)
+        text = decode_text(self.get(filepath))
+        return text.replace('\r\n', '\n').replace('\r', '\n')
+
+    LocalBackend.get_text = get_text

@@ -1,0 +1,140 @@
+"""How much of an annotation file mmdet trains on, and what it leaves out without a word."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from .masks import mask_mistake
+
+LONG = 100_000
+
+
+class Use(NamedTuple):
+    """What a data set takes from an annotation file.
+
+    Attributes:
+        name (str): Name of the data set in messages.
+        classes (Sequence[str] | None): Names of its classes; None for all categories of the file.
+        masks (bool): Whether its objects must have masks.
+        drops_empty (bool): Whether images without an object of the classes are left out.
+        min_size (int): Images with a shorter side in pixels are left out.
+    """
+
+    name: str
+    classes: Sequence[str] | None = None
+    masks: bool = False
+    drops_empty: bool = False
+    min_size: int = 0
+
+
+class Usage(NamedTuple):
+    """What a data set makes of an annotation file.
+
+    Attributes:
+        objects (int): Objects of the file.
+        dropped (Counter): Number of objects that are left out, by reason.
+        broken_masks (list[str]): Objects that end a run, each with the fault of its mask.
+        images (int): Images of the file.
+        kept_images (int): Images that are left.
+        crowded (int): Objects among those used that only tell where not to look.
+    """
+
+    objects: int
+    dropped: Counter
+    broken_masks: list
+    images: int
+    kept_images: int
+    crowded: int
+
+    @property
+    def used(self) -> int:
+        """Objects that are left."""
+        return self.objects - self.dropped.total()
+
+    def __str__(self):
+        text = (
+            f'{self.used} of {self.objects} objects on {self.kept_images} of {self.images} images'
+        )
+        left_out = ', '.join(f'{count} {reason}' for reason, count in self.dropped.most_common())
+        return f'{text} are used' + (f' (left out: {left_out})' if left_out else '')
+
+
+def usage_of(contents: dict, use: Use) -> Usage:
+    """Go through the objects of a file as mmdet's `CocoDataset` does.
+
+    Args:
+        contents (dict): Contents of the annotation file, whose entries are complete.
+        use (Use): What is taken from it.
+    """
+    images = {image['id']: image for image in contents['images']}
+    wanted = {
+        category['id']
+        for category in contents['categories']
+        if use.classes is None or category['name'] in use.classes
+    }
+    listed = {category['id'] for category in contents['categories']}
+    dropped: Counter = Counter()
+    broken, occupied, crowded = [], set(), 0
+    for index, entry in enumerate(tracked(contents['annotations'], f'objects of {use.name}')):
+        image = images.get(entry['image_id'])
+        category = entry['category_id']
+        if category in wanted:
+            # What follows is not asked for before an image is left out for being empty.
+            occupied.add(entry['image_id'])
+        reason = _why_dropped(entry, image, category, wanted, listed)
+        if not reason and use.masks:
+            reason, mistake = _look_at_mask(entry.get('segmentation'), image)
+            if mistake:
+                broken.append(f'annotations[{index}] {mistake}')
+        if reason:
+            dropped[reason] += 1
+        else:
+            crowded += bool(entry['iscrowd'])
+    kept = sum(
+        min(image['width'], image['height']) >= use.min_size
+        and (not use.drops_empty or id in occupied)
+        for id, image in images.items()
+    )
+    return Usage(len(contents['annotations']), dropped, broken, len(images), kept, crowded)
+
+
+def _why_dropped(entry, image, category, wanted, listed):
+    if image is None:
+        return 'of images that are not listed'
+    if category not in wanted:
+        return 'of other classes' if category in listed else 'of categories that are not listed'
+    if entry.get('ignore', False):
+        return 'marked "ignore"'
+    x, y, width, height = entry['bbox']
+    inside_x = min(x + width, image['width']) - max(x, 0)
+    inside_y = min(y + height, image['height']) - max(y, 0)
+    if width >= 1 and height >= 1 and (inside_x <= 0 or inside_y <= 0):
+        return 'outside of their images'
+    if entry['area'] <= 0 or width < 1 or height < 1:
+        return 'without an area'
+    return ''
+
+
+def _look_at_mask(mask, image):
+    """Why an object is passed over for its mask, and why it ends a run."""
+    if isinstance(mask, list) and mask:
+        # Polygons of too few numbers are passed over.
+        usable = [p for p in mask if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
+        if not usable:
+            return 'with polygons of too few points', ''
+        mask = usable
+    return '', mask_mistake(mask, image) if mask else 'has no mask'
+
+
+def tracked(entries: Sequence, what: str) -> Iterable:
+    """Entries of a file, with a bar on stderr where there are many."""
+    return track(
+        entries,
+        f'checking {what}',
+        console=Console(stderr=True),
+        transient=True,
+        disable=len(entries) < LONG,
+    )

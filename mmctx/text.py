@@ -1,0 +1,40 @@
+"""Text files, whichever of Unicode's encodings their byte order mark states."""
+
+import codecs
+import os
+from pathlib import Path
+
+# UTF-32's little-endian mark begins with UTF-16's.
+_ENCODINGS = (
+    (codecs.BOM_UTF8, 'utf-8-sig'),
+    (codecs.BOM_UTF32_LE, 'utf-32'),
+    (codecs.BOM_UTF32_BE, 'utf-32'),
+    (codecs.BOM_UTF16_LE, 'utf-16'),
+    (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+MARKS = tuple(mark for mark, _ in _ENCODINGS)
+
+
+def decode_text(contents: bytes, encoding: str = 'utf-8') -> str:
+    """Text of a file, without the byte order mark that Windows' programs begin one with.
+
+    Args:
+        contents (bytes): Contents of the file.
+        encoding (str): Encoding of a file without a mark. Defaults to 'utf-8'.
+
+    Raises:
+        UnicodeDecodeError: The file is no text in that encoding.
+    """
+    marked = (name for mark, name in _ENCODINGS if contents.startswith(mark))
+    return contents.decode(next(marked, encoding))
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Text of a local file, as :func:`decode_text`; ends of lines become `\\n`.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnicodeDecodeError: The file is no text.
+    """
+    text = decode_text(Path(path).read_bytes())
+    return text.replace('\r\n', '\n').replace('\r', '\n')
