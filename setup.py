@@ -14,8 +14,7 @@ ROOT = Path(__file__).resolve().parent
 DETECTION = ['mmdet>=3.1.0,<3.4.0']
 VIDEO = ['mmaction2>=1.2.0,<1.3.0', 'av>=12']
 LITE = ['mmcv-lite>=2.0.1,<2.2.0']
-EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
-DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15', 'timm>=1.0', *EXPORT]
+DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15', 'timm>=1.0']
 
 CLASSIFIERS = [
     'Development Status :: 4 - Beta',
@@ -86,7 +85,6 @@ setup(
         'det': DETECTION,
         'video': VIDEO,
         'lite': LITE,
-        'export': EXPORT,
         'all': DETECTION + VIDEO + LITE,
         'dev': DEV,
     },
