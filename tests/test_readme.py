@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmctx.cli.config import load_config
+from mmctx.models.layers import ContextualConv2d
 
 
 def python_blocks(repo, page='README.md'):
@@ -27,6 +28,13 @@ def test_code_of_the_readme(repo, capsys):
     exec(code, names)
     assert capsys.readouterr().out.strip().endswith('[1000, 500, 200, 50]')
     assert names['y'].shape == (2, 8, 32, 32)
+
+
+def test_any_cnn_of_the_readme(repo):
+    names = {}
+    exec(next(block for block in python_blocks(repo) if 'contextualize' in block), names)
+    assert names['scores'].shape == (2, 10)
+    assert any(isinstance(m, ContextualConv2d) for m in names['network'].modules())
 
 
 def test_backbone_of_the_contributing_guide_starts_as_the_vanilla_one(repo):
