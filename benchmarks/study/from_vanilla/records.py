@@ -35,7 +35,7 @@ def of_row(records: list[dict], key: str) -> dict[int, dict]:
 def table(records: list[dict]) -> list[list[str]]:
     """Cells, headings first: mean ± standard deviation over seeds, and differences by seed."""
     headings = ['row', 'network', 'seeds', 'top-1', f'− {VANILLA}', '− its base', 'recall 1/2/3']
-    headings += ['train', 'priors swapped', 'prior spread', '|Δp|', '|Δw|/|w|', 'ms/step']
+    headings += ['train', 'priors swapped', 'prior spread', 'size of Δp', 'Δw beside w', 'ms/step']
     cells = [headings]
     base = Row(BASE, 'ResNet50 from scratch, where all others start', None, against=VANILLA)
     for row in (base, *ROWS):
