@@ -122,6 +122,12 @@ def test_a_list_of_files_that_are_not_there(images, refused):
     assert '1 of the 2 files' in message and 'a/7.png' in message
 
 
+def test_a_link_that_leads_nowhere(images, refused):
+    (images / 'val' / 'a' / '8.png').symlink_to('nowhere.png')
+    message = refused()
+    assert '1 links in' in message and 'val/a/8.png' in message
+
+
 @pytest.mark.parametrize(('mode', 'split'), [('train', 'val'), ('test', 'test')])
 def test_topk_of_more_classes_than_there_are(refused, mode, split):
     message = refused(mode, **{f'{split}_evaluator': [dict(type='Accuracy', topk=(1, 5))]})

@@ -1,6 +1,7 @@
 """Video configs: every mistake in data or weights is named before anything is built."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from checking import preflight
@@ -99,11 +100,12 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     for folder in contents:
         (tmp_path / folder).mkdir()
 
-    def listdir(folder):
+    def scandir(folder):
         listed.append(folder)
-        return contents[folder.name]
+        names = contents[folder.name]
+        return [SimpleNamespace(name=name, is_symlink=lambda: False) for name in names]
 
-    monkeypatch.setattr(files.os, 'listdir', listdir)
+    monkeypatch.setattr(files.os, 'scandir', scandir)
     assert missing_files(names, tmp_path) == [names[-1]]
     assert len(listed) == len(set(listed)) == 400
 

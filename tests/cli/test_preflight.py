@@ -1,5 +1,7 @@
 """Every mistake in data or weights is named before anything is trained."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from checking import preflight
@@ -101,6 +103,14 @@ def test_missing_images_are_named_and_counted(tiny_coco, load):
     assert str(caught.value).endswith('train0.jpg, train1.jpg, train2.jpg and 2 more')
 
 
+def test_an_image_that_is_a_link_to_nowhere(tiny_coco, load):
+    image = tiny_coco.root / 'train2017' / 'train3.jpg'
+    image.unlink()
+    image.symlink_to('/nowhere/train3.jpg')
+    with pytest.raises(UserError, match=r'1 of the 6 images .*: train3.jpg'):
+        preflight(load(), 'train')
+
+
 def test_images_in_subfolders(tmp_path):
     (tmp_path / 'a' / 'b').mkdir(parents=True)
     (tmp_path / 'a' / 'b' / '1.jpg').touch()
@@ -116,11 +126,11 @@ def test_images_are_found_by_listing_their_folder_once(tmp_path, monkeypatch):
     names = [f'{i:012d}.jpg' for i in range(1000)]
     listed = []
 
-    def listdir(folder):
+    def scandir(folder):
         listed.append(folder)
-        return names
+        return [SimpleNamespace(name=name, is_symlink=lambda: False) for name in names]
 
-    monkeypatch.setattr('mmctx.datasets.checks.missing_files.os.listdir', listdir)
+    monkeypatch.setattr('mmctx.datasets.checks.missing_files.os.scandir', scandir)
     check_images(dict(images=[dict(file_name=name) for name in names]), 'x.json', tmp_path)
     assert listed == [tmp_path]
 

@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 
-from mmctx.datasets.checks.missing_files import missing_files
+from mmctx.datasets.checks.missing_files import dangling_links, missing_files
 from mmctx.errors import UserError, first_few
 
 from .datasets import class_names, metainfo, name_of, samples_of
@@ -20,7 +20,7 @@ def check_listed(dataset, split: str) -> None:
         UserError: Files are missing, a file has two labels, or a label has no class.
     """
     if not getattr(dataset, 'ann_file', None):
-        # What a folder holds is there.
+        check_links(getattr(dataset, 'img_prefix', None), split)
         return
     labels, name = defaultdict(set), f'{name_of(dataset)} of {split}_dataloader'
     for sample in samples_of(dataset):
@@ -46,6 +46,24 @@ def check_listed(dataset, split: str) -> None:
     limit = len(classes) if classes else getattr(dataset, 'num_classes', None)
     if limit is not None:
         check_range(labels, limit, name)
+
+
+def check_links(folder, split: str) -> None:
+    """Check that links in a folder of images lead somewhere; all else that it holds is there.
+
+    Args:
+        folder (str | None): The folder; one on another machine is passed over.
+        split (str): 'train', 'val' or 'test', for messages.
+
+    Raises:
+        UserError: A link leads nowhere.
+    """
+    dangling = dangling_links(folder) if folder and os.path.isdir(folder) else []
+    if dangling:
+        raise UserError(
+            f'{len(dangling)} links in {folder} of {split}_dataloader lead nowhere: '
+            f'{first_few(dangling)}'
+        )
 
 
 def check_range(labels: dict, limit: int, name: str) -> None:

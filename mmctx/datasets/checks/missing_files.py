@@ -22,6 +22,34 @@ def missing_files(names, folder):
     missing = []
     for parent, files in by_folder.items():
         inner = Path(folder) / parent
-        there = set(os.listdir(inner)) if inner.is_dir() else set()
+        there = (
+            {entry.name for entry in os.scandir(inner) if leads_somewhere(entry)}
+            if inner.is_dir()
+            else set()
+        )
         missing += [os.path.join(parent, file) for file in files - there]
     return missing
+
+
+def leads_somewhere(entry):
+    """Whether an entry of a folder is no link, or one to something that is there."""
+    return not entry.is_symlink() or os.path.exists(entry.path)
+
+
+def dangling_links(folder):
+    """Links beneath a folder to files that are not there.
+
+    Args:
+        folder (str | Path): The folder.
+
+    Returns:
+        list[str]: Their paths.
+    """
+    found, folders = [], [folder]
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            if not leads_somewhere(entry):
+                found.append(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+    return found
