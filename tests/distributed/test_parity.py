@@ -69,7 +69,9 @@ model = dict(
 pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 train_dataloader = dict(
     num_workers=0, persistent_workers=False,
-    dataset=dict(data_root='{data}/', pipeline=pipeline))
+    dataset=dict(
+        data_root='{data}/', pipeline=pipeline,
+        metainfo=dict(classes=[f'class {{i}}' for i in range(12)])))
 """
 
 

@@ -69,9 +69,8 @@ def test_bad_argument_of_the_model(name, value, words, repo, coco_tiny, tmp_path
     monkeypatch.setenv('COCO_ROOT', str(coco_tiny))
     config = repo / 'configs' / 'mask_rcnn_ctx_convnext_t_coco.py'
     options = {'pretrained': None, f'model.backbone.{name}': value}
-    cfg = load_config(str(config), options, work_dir=str(tmp_path))
     with pytest.raises(UserError, match=words):
-        build_runner(cfg, 'train')
+        build_runner(load_config(str(config), options, work_dir=str(tmp_path)), 'train')
 
 
 def test_train_then_test_on_real_images(run_tool, repo, coco_tiny, tmp_path, monkeypatch):

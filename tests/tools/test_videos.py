@@ -25,7 +25,7 @@ tta_pipeline = [dict(type='mmctx.PyAVInit'), shifted, *steps]
 model = dict(
     backbone=dict(depth=18, stem_channels=8, base_channels=8, num_segments=2),
     cls_head=dict(in_channels=64, num_segments=2))
-train_dataloader = dict(batch_size=3, num_workers=2, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=5, num_workers=2, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=3, num_workers=0, dataset=dict(pipeline=val_pipeline))
 test_dataloader = dict(num_workers=1, dataset=dict(pipeline=val_pipeline))
 train_cfg = dict(max_epochs=1)
