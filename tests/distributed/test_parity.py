@@ -65,7 +65,7 @@ model = dict(
         arch=dict(_delete_=True, depths=[1, 1, 2, 1], channels=[16, 24, 32, 48]), every=1,
         drop_path_rate=0.0,
         num_classes=12, considered=(8, 5, 3), embed_dims=32),
-    train_cfg=None)
+    data_preprocessor=dict(num_classes=12), train_cfg=None)
 pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 train_dataloader = dict(
     num_workers=0, persistent_workers=False,
