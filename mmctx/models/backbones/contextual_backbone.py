@@ -17,7 +17,6 @@ from mmctx.models.layers import (
 from mmctx.models.layers.contextual_conv import OFFSETS, ContextualConv2d, PriorInputConv2d
 from mmctx.models.layers.contextualizing import usually_considered
 from mmctx.models.layers.merging import Merging
-from mmctx.models.layers.vector_step import names_of_training_norms
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -186,8 +185,6 @@ class ContextualBackbone(Vanilla):
             UserError: The images are smaller than the stride, or batch norm is trained on a single
                 image.
         """
-        if len(x) == 1 and next(names_of_training_norms(self), None) is not None:
-            raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
         if min(x.shape[-2:]) < self.stride:
             raise UserError(
                 f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '

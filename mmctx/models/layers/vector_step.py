@@ -6,6 +6,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmctx.errors import UserError
+
 
 def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
     """The first three layers of `step`, which are `nn.Linear`, a norm and ReLU, in few kernels.
@@ -16,12 +18,17 @@ def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
 
     Returns:
         Tensor: Results, (N, C_out), in the type of the parameters.
+
+    Raises:
+        UserError: A batch norm trains, and there is one vector.
     """
     fc, norm = step[0], step[1]
     hidden = F.linear(x.to(fc.weight.dtype), fc.weight, fc.bias)
     if isinstance(norm, nn.LayerNorm):
         shape, eps = norm.normalized_shape, norm.eps
         return F.layer_norm(hidden, shape, norm.weight, norm.bias, eps).relu_()
+    if len(hidden) == 1 and isinstance(norm, nn.BatchNorm1d) and norm.training:
+        raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
     # Called as a module, because BatchNorm may have been replaced by SyncBatchNorm.
     return norm(hidden).relu_()
 
