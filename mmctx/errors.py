@@ -72,6 +72,11 @@ def recognise(error: Exception) -> UserError | None:
     return None
 
 
+def meant(near):
+    """Ask for the first of the names that are like an unknown one, for the end of a message."""
+    return f'; is {near[0]} meant?' if near else ''
+
+
 def first_few(names, shown=3):
     """List the first names in sorted order, and how many more there are, for a message."""
     names = sorted(names)

@@ -36,5 +36,9 @@ def read_text(path: str | os.PathLike) -> str:
         OSError: The file cannot be read.
         UnicodeDecodeError: The file is no text.
     """
-    text = decode_text(Path(path).read_bytes())
+    return with_plain_line_ends(decode_text(Path(path).read_bytes()))
+
+
+def with_plain_line_ends(text: str) -> str:
+    """Text whose lines end in `\\n`, whichever system wrote it."""
     return text.replace('\r\n', '\n').replace('\r', '\n')

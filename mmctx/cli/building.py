@@ -2,10 +2,10 @@
 
 import difflib
 
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
-from mmctx.errors import UserError
+from mmctx.engine.resumed_settings import named_wrappers
+from mmctx.errors import UserError, meant
 
 # In the place of what only the data tell: batches of an epoch, and the end of a schedule.
 ANY_LENGTH, ANY_END = 100, 10**9
@@ -38,15 +38,12 @@ def check_optimizer_type(config):
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
         near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
-        meant = f'; is {near[0]} meant?' if near else ''
-        raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant}')
+        raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
 
 
 def try_schedules(runner):
     """Build the schedules of learning rate and momentum, and leave the optimizer as it was."""
-    wrappers = runner.optim_wrapper
-    several = isinstance(wrappers, OptimWrapperDict)
-    for name, wrapper in wrappers.items() if several else [('', wrappers)]:
+    for name, wrapper in named_wrappers(runner.optim_wrapper):
         groups = wrapper.optimizer.param_groups
         before = [dict(group) for group in groups]
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import mmengine.registry
 from mmengine.registry import Registry
 
-from mmctx.errors import UserError, first_few
+from mmctx.errors import UserError, first_few, meant
 
 # Dicts whose keys are data: names of parameters, classes, folders, keys of samples.
 OF_ANY_KEYS = ('custom_keys', 'data_prefix', 'keymap', 'mapping', 'meta', 'metainfo', 'remapping')
@@ -76,9 +76,8 @@ def check_variable(before: dict, merged: dict, option: str, known: set, path: st
             )
         raise UserError(f'{said}: {name!r} is a variable of {path} that nothing reads')
     near = [key for key in leaf_paths(before, known) if key.rsplit('.', 1)[-1] == name]
-    near = near or difflib.get_close_matches(name, sorted({*before, *known}), n=1, cutoff=SIMILAR)
-    meant = f'; is {min(near, key=rank)} meant?' if near else ''
-    raise UserError(f'{said}: there is no {name!r} in {path}{meant}')
+    near = sorted(near, key=rank) or nearest(name, {*before, *known})
+    raise UserError(f'{said}: there is no {name!r} in {path}{meant(near)}')
 
 
 def rank(path: str) -> tuple:
@@ -135,18 +134,16 @@ def check_new_key(parent, key: str, parents: list[str], merged: dict, path: str)
         return
     if 'type' in parent:
         arguments = arguments_of(parent['type'], merged.get('default_scope'))
-        near = difflib.get_close_matches(key, sorted(arguments), n=1, cutoff=SIMILAR)
+        near = nearest(key, arguments)
         if key not in arguments and near:
             raise UserError(f'{said}, of {parent["type"]}' + meant_by(where, near))
     elif not is_known_word(key, merged):
-        siblings = sorted(set(parent) - {key})
-        near = difflib.get_close_matches(key, siblings, n=1, cutoff=SIMILAR)
-        near = near or nearest_word(key, merged.get('default_scope'))
+        near = nearest(key, set(parent) - {key}) or nearest_word(key, merged.get('default_scope'))
         raise UserError(said + meant_by(where, near))
 
 
 def meant_by(where: str, near: list[str]) -> str:
-    return f'; is {where}.{near[0]} meant?' if near else ''
+    return meant([f'{where}.{name}' for name in near])
 
 
 def arguments_of(name, scope: str | None) -> set[str]:
@@ -223,4 +220,9 @@ def is_known_word(word: str, merged: dict) -> bool:
 def nearest_word(word: str, scope: str | None) -> list[str]:
     """The word in quotes, as the code reads a dict, that is most like another one."""
     words = set(re.findall(r'[\'"]([A-Za-z_]\w{2,40})[\'"]', sources(scope)))
+    return nearest(word, words)
+
+
+def nearest(word: str, words: set[str]) -> list[str]:
+    """The word that is most like another one; [] where none is similar."""
     return difflib.get_close_matches(word, sorted(words), n=1, cutoff=SIMILAR)

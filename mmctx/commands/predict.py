@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmctx.errors import UserError
 from mmctx.files import atomic_write
+from mmctx.text import read_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,7 +57,7 @@ def main() -> None:
     from mmctx.apis.predicting import Predictor, find_files
     from mmctx.apis.predictions import in_words
 
-    classes = Path(args.classes).read_text().splitlines() if args.classes else None
+    classes = read_text(args.classes).splitlines() if args.classes else None
     predictor = Predictor(args.checkpoint, args.config, classes, args.device)
     files = find_files(args.inputs, predictor.kind)
     pictures = None

@@ -6,7 +6,7 @@ the first name.
 
 from mmengine.fileio import LocalBackend
 
-from mmctx.text import decode_text
+from mmctx.text import decode_text, with_plain_line_ends
 
 
 def install():
@@ -18,7 +18,6 @@ def install():
     def get_text(self, filepath, encoding='utf-8'):
         if encoding.lower().replace('_', '-') not in ('utf-8', 'utf8'):
             return original(self, filepath, encoding)
-        text = decode_text(self.get(filepath))
-        return text.replace('\r\n', '\n').replace('\r', '\n')
+        return with_plain_line_ends(decode_text(self.get(filepath)))
 
     LocalBackend.get_text = get_text

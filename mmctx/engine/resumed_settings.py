@@ -50,11 +50,15 @@ def options_of(groups: list) -> set:
     return set().union(*(group.keys() for group in groups))
 
 
+def named_wrappers(wrapper) -> list[tuple]:
+    """Optimizer wrappers with their names; a single one has the name ''."""
+    return list(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else [('', wrapper)]
+
+
 def pairs_of_groups(wrapper, saved: dict) -> Iterator[tuple[str, list, list]]:
     """Name of each optimizer, its groups, and those of the checkpoint."""
-    several = isinstance(wrapper, OptimWrapperDict)
-    for name, one in wrapper.items() if several else [('', wrapper)]:
-        old = saved.get(name, {}) if several else saved
+    for name, one in named_wrappers(wrapper):
+        old = saved.get(name, {}) if name else saved
         if 'param_groups' in old:
             yield name, one.optimizer.param_groups, old['param_groups']
 

@@ -17,7 +17,7 @@ from mmengine.runner import autocast
 from mmengine.structures import BaseDataElement
 
 from mmctx.cli.blame import frames_of, is_of_others
-from mmctx.errors import UserError, first_few, recognise
+from mmctx.errors import UserError, first_few, meant, recognise
 
 
 def rehearse(runner, loop, split: str) -> None:
@@ -150,9 +150,8 @@ def check_figures(runner, figures: list[str]) -> None:
 def refuse_unknown(name: str, figures: list[str], who: str) -> None:
     if name in figures or name == 'auto':
         return
-    near = difflib.get_close_matches(name, figures, n=1)
-    meant = f'; is {near[0]!r} meant?' if near else ''
+    near = [repr(figure) for figure in difflib.get_close_matches(name, figures, n=1)]
     raise UserError(
         f'{who} is {name!r}, which no metric of val_evaluator computes (there are '
-        f'{first_few(figures, 6)}){meant}'
+        f'{first_few(figures, 6)}){meant(near)}'
     )
