@@ -154,8 +154,11 @@ def check_fit(model, weights):
 
 def check_complete(module, path, wanted, given, fitting, owner):
     """Refuse a file that leaves a part of the model without weights; see :func:`check_fit`."""
-    for part, child in module.named_children():
-        own = {f'{part}.{name}': tuple(value.shape) for name, value in child.named_parameters()}
+    parts = {
+        part: {f'{part}.{name}': tuple(value.shape) for name, value in child.named_parameters()}
+        for part, child in module.named_children()
+    }
+    for part, own in parts.items():
         if own and not own.keys() & fitting:
             raise UserError(
                 f'{path} is of another model: it has no weight that fits {part} of {owner}'
@@ -167,8 +170,7 @@ def check_complete(module, path, wanted, given, fitting, owner):
                 f'{path} does not fit {owner}: {name} is {found} in the file and {shape} '
                 'in the model'
             )
-    for part, child in module.named_children():
-        own = {f'{part}.{name}': tuple(value.shape) for name, value in child.named_parameters()}
+    for part, own in parts.items():
         share = elements(own, own.keys() & fitting) / elements(own) if own else 1.0
         if share < COMPLETE_SHARE:
             raise UserError(
