@@ -39,8 +39,8 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
         own = [r for r in records if r['part'] == key]
         keys = rows if key == 'classification' else [row.key for row in part.rows]
         heading, name = next(iter(part.metrics.items()))
-        for row in (row for row in part.rows if row.key in keys and records_of_row(own, row)):
-            runs = list(records_of_row(own, row).values())
+        for row in (row for row in part.rows if row.key in keys and records_of_row(own, row.key)):
+            runs = list(records_of_row(own, row.key).values())
             # A row has the same colour in every figure.
             colour = COLOURS[keys.index(row.key) % len(COLOURS)]
             if not recalls:

@@ -20,9 +20,9 @@ def spread(values: Sequence[float], digits: int = 1, signed: bool = False) -> st
     return f'{shown} ± {stdev(values):.{digits}f}' if len(values) > 1 else shown
 
 
-def records_of_row(records: list[dict], row: Row) -> dict[int, dict]:
+def records_of_row(records: list[dict], key: str) -> dict[int, dict]:
     """Records of a row by seed."""
-    return {r['seed']: r for r in records if r['row'] == row.key}
+    return {r['seed']: r for r in records if r['row'] == key}
 
 
 def stage_metrics(metrics: dict, kind: str) -> list[str]:
@@ -33,7 +33,7 @@ def stage_metrics(metrics: dict, kind: str) -> list[str]:
 def differences(part: Part, records: list[dict], row: Row, base: Row) -> list[float]:
     """First metric of a row minus that of the base, for each seed that both have, in percent."""
     name = next(iter(part.metrics.values()))
-    first, other = records_of_row(records, base), records_of_row(records, row)
+    first, other = records_of_row(records, base.key), records_of_row(records, row.key)
     return [
         part.percent * (other[seed]['metrics'][name] - first[seed]['metrics'][name])
         for seed in sorted(first.keys() & other.keys())
@@ -55,7 +55,7 @@ def sampling_error(part: Part, records: list[dict]) -> list[str]:
 
 def first_times(part: Part, records: list[dict], times: dict) -> dict:
     """Times of the first row that has records."""
-    return next(times['rows'][row.key] for row in part.rows if records_of_row(records, row))
+    return next(times['rows'][row.key] for row in part.rows if records_of_row(records, row.key))
 
 
 def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
@@ -69,7 +69,7 @@ def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
     Returns:
         list[list[str]]: A line for each row that has records.
     """
-    rows = [row for row in part.rows if records_of_row(records, row)]
+    rows = [row for row in part.rows if records_of_row(records, row.key)]
     stages = any(stage_metrics(r['metrics'], RECALL) for r in records)
     headings = ['row', 'model', '#param.', 'FLOPs']
     headings += ['training step', 'inference'] if times else []
@@ -80,7 +80,7 @@ def part_cells(part: Part, records: list[dict], times: dict) -> list[list[str]]:
 
 
 def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) -> list[str]:
-    runs = records_of_row(records, row)
+    runs = records_of_row(records, row.key)
     some = next(iter(runs.values()))
     line = [row.key, row.model, f'{some["params"] / 1e6:.2f}M', f'{some["flops"] / 1e6:.1f}M']
     if times:
@@ -109,7 +109,9 @@ def _line(part: Part, records: list[dict], times: dict, row: Row, stages: bool) 
 def _compared(part: Part, records: list[dict], row: Row, base: Row) -> str:
     gains = differences(part, records, row, base) if row != base else []
     # If the base lacks seeds there are fewer differences than the column of seeds says.
-    missing = f' ({len(gains)} seeds)' if 0 < len(gains) < len(records_of_row(records, row)) else ''
+    missing = (
+        f' ({len(gains)} seeds)' if 0 < len(gains) < len(records_of_row(records, row.key)) else ''
+    )
     return spread(gains, signed=True) + missing
 
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.study.report import spread
+from benchmarks.study.report import records_of_row, spread
 from benchmarks.text import NOTHING, as_markdown, as_text
 
 from .rows import ROWS, VANILLA, Row
@@ -27,11 +27,6 @@ def append(out: Path, record: dict) -> None:
         file.write(f'{json.dumps(record)}\n')
 
 
-def of_row(records: list[dict], key: str) -> dict[int, dict]:
-    """Records of a row by seed."""
-    return {r['seed']: r for r in records if r['row'] == key}
-
-
 def table(records: list[dict]) -> list[list[str]]:
     """Cells, headings first: mean ± standard deviation over seeds, and differences by seed."""
     headings = ['row', 'network', 'seeds', 'top-1', f'− {VANILLA}', '− its base', 'recall 1/2/3']
@@ -39,7 +34,7 @@ def table(records: list[dict]) -> list[list[str]]:
     cells = [headings]
     base = Row(BASE, 'ResNet50 from scratch, where all others start', None, against=VANILLA)
     for row in (base, *ROWS):
-        own = of_row(records, row.key)
+        own = records_of_row(records, row.key)
         if own:
             cells.append(_line(row, own, records))
     return cells
@@ -54,7 +49,7 @@ def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
         return NOTHING if NOTHING in means else ' / '.join(means)
 
     def gain(key: str) -> str:
-        other = of_row(records, key)
+        other = records_of_row(records, key)
         seeds = sorted(own.keys() & other.keys()) if key != row.key else []
         gains = [own[s]['metrics']['top1'] - other[s]['metrics']['top1'] for s in seeds]
         return spread(gains, signed=True)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import environment
+from benchmarks.study.report import records_of_row
 
 from .draws import CROP, draw_crops, draw_order
 from .evaluation import evaluate, examine
 from .images import read_packed
 from .networks import build_network, build_optimizer, considered, start_from
-from .records import BASE, append, load, of_row, write_table
+from .records import BASE, append, load, write_table
 from .rows import Row
 from .trainer import Trainer, release_memory, run_together
 
@@ -127,7 +128,7 @@ class Session:
         return dict(self.recipe._asdict(), share=round(share, 4), data=list(self.data))
 
     def _missing(self, row: Row, share: float) -> bool:
-        done = of_row(load(self.out, self._identity(share)), row.key)
+        done = records_of_row(load(self.out, self._identity(share)), row.key)
         return not done.keys() >= set(self.seeds)
 
     def _steps(self, passes: float, share: float) -> int:
