@@ -47,10 +47,14 @@ def exact(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
 
 
-def make_conv(layout):
-    conv = ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout])
+def make_conv(layout, prior_channels=5):
+    conv = ContextualConv2d(6, 6, prior_channels=prior_channels, **LAYOUTS[layout])
     for parameter in conv.parameters():
         nn.init.normal_(parameter, std=0.3)
+    for module in conv.modules():
+        if hasattr(module, 'running_var'):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
     return conv.to(DEVICE)
 
 
@@ -99,6 +103,23 @@ def test_predicts_the_same(layout, channels_last, monkeypatch):
     plain, kernels = both_ways(monkeypatch, run)
     for got, want in zip(kernels, plain, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize('prior_channels', [0, 5])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_predicts_the_same_in_inference(layout, prior_channels, monkeypatch):
+    conv = make_conv(layout, prior_channels).eval()
+    x = torch.randn(2, 6, 7, 11, device=DEVICE)
+    prior = torch.randn(2, prior_channels, device=DEVICE)
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    expected = conv.predict_offsets(x, prior)
+    with torch.no_grad():
+        got = conv.predict_offsets(x, prior)
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert not a.requires_grad
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)

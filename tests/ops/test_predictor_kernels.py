@@ -175,3 +175,48 @@ def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
     with FlopCounterMode(display=False) as counter:
         conv2d_in_float32(x, x.new_ones(5, 3, 3, 3), None, (1, 1), (1, 1), (1, 1), 1)
     assert counter.get_total_flops() == 2 * x[:, 0].numel() * 5 * 27
+
+
+@pytest.mark.parametrize('fixed_statistics', [False, True])
+@pytest.mark.parametrize((
+    'dtype', 'batch', 'size', 'channels', 'prior_channels', 'hidden_channels'
+), [
+    (torch.float32, 1, (1, 1), 1, 1, 2), (torch.float32, 1, (33, 34), 6, 0, 12),
+    (torch.bfloat16, 2, (9, 8), 70, 5, 98), (torch.float16, 3, (5, 5), 64, 130, 147),
+])  # fmt: skip
+def test_hidden_maps_and_vectors_agree_with_pytorch(
+    dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics, poisoned
+):
+    from mmctx.ops.triton.offset_inference import Norm, hidden_rows, hidden_vectors
+
+    rows = torch.randn(batch, *size, channels, device=DEVICE).to(dtype)
+    prior = torch.randn(batch, prior_channels, device=DEVICE)
+    weight = torch.randn(hidden_channels, prior_channels + channels, 1, 1, device=DEVICE)
+    bias, scale, shift, mean = torch.randn(4, hidden_channels, device=DEVICE)
+    variance = torch.rand(hidden_channels, device=DEVICE) + 0.5
+    if not fixed_statistics:
+        mean = variance = None
+
+    def exact(*parts):
+        x = torch.cat([part.double() for part in parts], -1)
+        x = F.linear(x, weight.flatten(1).to(x), bias.to(x))
+        if fixed_statistics:
+            x = (x - mean) / (variance + 1e-5).double().sqrt()
+        else:
+            x = F.layer_norm(x, (hidden_channels,), eps=1e-5)
+        return F.relu(x * scale + shift)
+
+    norm = Norm(scale, shift, mean, variance, 1e-5)
+    hidden, sums = hidden_rows(rows, prior, weight, bias, norm)
+    assert hidden.dtype == dtype
+    # The kernel multiplies in the type of the rows.
+    weight_before = weight
+    weight = torch.cat(
+        [weight[:, :prior_channels], weight[:, prior_channels:].to(dtype).to(weight)], 1
+    )
+    at_each_pixel = prior[:, None, None].expand(-1, *size, -1)
+    assert_near([hidden], [exact(at_each_pixel, rows)], dtype)
+    weight = weight_before
+    vectors = hidden_vectors(prior, sums, size[0] * size[1], weight.flatten(1), bias, norm)
+    expected = exact(prior, rows.double().mean((1, 2)))
+    assert_near([vectors], [expected], torch.float32)
