@@ -14,6 +14,8 @@ from .triton import sampling_offset_predictor
 from .triton.operator import needs_operators
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
+# What one program can rank.
+MOST_CLASSES = 8192
 KERNEL_TYPES = torch.float16, torch.bfloat16, torch.float32
 
 
@@ -137,22 +139,51 @@ def infer_offsets(
         tuple[Tensor, Tensor]: Δp, and mask logits if there are any, (B, N, H_out, W_out), in
         float32 and channels last in memory; Δw, (B, M), in the type of the parameters.
     """
+    from .triton.fixed_norm import Norm
     from .triton.offset_inference import hidden_rows, hidden_vectors
     from .triton.static_conv import static_conv_forward
 
     reduce, norm, _, last = sampling
     rows = x.permute(0, 2, 3, 1)
-    hidden, sums = hidden_rows(rows, prior, reduce.weight, reduce.bias, _fixed(norm))
+    hidden, sums = hidden_rows(rows, prior, reduce.weight, reduce.bias, Norm.of(norm))
     predicted = static_conv_forward(hidden, last.weight, last.bias, geometry).permute(0, 3, 1, 2)
     first, norm, _, last = weight
     pixels = rows.shape[1] * rows.shape[2]
-    vectors = hidden_vectors(prior, sums, pixels, first.weight, first.bias, _fixed(norm))
+    vectors = hidden_vectors(prior, sums, pixels, first.weight, first.bias, Norm.of(norm))
     return predicted, F.linear(vectors.to(last.weight.dtype), last.weight, last.bias)
 
 
-def _fixed(norm):
-    from .triton.offset_inference import Norm
+def infer_vector_step(x: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) -> Tensor:
+    """ReLU(norm(linear layer)) of vectors, where `infers_in_kernels` is true.
 
-    if isinstance(norm, nn.LayerNorm):
-        return Norm(norm.weight, norm.bias, None, None, norm.eps)
-    return Norm(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+    Args:
+        x (Tensor): Vectors, (N, C_in), in the type of the parameters.
+        weight (Tensor): Weight of the layer, (C_out, C_in).
+        bias (Tensor): Bias of the layer, (C_out,).
+        norm (nn.Module): Norm of C_out channels.
+
+    Returns:
+        Tensor: Results, (N, C_out).
+    """
+    from .triton.fixed_norm import Norm, norm_relu_vectors
+
+    return norm_relu_vectors(F.linear(x, weight), bias, Norm.of(norm))
+
+
+def infer_kept_classes(
+    images: Tensor, classes: Tensor, before: Tensor | None, count: int | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Logits and kept classes of a stage, where `infers_in_kernels` is true.
+
+    Args:
+        images (Tensor): Image embeddings of any length, (B, d), in float32.
+        classes (Tensor): Class directions, (N, d), in float32.
+        before (Tensor, optional): Whether a class may be kept, (B, N), bool; None for all.
+        count (int, optional): Number of classes to keep; None if the stage is the last.
+
+    Returns:
+        tuple: See `keeping.keep_classes`.
+    """
+    from .triton.keeping import keep_classes
+
+    return keep_classes(images @ classes.t(), images, before, count)

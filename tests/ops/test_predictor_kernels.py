@@ -187,7 +187,8 @@ def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
 def test_hidden_maps_and_vectors_agree_with_pytorch(
     dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics, poisoned
 ):
-    from mmctx.ops.triton.offset_inference import Norm, hidden_rows, hidden_vectors
+    from mmctx.ops.triton.fixed_norm import Norm
+    from mmctx.ops.triton.offset_inference import hidden_rows, hidden_vectors
 
     rows = torch.randn(batch, *size, channels, device=DEVICE).to(dtype)
     prior = torch.randn(batch, prior_channels, device=DEVICE)
@@ -220,3 +221,28 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     vectors = hidden_vectors(prior, sums, size[0] * size[1], weight.flatten(1), bias, norm)
     expected = exact(prior, rows.double().mean((1, 2)))
     assert_near([vectors], [expected], torch.float32)
+
+
+@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37)])
+@pytest.mark.parametrize('follows', [False, True])
+def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
+    from mmctx.ops.triton.keeping import keep_classes
+
+    # Whole numbers, so that many are equal and both zeros and signs occur.
+    products = torch.randn(3, classes, device=DEVICE).mul(4).round()
+    images = torch.randn(3, 5, device=DEVICE)
+    before = None
+    if follows:
+        before = torch.zeros(3, classes, dtype=torch.bool, device=DEVICE)
+        before[:, torch.randperm(classes)[: (count + classes + 1) // 2]] = True
+    logits, kept, share = keep_classes(products, images, before, count)
+    expected = products / images.norm(dim=1, keepdim=True)
+    if follows:
+        expected = torch.where(before, expected, -torch.inf)
+    torch.testing.assert_close(logits, expected)
+    assert kept.dtype == torch.bool and (kept.sum(1) == count).all()
+    for row, chosen in zip(expected, kept, strict=True):
+        assert row[chosen].sort().values.tolist() == row.topk(count).values.sort().values.tolist()
+    torch.testing.assert_close(share, kept / count)
+    alone = keep_classes(products, images, before, None)
+    assert alone[1] is None and alone[2] is None and torch.equal(alone[0], logits)

@@ -217,9 +217,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None
         last = self.weight_offset_predictor[-1]
         with without_autocast(x):
-            hidden = run_vector_step(
-                self.weight_offset_predictor, torch.cat([prior, x.mean((2, 3))], dim=1)
-            )
+            pooled = x.mean((2, 3), dtype=last.weight.dtype)
+            hidden = run_vector_step(self.weight_offset_predictor, torch.cat([prior, pooled], 1))
             return self._shape_weight_offset(F.linear(hidden, last.weight, last.bias))
 
     def _shape_weight_offset(self, weight_offset: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ run. In training the steps in between are needed, and batch norms take their sta
 """
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import triton
@@ -13,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .device_launch import aligned, launch_on_device
+from .fixed_norm import Norm, normalized
 from .launching import Launch
 
 # Pixels of a program, channels that it multiplies at a time, and tiles of sums added at a time.
@@ -21,39 +21,6 @@ PIXELS, INNER, TILES = 64, 64, 16
 TILE = 8192
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['shares', 'weight', 'bias', 'scale', 'shift', 'mean', 'variance', 'prior']
-
-
-class Norm(NamedTuple):
-    """A layer norm over channels, or a batch norm with fixed statistics.
-
-    Attributes:
-        scale, shift (Tensor): (C,).
-        mean, variance (Tensor, optional): (C,), of a batch norm; None for a layer norm.
-        eps (float): Added to the variance.
-    """
-
-    scale: Tensor
-    shift: Tensor
-    mean: Tensor | None
-    variance: Tensor | None
-    eps: float
-
-
-@triton.jit
-def normalized(x, scale, shift, mean, variance, channel, exists, EPS: tl.constexpr,
-               CHANNELS: tl.constexpr):  # fmt: skip
-    """ReLU of the norm of rows x, [N, BLOCK], over channels."""
-    if mean is not None:
-        x -= tl.load(mean + channel, exists, 0).to(tl.float32)
-        x *= tl.rsqrt(tl.load(variance + channel, exists, 1).to(tl.float32) + EPS)
-    else:
-        x = tl.where(exists, x, 0)
-        x = tl.where(exists, x - tl.sum(x, 1, keep_dims=True) / CHANNELS, 0)
-        x *= tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / CHANNELS + EPS)
-    x = x * tl.load(scale + channel, exists, 0).to(tl.float32)
-    x += tl.load(shift + channel, exists, 0).to(tl.float32)
-    # Not `tl.maximum(x, 0)`, which would hide a NaN.
-    return tl.where(x <= 0, 0, x)
 
 
 @triton.jit(do_not_specialize=['pixels', 'tiles'], do_not_specialize_on_alignment=VECTORS)
@@ -149,9 +116,9 @@ def hidden_rows(
     weight, length = weight.flatten(1), prior.shape[1]
     shares = torch.addmm(bias, prior, weight[:, :length].t())
     tiles, launch = _rows_launch(
-        rows.device, rows.shape, weight.shape, norm.eps, norm.mean is None,
+        rows.device, rows.shape, weight.shape, norm.kind,
         rows.dtype == torch.float32 and torch.backends.cudnn.allow_tf32,
-        (rows.dtype, weight.dtype, norm.scale.dtype),
+        (rows.dtype, weight.dtype),
     )  # fmt: skip
     hidden = rows.new_empty(batch, height, width, len(weight))
     sums = torch.empty(batch, tiles, channels, dtype=torch.float32, device=rows.device)
@@ -177,8 +144,8 @@ def hidden_vectors(
         Tensor: Vector of each image, (B, N), in float32.
     """
     launch = _vectors_launch(
-        sums.device, prior.shape, sums.shape, len(weight), pixels, norm.eps, norm.mean is None,
-        (prior.dtype, weight.dtype, norm.scale.dtype),
+        sums.device, prior.shape, sums.shape, len(weight), pixels, norm.kind,
+        (prior.dtype, weight.dtype),
     )  # fmt: skip
     hidden = torch.empty(len(prior), len(weight), dtype=torch.float32, device=sums.device)
     if hidden.numel():
@@ -187,7 +154,7 @@ def hidden_vectors(
 
 
 @lru_cache(maxsize=4096)
-def _rows_launch(device, shape, weight_shape, eps, layer_norm, tf32, types) -> tuple[int, Launch]:
+def _rows_launch(device, shape, weight_shape, norm_kind, tf32, types) -> tuple[int, Launch]:
     """Number of tiles of an image, and the launch."""
     batch, height, width, channels = shape
     hidden, length = weight_shape
@@ -195,20 +162,18 @@ def _rows_launch(device, shape, weight_shape, eps, layer_norm, tf32, types) -> t
     tile = max(min(PIXELS, TILE // block), 16)
     tiles = triton.cdiv(height * width, tile)
     values = dict(
-        pixels=height * width, tiles=tiles, EPS=eps, CHANNELS=channels, HIDDEN=hidden,
+        pixels=height * width, tiles=tiles, EPS=norm_kind[0], CHANNELS=channels, HIDDEN=hidden,
         LENGTH=length, PRECISION='tf32' if tf32 else 'ieee', PIXELS=tile, INNER=INNER, BLOCK=block,
     )  # fmt: skip
     return tiles, Launch(hidden_rows_kernel, batch * tiles, values, stages=2)
 
 
 @lru_cache(maxsize=4096)
-def _vectors_launch(
-    device, prior_shape, sums_shape, hidden, pixels, eps, layer_norm, types
-) -> Launch:
+def _vectors_launch(device, prior_shape, sums_shape, hidden, pixels, norm_kind, types) -> Launch:
     batch, prior = prior_shape
     _, tiles, channels = sums_shape
     values = dict(
-        pixels=pixels, tiles=tiles, EPS=eps, PRIOR=prior, CHANNELS=channels, HIDDEN=hidden,
+        pixels=pixels, tiles=tiles, EPS=norm_kind[0], PRIOR=prior, CHANNELS=channels, HIDDEN=hidden,
         INNER=INNER, TILES=TILES, BLOCK=triton.next_power_of_2(hidden),
     )  # fmt: skip
     return Launch(hidden_vectors_kernel, batch, values, warps=8)
