@@ -38,8 +38,9 @@ def evaluate(network: nn.Module, images: Images, control: str = '') -> dict[str,
     sums: dict[str, Tensor | int] = {}
     with ExitStack() as stack:
         stack.enter_context(mixed_precision(images.pixels.device))
-        # A search for the quickest convolutions takes longer than the few batches.
-        stack.enter_context(torch.backends.cudnn.flags(benchmark=False))
+        # A search for the quickest convolutions takes longer than the few batches. What is not named
+        # here would be switched off.
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False))
         if control == 'other':
             stack.enter_context(priors_of_another_image(network))
         if contextualizing is not None:
