@@ -38,8 +38,8 @@ def evaluate(network: nn.Module, images: Images, control: str = '') -> dict[str,
     sums: dict[str, Tensor | int] = {}
     with ExitStack() as stack:
         stack.enter_context(mixed_precision(images.pixels.device))
-        # A search for the quickest convolutions takes longer than the few batches. What is not named
-        # here would be switched off.
+        # A search for the quickest convolutions takes longer than the few batches. Without a word
+        # on `enabled`, cuDNN would be off.
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False))
         if control == 'other':
             stack.enter_context(priors_of_another_image(network))
@@ -91,7 +91,7 @@ def examine(network: nn.Module, images: Images) -> dict[str, float]:
         if grid is not None:
             offsets.append(grid.abs().mean())
         if delta is not None:
-            deltas.append(delta.float().norm() / len(delta) ** 0.5 / _mean_kernel(conv.weight))
+            deltas.append(_size(delta) / _size(conv.weight))
 
     training = network.training
     network.eval()
@@ -116,6 +116,6 @@ def examine(network: nn.Module, images: Images) -> dict[str, float]:
     return found
 
 
-def _mean_kernel(weight: Tensor) -> Tensor:
-    """Length of the kernel of an output channel on average."""
-    return weight.float().flatten(1).norm(dim=1).mean()
+def _size(values: Tensor) -> Tensor:
+    """Root of the mean square."""
+    return values.float().square().mean().sqrt()

@@ -6,10 +6,9 @@ from pathlib import Path
 from benchmarks.study.report import records_of_row, spread
 from benchmarks.text import NOTHING, as_markdown, as_text
 
-from .rows import ROWS, VANILLA, Row
+from .rows import BASES, ROWS, Row
 
 FILE = 'from_vanilla.jsonl'
-BASE = 'base'
 
 
 def load(out: Path, recipe: dict) -> list[dict]:
@@ -29,11 +28,10 @@ def append(out: Path, record: dict) -> None:
 
 def table(records: list[dict]) -> list[list[str]]:
     """Cells, headings first: mean ± standard deviation over seeds, and differences by seed."""
-    headings = ['row', 'network', 'seeds', 'top-1', f'− {VANILLA}', '− its base', 'recall 1/2/3']
+    headings = ['row', 'network', 'seeds', 'top-1', '− vanilla', '− another', 'recall 1/2/3']
     headings += ['train', 'priors swapped', 'prior spread', 'size of Δp', 'Δw beside w', 'ms/step']
     cells = [headings]
-    base = Row(BASE, 'ResNet50 from scratch, where all others start', None, against=VANILLA)
-    for row in (base, *ROWS):
+    for row in (*BASES.values(), *ROWS):
         own = records_of_row(records, row.key)
         if own:
             cells.append(_line(row, own, records))
@@ -54,9 +52,11 @@ def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
         gains = [own[s]['metrics']['top1'] - other[s]['metrics']['top1'] for s in seeds]
         return spread(gains, signed=True)
 
-    against = NOTHING if row.against == VANILLA else f'{row.against}: {gain(row.against)}'
+    # What starts from scratch has had fewer passes than the vanilla row.
+    less_vanilla = NOTHING if row.from_scratch else gain(row.vanilla)
+    against = f'{row.against}: {gain(row.against)}' if row.against != row.vanilla else NOTHING
     return [
-        row.key, row.model, str(len(own)), figure('top1'), gain(VANILLA), against,
+        row.key, row.model, str(len(own)), figure('top1'), less_vanilla, against,
         stages('recall', (1, 2, 3), 0), figure('train_top1'), figure('top1_swapped'),
         stages('prior_spread', (2, 3, 4), 2), figure('offset_px', 2), figure('delta_share', 2),
         figure('ms_per_step'),
