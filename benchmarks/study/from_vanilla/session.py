@@ -149,7 +149,7 @@ class Session:
         trainers = [self._trainer(row, seed, steps) for row, seed in jobs]
         curves: list[list[dict]] = [[] for _ in trainers]
         seconds, done = 0.0, 0
-        for part in np.array_split(np.arange(steps), VALIDATIONS):
+        for part in np.array_split(np.arange(steps), min(VALIDATIONS, steps)):
             begun = time.monotonic()
             run_together(trainers, len(part))
             seconds += time.monotonic() - begun
