@@ -25,7 +25,8 @@ from .trainer import Trainer, release_memory, run_together
 
 # Of a contextual step beside a vanilla one, before either is timed.
 CONTEXT_COST = 1.7
-VALIDATIONS = 5
+# Of a training from scratch, and of a further one.
+VALIDATIONS = 6, 2
 
 
 class Recipe(NamedTuple):
@@ -149,7 +150,8 @@ class Session:
         trainers = [self._trainer(row, seed, steps) for row, seed in jobs]
         curves: list[list[dict]] = [[] for _ in trainers]
         seconds, done = 0.0, 0
-        for part in np.array_split(np.arange(steps), min(VALIDATIONS, steps)):
+        validations = VALIDATIONS[0 if jobs[0][0].from_scratch else 1]
+        for part in np.array_split(np.arange(steps), min(validations, steps)):
             begun = time.monotonic()
             run_together(trainers, len(part))
             seconds += time.monotonic() - begun
@@ -208,11 +210,10 @@ class Session:
         return self.weights / f'{name}_cutmix{recipe.cutmix:g}_seed{seed}.pth'
 
     def _save(self, trainer: Trainer, file: Path) -> None:
-        state = trainer.network.state_dict()
-        # Half as large to be carried; all rows start from what is read, so from the same.
-        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        # In half precision, to be carried; all rows start from what is read, so from the same.
+        state = {name: _halved(value.cpu()) for name, value in trainer.network.state_dict().items()}
         with atomic_write(file) as out:
-            torch.save({name: value.cpu() for name, value in half.items()}, out)
+            torch.save(state, out)
 
     def _describe(self, record: dict) -> str:
         recipe, counts = self.recipe, self.identity['data'][1:]
@@ -247,6 +248,11 @@ def _groups(rows: Iterator[Row], at_once: int) -> Iterator[list[Row]]:
         alike = list(group)
         for begin in range(0, len(alike), at_once):
             yield alike[begin : begin + at_once]
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if value.is_floating_point() and half.isfinite().all() else value
 
 
 def _load_weights(file: Path) -> dict[str, Tensor]:
