@@ -14,7 +14,8 @@ class Row(NamedTuple):
         backbone (dict, optional): Arguments of the contextual backbone; None for the vanilla one.
         rates (dict): Factors of `ContextualOptimWrapperConstructor`, over `RATES`. Defaults to {}.
         control (str): `other`, priors of another image, or ''. Defaults to ''.
-        waiting (float): Share of the training for which vanilla parameters wait. Defaults to 0.
+        waiting (float): Share of the training in which only classifying parameters learn. Defaults
+            to 0.
         from_classifier (bool): Whether class embeddings start as the vanilla classifier's weights.
             Defaults to False.
         fewer (int): By how much the numbers of kept classes are divided. Defaults to 1.
@@ -70,9 +71,11 @@ MAIN = (
     Row('a5', '+Ctx +CtxConv, `rerank`, the mean as published', RERANK, against='a1'),
     Row('a3', '+CtxConv, no prior', dict(prior='none'), against='a1'),
     Row(
-        'classifier', 'scores, embeddings from the classifier, vanilla parameters wait at first',
+        'classifier', 'scores, embeddings from the classifier, classifying layers learn first',
         SCORES, waiting=0.15, from_classifier=True, against='scores',
     ),
+    Row('convnext', 'ConvNeXt, no longer from scratch', None, against='convnext', family=CONVNEXT),
+    Row('ctx-convnext', '+Ctx +CtxConv, `rerank`', RERANK, against='convnext', family=CONVNEXT),
     Row('scores', 'a5, normalized embeddings weighted by their scores', SCORES),
     Row('true-kept', 'normalized, the true class always kept',
         dict(NORMALIZED, type='mmctx.TrueClassKeptResNet'), against='normalized'),
@@ -89,8 +92,6 @@ MAIN = (
 )  # fmt: skip
 # Trained where they are named.
 MORE = (
-    Row('convnext', 'ConvNeXt, no longer from scratch', None, against='convnext', family=CONVNEXT),
-    Row('ctx-convnext', '+Ctx +CtxConv, `rerank`', RERANK, against='convnext', family=CONVNEXT),
     Row('convnext-no-prior', '+CtxConv, no prior', dict(prior='none'), against='convnext',
         family=CONVNEXT),
     Row('a1-quick', 'a1 at the full rate', None, dict(vanilla_lr_mult=1.0), against='a1'),

@@ -47,7 +47,7 @@ class Recipe(NamedTuple):
     embed_dims: int = 128
     batch: int = 128
     lr: float = 1.5e-3
-    base_passes: float = 50.0
+    base_passes: float = 45.0
     passes: float = 9.0
     cutmix: float = 0.5
     bases: int = 1
@@ -88,7 +88,7 @@ class Session:
         """Do what is not done yet, all seeds of a row side by side.
 
         Args:
-            rows (list[Row]): In this order; vanilla networks before the first row that needs them.
+            rows (list[Row]): In this order, after the vanilla networks that they start from.
             minutes (float): When to end: nothing begins that would last longer, as far as what was
                 trained before tells. `inf` for never.
             at_once (int): How many rows are trained side by side. Defaults to 1.
@@ -99,13 +99,18 @@ class Session:
         until = self.started + 60 * minutes
         # Of a step of one vanilla training.
         seconds, failed = 0.0, False
-        groups = list(_groups(_with_bases(rows), at_once))
+        bases = [BASES[family] for family in dict.fromkeys(row.family for row in rows)]
+        groups = list(_groups([*bases, *rows], at_once))
         while groups:
             together = groups.pop(0)
             jobs = [(row, seed) for row in together for seed in self._missing(row)]
             work = sum(self._work(row) for row, _ in jobs)
             begun = time.monotonic()
             if not jobs:
+                continue
+            alone = [[row] for row in together] if len(together) > 1 else []
+            if begun + seconds * work > until and alone:
+                groups[:0] = alone
                 continue
             if begun + seconds * work > until:
                 names = ', '.join(row.key for row in together)
@@ -117,9 +122,8 @@ class Session:
             except Exception:
                 # A row that fails shall not cost others the time on a GPU.
                 traceback.print_exc()
-                failed |= len(together) == 1
-                if len(together) > 1:
-                    groups[:0] = [[row] for row in together]
+                failed |= not alone
+                groups[:0] = alone
             release_memory()
         return not failed
 
@@ -227,22 +231,13 @@ class Session:
             f'{recipe.cutmix:.0%} of the batches, validated whole. {recipe.base_passes:g} passes '
             f'from scratch ({recipe.bases} vanilla network(s) of each kind, where the rows start), '
             f'then {recipe.passes:g} for each row. Kept: {kept} classes, which chance recalls in '
-            f'{chance} %. ±: standard deviation over seeds; differences are seed by seed. '
+            f'{chance} %. ±: standard deviation over seeds; differences are seed by seed. ms/step: '
+            f'of all that was trained side by side, by their number. '
             f'{record["device"]}, torch {record["versions"]["torch"]}, {record["date"][:10]}.'
         )
 
 
-def _with_bases(rows: list[Row]) -> Iterator[Row]:
-    """The rows, and before the first of a family its base."""
-    families = set()
-    for row in rows:
-        if row.family not in families:
-            families.add(row.family)
-            yield BASES[row.family]
-        yield row
-
-
-def _groups(rows: Iterator[Row], at_once: int) -> Iterator[list[Row]]:
+def _groups(rows: list[Row], at_once: int) -> Iterator[list[Row]]:
     """Rows that follow each other and have equally many steps, some at once."""
     for _, group in groupby(rows, lambda row: row.from_scratch):
         alike = list(group)

@@ -33,7 +33,7 @@ class Trainer:
         crops (Tensor): Their crops, (steps, B, 2, 3).
         boxes (Tensor): What they take from each other, (steps, 4), see `draw_boxes`.
         control (str): `other` for priors of another image, or ''. Defaults to ''.
-        waiting (float): Share of the steps for which vanilla parameters wait. Defaults to 0.
+        waiting (float): Share of the steps in which only classifying parameters learn. Defaults to 0.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Trainer:
         names = {id(p): name for name, p in self.network.named_parameters()}
         found = []
         for group in self.optimizer.param_groups:
-            vanilla = [kind_of(names[id(p)]) == 'vanilla' for p in group['params']]
-            if self.waiting and any(vanilla) != all(vanilla):
-                raise RuntimeError('vanilla parameters that wait need a rate of their own')
-            found.append((group, group['lr'], int(all(vanilla))))
+            waits = [kind_of(names[id(p)]) != 'classifying' for p in group['params']]
+            if self.waiting and any(waits) != all(waits):
+                raise RuntimeError('parameters that wait need a rate of their own')
+            found.append((group, group['lr'], int(all(waits))))
             if self.on_gpu:
                 group['lr'] = torch.tensor(float(group['lr']), device=self.device)
         return found

@@ -111,7 +111,7 @@ def test_crop_shows_the_part_that_its_map_names():
     assert crop(pixels, whole_mirrored)[0, 0, 5, 5] > 199.9
 
 
-def test_vanilla_parameters_wait_in_the_schedule():
+def test_parameters_wait_in_the_schedule():
     schedule = draw_schedule(100, 0.1, 0.3)
     assert (schedule[:30, 1] == 0).all() and (schedule[31:-1] > 0).all()
     assert torch.equal(schedule[45:, 0], schedule[45:, 1])
