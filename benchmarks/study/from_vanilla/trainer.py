@@ -33,7 +33,8 @@ class Trainer:
         crops (Tensor): Their crops, (steps, B, 2, 3).
         boxes (Tensor): What they take from each other, (steps, 4), see `draw_boxes`.
         control (str): `other` for priors of another image, or ''. Defaults to ''.
-        waiting (float): Share of the steps in which only classifying parameters learn. Defaults to 0.
+        waiting (float): Share of the steps in which only classifying parameters learn. Defaults
+            to 0.
     """
 
     def __init__(
