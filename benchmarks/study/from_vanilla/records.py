@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from benchmarks.study.report import records_of_row, spread
 from benchmarks.text import NOTHING, as_markdown, as_text
 
@@ -24,6 +27,32 @@ def append(out: Path, record: dict) -> None:
     """Add a record."""
     with (out / FILE).open('a', encoding='utf-8') as file:
         file.write(f'{json.dumps(record)}\n')
+
+
+def bits(right: Tensor) -> str:
+    """Booleans, (N,), as hexadecimal digits."""
+    return np.packbits(right.cpu().numpy()).tobytes().hex()
+
+
+def sampling_error(row: dict[int, dict], other: dict[int, dict]) -> float:
+    """Standard error of the difference of two rows' top-1 that the choice of images leaves.
+
+    Args:
+        row (dict[int, dict]): Records by seed.
+        other (dict[int, dict]): Those of the other row.
+
+    Returns:
+        float: In points, of the mean over the seeds that both have.
+    """
+    seeds = sorted(row.keys() & other.keys())
+    right = [[_unpacked(records[seed]) for seed in seeds] for records in (row, other)]
+    gains = np.subtract(*(np.mean(own, 0) for own in right))
+    return 100 * float(gains.std(ddof=1)) / len(gains) ** 0.5
+
+
+def _unpacked(record: dict) -> np.ndarray:
+    digits = np.frombuffer(bytes.fromhex(record['right']), np.uint8)
+    return np.unpackbits(digits, count=record['recipe']['data'][2])
 
 
 def table(records: list[dict]) -> list[list[str]]:
@@ -50,7 +79,8 @@ def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
         other = records_of_row(records, key)
         seeds = sorted(own.keys() & other.keys()) if key != row.key else []
         gains = [own[s]['metrics']['top1'] - other[s]['metrics']['top1'] for s in seeds]
-        return spread(gains, signed=True)
+        shown = spread(gains, signed=True)
+        return f'{shown} ({sampling_error(own, other):.1f})' if gains else shown
 
     # What starts from scratch has had fewer passes than the vanilla row.
     less_vanilla = NOTHING if row.from_scratch else gain(row.vanilla)

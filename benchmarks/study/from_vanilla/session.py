@@ -16,10 +16,10 @@ from benchmarks.study.report import records_of_row
 from mmctx.files import atomic_write
 
 from .draws import CROP, draw_boxes, draw_crops, draw_order
-from .evaluation import evaluate, examine
+from .evaluation import answers, examine, in_percent
 from .images import read_packed
 from .networks import build_network, build_optimizer, considered, start_from
-from .records import append, load, write_table
+from .records import append, bits, load, write_table
 from .rows import BASES, Row
 from .trainer import Trainer, release_memory, run_together
 
@@ -153,6 +153,7 @@ class Session:
         steps = self._steps(jobs[0][0])
         trainers = [self._trainer(row, seed, steps) for row, seed in jobs]
         curves: list[list[dict]] = [[] for _ in trainers]
+        rights: dict[int, str] = {}
         seconds, done = 0.0, 0
         validations = VALIDATIONS[0 if jobs[0][0].from_scratch else 1]
         for part in np.array_split(np.arange(steps), min(validations, steps)):
@@ -162,8 +163,9 @@ class Session:
             done += len(part)
             for (row, _), trainer, curve in zip(jobs, trainers, curves):
                 loss, right = trainer.take_sums()
-                found = evaluate(trainer.network, self.images['val'], row.control)
-                curve.append(dict(found, step=done, train_loss=loss, train_top1=right))
+                hits = answers(trainer.network, self.images['val'], row.control)
+                rights[id(trainer)] = bits(hits['top1'])
+                curve.append(dict(in_percent(hits), step=done, train_loss=loss, train_top1=right))
         per_step = 1e3 * seconds / steps / len(trainers)
         for (row, seed), trainer, curve in zip(jobs, trainers, curves):
             metrics = dict(curve[-1], ms_per_step=per_step)
@@ -179,6 +181,7 @@ class Session:
                 side_by_side=len(trainers),
                 metrics={name: round(value, 4) for name, value in metrics.items()},
                 curve=[{k: round(v, 4) for k, v in point.items()} for point in curve],
+                right=rights[id(trainer)],
                 **environment(self.device),
             )
             if row == BASES[row.family]:
@@ -231,8 +234,9 @@ class Session:
             f'{recipe.cutmix:.0%} of the batches, validated whole. {recipe.base_passes:g} passes '
             f'from scratch ({recipe.bases} vanilla network(s) of each kind, where the rows start), '
             f'then {recipe.passes:g} for each row. Kept: {kept} classes, which chance recalls in '
-            f'{chance} %. ±: standard deviation over seeds; differences are seed by seed. ms/step: '
-            f'of all that was trained side by side, by their number. '
+            f'{chance} %. ±: standard deviation over seeds; differences are seed by seed, in '
+            'brackets the standard error that the choice of validation images leaves them. '
+            'ms/step: of all that was trained side by side, by their number. '
             f'{record["device"]}, torch {record["versions"]["torch"]}, {record["date"][:10]}.'
         )
 

@@ -22,7 +22,7 @@ from benchmarks.study.from_vanilla.draws import (
     draw_schedule,
     normalize,
 )
-from benchmarks.study.from_vanilla.evaluation import evaluate, examine
+from benchmarks.study.from_vanilla.evaluation import answers, evaluate, examine
 from benchmarks.study.from_vanilla.images import Images, read_packed, write_packed
 from benchmarks.study.from_vanilla.main import main
 from benchmarks.study.from_vanilla.networks import (
@@ -34,7 +34,7 @@ from benchmarks.study.from_vanilla.networks import (
     forward,
     start_from,
 )
-from benchmarks.study.from_vanilla.records import load
+from benchmarks.study.from_vanilla.records import bits, load, sampling_error
 from benchmarks.study.from_vanilla.rows import BASES, RATES, ROWS
 from benchmarks.study.from_vanilla.session import Recipe
 from benchmarks.study.from_vanilla.trainer import Trainer
@@ -269,6 +269,37 @@ def test_priors_of_another_image_are_those_of_the_one_before():
     used.clear()
     forward(network, torch.randn(3, 3, 64, 64))
     assert torch.equal(used[1], priors[4])
+
+
+def test_swapped_priors_are_of_other_classes(images):
+    """Validation images come class by class, and a neighbour's prior would tell the class."""
+    network = network_of('true-alone')
+    told = []
+    merging = network.backbone.contextualizing.merging[0]
+    merging.register_forward_pre_hook(lambda m, args: told.append(args[1][:, 0]))
+    evaluate(network, images['val'])
+    labels = torch.cat(told)
+    assert len(labels) == 40 and (labels == labels.roll(1)).float().mean() < 0.2
+
+
+def test_answers_are_in_the_order_of_the_images(images):
+    vanilla = network_of('a1')
+    vanilla.head.fc.weight.data.zero_()
+    vanilla.head.fc.bias.data[3] = 1
+    right = answers(vanilla, images['val'])['top1']
+    assert torch.equal(right, images['val'].labels.argmax(1) == 3)
+
+
+def test_error_of_a_difference_is_that_of_the_images():
+    rng = np.random.default_rng(0)
+    shared, own = rng.uniform(size=900) < 0.5, rng.uniform(size=(2, 900)) < 0.1
+    rows = [
+        {seed: dict(recipe=dict(data=['', 0, 900]), right=bits(torch.from_numpy(shared ^ flipped)))
+         for seed in (0, 1)}
+        for flipped in own
+    ]  # fmt: skip
+    gains = (shared ^ own[0]).astype(float) - (shared ^ own[1])
+    assert sampling_error(*rows) == pytest.approx(100 * gains.std(ddof=1) / 30)
 
 
 def test_figures_of_a_network_that_is_always_right(images):
