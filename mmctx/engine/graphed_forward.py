@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves, tree_map
 
 SETTLING_RUNS = 3
 
@@ -117,12 +118,7 @@ class GraphedForward:
     def _capture(self, x: Tensor) -> Callable[[Tensor], Any]:
         """Capture a pass without gradients."""
         given, graph = x.clone(), torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(SETTLING_RUNS):
-                self.eager(given)
-        torch.cuda.current_stream().wait_stream(stream)
+        self._settle(lambda: self.eager(given))
         with torch.cuda.graph(graph):
             out = self.eager(given)
 
@@ -137,12 +133,29 @@ class GraphedForward:
         """Capture a pass with its backward pass."""
         given = x.detach().clone().requires_grad_(x.requires_grad)
         body = _Body(self.module, self.eager)
-        torch.cuda.make_graphed_callables(
-            body, (given,), num_warmup_iters=SETTLING_RUNS, allow_unused_input=True
+        names = [name for name, _ in body.named_parameters()]
+        # Leaves of their own, on the memory of the parameters. Autograd sums the gradients of a
+        # leaf on the stream that first used it, which for a parameter is not the capture's; what is
+        # allocated there is freed under the graph.
+        leaves = [p.detach().requires_grad_(p.requires_grad) for p in self.parameters]
+
+        def call(x: Tensor, *parameters: Tensor):
+            return functional_call(body, dict(zip(names, parameters)), (x,))
+
+        def settle():
+            outputs = [t for t in tree_leaves(self.eager(given)) if t.requires_grad]
+            inputs = [p for p in self.parameters if p.requires_grad]
+            cotangents = [torch.zeros_like(t) for t in outputs]
+            torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True)
+
+        self._settle(settle)
+        # Its own way to settle would leave leaves behind that belong to another stream.
+        graphed: Any = torch.cuda.make_graphed_callables(
+            call, (given, *leaves), num_warmup_iters=0, allow_unused_input=True
         )
 
         def run(x: Tensor):
-            out = body(x)
+            out = graphed(x, *self.parameters)
             tensors, several = (out, True) if isinstance(out, (tuple, list)) else ((out,), False)
             token = _Token()
             marked = _Mark.apply(token, *tensors)
@@ -151,14 +164,22 @@ class GraphedForward:
 
         return run
 
+    def _settle(self, run: Callable[[], object]) -> None:
+        """Let kernels be compiled and chosen before a capture, on a stream beside the current."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(SETTLING_RUNS):
+                run()
+        torch.cuda.synchronize()
+
 
 class _Body(nn.Module):
-    """A module with its own `forward`, in the mode of the module."""
+    """A module with its own `forward`."""
 
     def __init__(self, module: nn.Module, forward: Callable):
         super().__init__()
         self.module, self.run = module, forward
-        self.training = module.training
 
     def forward(self, x: Tensor):
         return self.run(x)

@@ -15,10 +15,11 @@ from .device_launch import aligned, launch_on_device
 from .fixed_norm import Norm, normalized
 from .launching import Launch
 
-# Pixels of a program, channels that it multiplies at a time, and tiles of sums added at a time.
-PIXELS, INNER, TILES = 64, 64, 16
-# A tile of pixels × hidden channels stays in registers.
-TILE = 8192
+# Channels that a program multiplies at a time, and tiles of sums that one adds at a time.
+INNER, TILES = 64, 16
+# Pixels of a program, of many hidden channels and of few ones: the fastest on an H200. They are
+# fewer where there would not be a few programs for each multiprocessor of a large GPU.
+PIXELS, PIXELS_OF_FEW, FEW, PROGRAMS = 64, 128, 32, 264
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['shares', 'weight', 'bias', 'scale', 'shift', 'mean', 'variance', 'prior']
 
@@ -42,13 +43,15 @@ def hidden_rows_kernel(
     pixel = (tile * PIXELS + tl.arange(0, PIXELS))[:, None]
     valid = pixel < pixels
     row_at = rows + (image * pixels + pixel) * CHANNELS
+    weight_at = weight + tl.arange(0, BLOCK)[:, None] * LENGTH
+    own = tl.arange(0, BLOCK)[:, None] < HIDDEN
     total = tl.zeros([PIXELS, BLOCK], tl.float32)
     for start in range(0, CHANNELS, INNER):
         inner = start + tl.arange(0, INNER)
         x = tl.load(row_at + inner[None, :], valid & (inner < CHANNELS)[None, :], 0)
-        weight_at = weight + channel * LENGTH + inner[:, None]
-        w = tl.load(weight_at, exists & (inner < CHANNELS)[:, None], 0).to(x.dtype)
-        total = tl.dot(x, w, total, input_precision=PRECISION)
+        # Neighbouring threads read neighbouring numbers, so the weight is turned afterwards.
+        w = tl.load(weight_at + inner[None, :], own & (inner < CHANNELS)[None, :], 0).to(x.dtype)
+        total = tl.dot(x, tl.trans(w), total, input_precision=PRECISION)
         sums_at = sums + (image * tiles + tile) * CHANNELS + inner
         tl.store(sums_at, tl.sum(x.to(tl.float32), 0), inner < CHANNELS)
     total += tl.load(shares + image * HIDDEN + channel, exists, 0).to(tl.float32)
@@ -74,12 +77,12 @@ def hidden_vectors_kernel(
     row = tl.arange(0, BLOCK)
     exists = row < HIDDEN
     weight_at = weight + (row * (PRIOR + CHANNELS))[:, None]
-    total = tl.load(bias + row, exists, 0).to(tl.float32)
+    total = tl.zeros([BLOCK, INNER], tl.float32)
     for start in range(0, PRIOR, INNER):
         inner = start + tl.arange(0, INNER)[None, :]
         x = tl.load(prior + image * PRIOR + inner, inner < PRIOR, 0).to(tl.float32)
         w = tl.load(weight_at + inner, exists[:, None] & (inner < PRIOR), 0).to(tl.float32)
-        total += tl.sum(w * x, 1)
+        total += w * x
     part = tl.arange(0, TILES)[:, None]
     for start in range(0, CHANNELS, INNER):
         inner = start + tl.arange(0, INNER)[None, :]
@@ -89,8 +92,9 @@ def hidden_vectors_kernel(
             x += tl.load(sums_at, (tile + part < tiles) & (inner < CHANNELS), 0)
         pooled = tl.sum(x, 0, keep_dims=True) / pixels
         w = tl.load(weight_at + PRIOR + inner, exists[:, None] & (inner < CHANNELS), 0)
-        total += tl.sum(w.to(tl.float32) * pooled, 1)
-    y = normalized(total[None, :], scale, shift, mean, variance, row[None, :], exists[None, :],
+        total += w.to(tl.float32) * pooled
+    vector = tl.sum(total, 1) + tl.load(bias + row, exists, 0).to(tl.float32)
+    y = normalized(vector[None, :], scale, shift, mean, variance, row[None, :], exists[None, :],
                    EPS, HIDDEN)  # fmt: skip
     tl.store(hidden + image * HIDDEN + row[None, :], y, exists[None, :])
 
@@ -159,13 +163,15 @@ def _rows_launch(device, shape, weight_shape, norm_kind, tf32, types) -> tuple[i
     batch, height, width, channels = shape
     hidden, length = weight_shape
     block = max(triton.next_power_of_2(hidden), 16)
-    tile = max(min(PIXELS, TILE // block), 16)
+    tile = PIXELS_OF_FEW if block <= FEW else PIXELS
+    while tile > 16 and batch * triton.cdiv(height * width, tile) < PROGRAMS:
+        tile //= 2
     tiles = triton.cdiv(height * width, tile)
     values = dict(
         pixels=height * width, tiles=tiles, EPS=norm_kind[0], CHANNELS=channels, HIDDEN=hidden,
         LENGTH=length, PRECISION='tf32' if tf32 else 'ieee', PIXELS=tile, INNER=INNER, BLOCK=block,
     )  # fmt: skip
-    return tiles, Launch(hidden_rows_kernel, batch * tiles, values, stages=2)
+    return tiles, Launch(hidden_rows_kernel, batch * tiles, values)
 
 
 @lru_cache(maxsize=4096)
