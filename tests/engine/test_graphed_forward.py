@@ -92,7 +92,7 @@ def test_replayed_training_steps_are_those_of_the_module(pair, amp):
 def test_replays_follow_the_weights_that_an_optimizer_changes(pair):
     plain, graphed, forward = pair
     for network in (plain, graphed):
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e-5)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
         for seed in range(4):
             loss_of(network(images(seed))).backward()
             optimizer.step()
