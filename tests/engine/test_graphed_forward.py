@@ -91,17 +91,19 @@ def test_replayed_training_steps_are_those_of_the_module(pair, amp):
 @needs_gpu
 def test_replays_follow_the_weights_that_an_optimizer_changes(pair):
     plain, graphed, forward = pair
-    for network in (plain, graphed):
-        optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
-        for seed in range(4):
-            loss_of(network(images(seed))).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    optimizer = torch.optim.SGD(graphed.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(5):
+        # The same weights each time, as small differences would grow from step to step.
+        plain.load_state_dict(graphed.state_dict())
+        expected = step(plain, images(0))
+        losses.append(loss_of(graphed(images(0))))
+        losses[-1].backward()
+        assert_close({'loss': losses[-1].detach(), **gradients(graphed)}, expected, 1e-2)
+        optimizer.step()
+        optimizer.zero_grad()
     assert len(forward.graphs) == 1
-    got, expected = (step(n, images(9)) for n in (graphed, plain))
-    assert_close(got, expected, 2e-2)
-    fresh = step(backbone().train(), images(9))
-    assert (fresh['loss'] - expected['loss']).abs() > 10 * (got['loss'] - expected['loss']).abs()
+    assert len({round(loss.item(), 4) for loss in losses}) == len(losses)
 
 
 @needs_gpu
