@@ -72,6 +72,7 @@ lint: $(STAMP)
 
 # A link that leads nowhere, and whatever else Sphinx warns of, is an error.
 docs: $(STAMP)
+	@rm -rf docs/generated
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo 'Documentation: docs/_build/index.html'
 

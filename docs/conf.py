@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from sphinx.ext import autosummary
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -10,6 +12,8 @@ sys.path.insert(0, str(ROOT))
 import mmctx  # noqa: E402
 
 mmctx.compat.install_runtime()
+# A summary is a docstring's first sentence, which does not end after these.
+autosummary.WELL_KNOWN_ABBREVIATIONS += ('Eq.', 'Eqs.', 'Sec.')
 
 project = 'mmctx'
 author = 'mmctx contributors'
@@ -24,7 +28,8 @@ extensions = [
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
 ]
-exclude_patterns = ['_build']
+templates_path = ['_templates']
+exclude_patterns = ['_build', '_templates']
 
 html_theme = 'furo'
 html_title = f'mmctx {version}'
@@ -32,7 +37,6 @@ html_theme_options = dict(navigation_with_keys=True)
 
 # Anchors of headings as GitHub makes them, so that links work on both.
 myst_heading_anchors = 4
-myst_enable_extensions = ['dollarmath']
 
 # A word between single backticks is code in the docstrings.
 default_role = 'code'
