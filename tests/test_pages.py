@@ -268,3 +268,11 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
     for message in quoted:
         for piece in message.replace('\\`', '`').split('…'):
             assert message == of_mmengine or piece.strip(' :') in text, piece
+
+
+def test_reference_can_tell_the_errors_of_a_docstring():
+    # Sphinx takes each line that is not indented further for the name of another error.
+    for path in sorted((ROOT / 'mmctx').rglob('*.py')):
+        for section in re.findall(r'^( +)Raises:\n((?:\1 .*\n)+)', path.read_text(), re.M):
+            for line in textwrap.dedent(section[1]).splitlines():
+                assert re.match(r'[\w.]+: | |"""', line), f'{path}: {line}'
