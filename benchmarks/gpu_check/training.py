@@ -209,7 +209,7 @@ def train(name: str, place: Place) -> dict:
 
 
 def train_distributed(place: Place) -> dict:
-    """Train for an epoch with `tools/dist_train.sh CONFIG 1`.
+    """Train for an epoch with `tools/dist_train.sh CONFIG 1`, and by a CUDA graph on a GPU.
 
     Args:
         place (Place): Where it trains; with NCCL on a GPU, else gloo.
@@ -227,7 +227,7 @@ def train_distributed(place: Place) -> dict:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     command = ['bash', TOOLS / 'dist_train.sh', write_config(name, place), '1']
-    command += ['--work-dir', work_dir, *([] if place.small else ['--amp'])]
+    command += ['--work-dir', work_dir, *([] if place.small else ['--amp', '--cuda-graph'])]
     _run(command, PYTHON=sys.executable, PORT=str(port))
     losses = losses_of(work_dir)
     wrong = judge(losses, ITERATIONS, falling=False)

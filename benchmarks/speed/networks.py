@@ -13,10 +13,11 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from benchmarks.tables.paper import TABLES
 from benchmarks.throughput import bare_forward
 from mmctx.apis.image_network import is_detector
+from mmctx.engine import GraphedForward
 from mmctx.errors import UserError
 from mmctx.models.layers import ContextualConv2d
 
-SWITCHES = ('amp', 'channels-last', 'compile')
+SWITCHES = ('amp', 'channels-last', 'compile', 'graph')
 AMP_DTYPES = {'cpu': torch.bfloat16, 'cuda': torch.float16}
 BOXES = 8
 # Of Δw beside the static kernel, and of Δp in pixels.
@@ -107,6 +108,8 @@ class Network:
             target = 'extract_feat' if self.detects else 'forward'
             compiled = torch.compile(getattr(self.model, target), dynamic=False)
             setattr(self.model, target, compiled)
+        if 'graph' in mode:
+            GraphedForward(self.model.backbone).install()
 
     def autocast(self) -> AbstractContextManager:
         """Mixed precision where the mode has it."""

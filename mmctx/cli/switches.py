@@ -25,7 +25,9 @@ def training_config(args):
         UserError: If the file, an option or a switch is not usable.
     """
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    set_training(cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss)
+    set_training(
+        cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss, args.cuda_graph
+    )
     return cfg
 
 
@@ -78,7 +80,9 @@ def set_amp(cfg, wanted):
             wrapper.pop(key, None)
 
 
-def set_training(cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_loss=None):
+def set_training(
+    cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_loss=None, cuda_graph=False
+):
     """Apply `tools/train.py`'s switches.
 
     Args:
@@ -89,6 +93,7 @@ def set_training(cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_los
             to None, a new run.
         nonfinite_loss (str, optional): Action of `NonFiniteLossHook`. Defaults to None, the
             config's.
+        cuda_graph (bool): Run the backbone as a CUDA graph, by `CudaGraphHook`. Defaults to False.
 
     Raises:
         UserError: If a switch does not go with the config or the machine.
@@ -103,6 +108,12 @@ def set_training(cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_los
         cfg.load_from = None if resume == 'auto' else resume
     if nonfinite_loss is not None:
         cfg.nonfinite_loss = nonfinite_loss
+    if cuda_graph:
+        if get_device() != 'cuda':
+            raise UserError(
+                '--cuda-graph needs an NVIDIA GPU, and PyTorch sees none here; leave it out'
+            )
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmctx.CudaGraphHook')]
 
 
 def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=2, tta=False):

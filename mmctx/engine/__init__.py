@@ -1,8 +1,10 @@
 """Training that resumes after interruptions: a runner, its hooks, loops and data loading."""
 
+from .graphed_forward import GraphedForward
 from .hooks import (
     CascadeWarmUpHook,
     CheckpointHook,
+    CudaGraphHook,
     ExactResumeHook,
     Interrupted,
     InterruptionHook,
@@ -15,7 +17,9 @@ from .runner import ResumableRunner
 __all__ = [
     'CascadeWarmUpHook',
     'CheckpointHook',
+    'CudaGraphHook',
     'ExactResumeHook',
+    'GraphedForward',
     'Interrupted',
     'InterruptionHook',
     'NonFiniteLoss',

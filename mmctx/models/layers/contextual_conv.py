@@ -11,7 +11,14 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
-from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_sampling_offset, runs_kernels
+from mmctx.ops.predicting import (
+    conv2d_in_float32,
+    infer_offsets,
+    infers_in_kernels,
+    norm_relu,
+    predict_sampling_offset,
+    runs_kernels,
+)
 
 from .autocasting import autocast_input, without_autocast
 from .prior import PriorConv
@@ -168,7 +175,9 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None, None
         x = autocast_input(x)
         with without_autocast(x):
-            predicted = self._predict_offset_and_mask(x, prior)
+            return self._split_mask(self._predict_offset_and_mask(x, prior))
+
+    def _split_mask(self, predicted: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.modulated:
             return predicted, None
         taps = predicted.shape[1] // 3
@@ -208,13 +217,30 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None
         last = self.weight_offset_predictor[-1]
         with without_autocast(x):
-            hidden = run_vector_step(
-                self.weight_offset_predictor, torch.cat([prior, x.mean((2, 3))], dim=1)
-            )
-            weight_offset = F.linear(hidden, last.weight, last.bias)
+            pooled = x.mean((2, 3), dtype=last.weight.dtype)
+            hidden = run_vector_step(self.weight_offset_predictor, torch.cat([prior, pooled], 1))
+            return self._shape_weight_offset(F.linear(hidden, last.weight, last.bias))
+
+    def _shape_weight_offset(self, weight_offset: Tensor) -> Tensor:
         depthwise = self.groups == self.in_channels
         channels = (self.in_channels, 1) if depthwise else (1, self.in_channels)
-        return weight_offset.view(len(x), *channels, *self.kernel_size)
+        return weight_offset.view(len(weight_offset), *channels, *self.kernel_size)
+
+    def predict_offsets(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, ...]:
+        """Δp, the mask's logits and Δw as `predict_sampling_offset` and `predict_weight_offset`.
+
+        In inference on a GPU both predictors run together, in few kernels.
+        """
+        sampling: Any = self.sampling_offset_predictor
+        weight: Any = self.weight_offset_predictor
+        x = autocast_input(x)
+        if sampling is None or weight is None or not infers_in_kernels(x, sampling[1], weight[1]):
+            return *self.predict_sampling_offset(x, prior), self.predict_weight_offset(x, prior)
+        geometry = self.stride, self.padding, self.dilation
+        prior = prior.to(sampling[0].weight.dtype)
+        with without_autocast(x):
+            predicted, weight_offset = infer_offsets(x, prior, sampling, weight, geometry)
+        return *self._split_mask(predicted), self._shape_weight_offset(weight_offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C_in, H, W), with the offsets that x and the prior lead to.
@@ -230,13 +256,13 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         if runs_kernels(x):
             x = x.contiguous(memory_format=torch.channels_last)
         with without_autocast(x):
-            sampling_offset, mask_logits = self.predict_sampling_offset(x, prior)
+            sampling_offset, mask_logits, weight_offset = self.predict_offsets(x, prior)
             return contextual_conv2d(
                 x,
                 self.weight,
                 self.bias,
                 sampling_offset=sampling_offset,
-                weight_offset=self.predict_weight_offset(x, prior),
+                weight_offset=weight_offset,
                 mask_logits=mask_logits,
                 stride=self.stride,
                 padding=self.padding,

@@ -12,6 +12,7 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.predicting import MOST_CLASSES, infer_kept_classes, infers_in_kernels
 
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
@@ -119,6 +120,8 @@ class Contextualizing(BaseModule):
         # Half precision cannot tell likely classes apart at the top of the ranking, and casting the
         # parameters would take longer than it saves.
         with without_autocast(x):
+            if self._infers_in_kernels(x):
+                return self._infer(x, stage_index, kept, classes)
             logits = self.classify(x, stage_index, classes)
             if self.selection == 'reduce' and kept is not None:
                 logits = torch.where(kept, logits, -math.inf)
@@ -127,6 +130,28 @@ class Contextualizing(BaseModule):
             top = self.keep(logits, stage_index)
             kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
             return StageContext(logits, kept, self.merge(top, stage_index, logits))
+
+    def _infers_in_kernels(self, x: Tensor) -> bool:
+        plain = all(merging.temperature is None for merging in self.merging)
+        return plain and self.embeddings.num_embeddings <= MOST_CLASSES and infers_in_kernels(x)
+
+    def _infer(
+        self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
+    ) -> StageContext:
+        """`forward` in inference, in half as many kernels."""
+        if classes is None:
+            classes = self.class_directions()
+        last = stage_index == len(self.merging)
+        logits, kept, shares = infer_kept_classes(
+            self.embed_image(x, stage_index),
+            classes,
+            kept if self.selection == 'reduce' else None,
+            None if last else self.considered[stage_index],
+        )
+        if shares is None:
+            return StageContext(logits, None, None)
+        prior = self.merging[stage_index].merge_shares(self.embeddings.weight, shares)
+        return StageContext(logits, kept, prior)
 
     def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
@@ -141,10 +166,14 @@ class Contextualizing(BaseModule):
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
         if classes is None:
             classes = self.class_directions()
+        return unit(self.embed_image(x, stage_index)) @ classes.t()
+
+    def embed_image(self, x: Tensor, stage_index: int) -> Tensor:
+        """Image embeddings, (B, d), in float32 at least, of features (B, C, H, W)."""
         layers = self.classifying[stage_index]
-        hidden = run_vector_step(layers, x.mean((2, 3)))
-        image = F.linear(hidden, layers[3].weight, layers[3].bias)  # [B, d]
-        return unit(at_least_float32(image)) @ classes.t()
+        pooled = x.mean((2, 3), dtype=layers[0].weight.dtype)
+        hidden = run_vector_step(layers, pooled)
+        return at_least_float32(F.linear(hidden, layers[3].weight, layers[3].bias))
 
     def merge(self, top: Tensor, stage_index: int, logits: Tensor) -> Tensor:
         """Prior (B, P) from the classes kept, (B, N) indices, and the logits (B, N₁) of all."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from mmctx.errors import UserError
 
 from .contextual_conv import VECTOR_NORMS
-from .vector_step import run_vector_step
+from .vector_step import VectorStep
 
 LEAST_HIDDEN = 128
 
@@ -81,6 +81,11 @@ class Merging(nn.ModuleDict):
         # Called as a module, so that hooks see the prior.
         return self['joint'](merged)
 
+    def merge_shares(self, embeddings: Tensor, shares: Tensor) -> Tensor:
+        """Prior, (B, P), from embeddings, (N₁, d), and each class's share in the mean, (B, N₁)."""
+        each = self._each(embeddings)  # [N₁, hidden]
+        return self['joint'](shares.to(each.dtype) @ each)
+
     def merge_all(self, embeddings: Tensor) -> Tensor:
         """Prior of all classes alike, (1, P), from their embeddings, (N₁, d)."""
         return self['joint'](self._each(embeddings).mean(0, keepdim=True))
@@ -88,11 +93,11 @@ class Merging(nn.ModuleDict):
     def _each(self, embeddings: Tensor) -> Tensor:
         if self.normalize:
             embeddings = nn.functional.normalize(embeddings, dim=1) * embeddings.shape[1] ** 0.5
-        return run_vector_step(self['each'], embeddings)
+        return self['each'](embeddings)
 
 
-def _step(in_features: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(
+def _step(in_features: int, out_features: int) -> VectorStep:
+    return VectorStep(
         nn.Linear(in_features, out_features),
         build_norm_layer(VECTOR_NORMS['LN'], out_features),
         nn.ReLU(inplace=True),

@@ -32,6 +32,7 @@ class Launch:
         warps (int): Number of warps of a program. Defaults to 4.
         registers (int, optional): Largest number of registers of a thread. Defaults to None, which
             leaves it to the compiler.
+        stages (int): Number of rounds of a loop whose loads are under way at once. Defaults to 1.
     """
 
     __slots__ = ('fixed', 'grid', 'kernel', 'options', 'pointers', 'run')
@@ -43,12 +44,13 @@ class Launch:
         values: Mapping[str, object],
         warps: int = 4,
         registers: int | None = None,
+        stages: int = 1,
     ):
         self.kernel = kernel
         self.grid = (programs, 1, 1)
         self.pointers = next(i for i, name in enumerate(kernel.arg_names) if name in values)
         self.fixed = tuple(values[name] for name in kernel.arg_names[self.pointers :])
-        self.options = dict(num_warps=warps, num_stages=1)
+        self.options = dict(num_warps=warps, num_stages=stages)
         if registers is not None and torch.version.hip is None:
             self.options['maxnreg'] = registers
         self.run = None
