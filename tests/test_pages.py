@@ -276,3 +276,11 @@ def test_reference_can_tell_the_errors_of_a_docstring():
         for section in re.findall(r'^( +)Raises:\n((?:\1 .*\n)+)', path.read_text(), re.M):
             for line in textwrap.dedent(section[1]).splitlines():
                 assert re.match(r'[\w.]+: | |"""', line), f'{path}: {line}'
+
+
+def test_reference_has_all_that_a_config_can_name():
+    registered = r'^@[A-Z_]+\.register_module\(\)\n(?:@.*\n)*(?:class|def) (\w+)'
+    reference = read('docs/api.md')
+    for path in sorted((ROOT / 'mmctx').rglob('*.py')):
+        for name in re.findall(registered, path.read_text(encoding='utf-8'), re.M):
+            assert re.search(rf'\b{name}$', reference, re.M) or 'compat' in path.parts, name
