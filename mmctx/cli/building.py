@@ -44,7 +44,7 @@ def check_optimizer_type(config):
 def try_schedules(runner):
     """Build the schedules of learning rate and momentum, and leave the optimizer as it was."""
     for name, wrapper in named_wrappers(runner.optim_wrapper):
-        groups = wrapper.optimizer.param_groups
+        groups = wrapper.param_groups
         before = [dict(group) for group in groups]
         try:
             for config in schedules_of(runner.param_schedulers, name):
