@@ -5,7 +5,7 @@ import re
 from mmengine.hooks import Hook
 
 from mmctx.checkpoints.latest import latest_checkpoint
-from mmctx.engine.data import Fetch, SampleError, UnreadableSample, image_paths
+from mmctx.engine.data import BatchReader, SampleError, UnreadableSample, image_paths
 from mmctx.errors import DISK_FULL, UserError, recognise
 
 from .blame import refusal_of_others
@@ -75,7 +75,7 @@ def process_lost(error, runner):
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
         fetch = getattr(dataset, '__getitems__', None)
-        died = fetch.describe_dead_workers(message) if isinstance(fetch, Fetch) else None
+        died = fetch.describe_dead_workers(message) if isinstance(fetch, BatchReader) else None
         if died:
             return UserError(
                 f'{died}; if memory ran out, lower num_workers or batch_size', one_rank=True
