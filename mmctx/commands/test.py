@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='time that a window stays open, in seconds'
+        '--wait-time', type=float, default=2, help='seconds that a window stays open'
     )
     parser.add_argument(
         '--tta', action='store_true', help="use the config's tta_model and tta_pipeline"
