@@ -34,6 +34,10 @@ exclude_patterns = ['_build', '_templates']
 html_theme = 'furo'
 html_title = f'mmctx {version}'
 html_theme_options = dict(navigation_with_keys=True)
+html_static_path = ['_static']
+html_css_files = ['wide.css']
+# Options such as --resume keep their two hyphens.
+smartquotes = False
 
 # Anchors of headings as GitHub makes them, so that links work on both.
 myst_heading_anchors = 4

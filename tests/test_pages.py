@@ -262,11 +262,11 @@ def messages():
 
 def test_messages_of_the_troubleshooting_page_are_those_of_the_code():
     text = '\n'.join(messages())
-    quoted = re.findall(r'^> (.+)$', read('docs/troubleshooting.md'), re.M)
+    quoted = re.findall(r'^> (`+)(.+)\1$', read('docs/troubleshooting.md'), re.M)
     assert len(quoted) > 8
     of_mmengine = 'CosineAnnealingLR: ValueError: end should be larger than begin'
-    for message in quoted:
-        for piece in message.replace('\\`', '`').split('…'):
+    for _, message in quoted:
+        for piece in message.split('…'):
             assert message == of_mmengine or piece.strip(' :') in text, piece
 
 
