@@ -15,6 +15,11 @@ DETECTION = ['mmdet>=3.1.0,<3.4.0']
 VIDEO = ['mmaction2>=1.2.0,<1.3.0', 'av>=12']
 LITE = ['mmcv-lite>=2.0.1,<2.2.0']
 DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15', 'timm>=1.0']
+# The versions of Sphinx and MyST that agree with the rest need Python 3.11.
+DOCS = [
+    f'{name} ; python_version >= "3.11"'
+    for name in ('sphinx>=8', 'myst-parser>=4', 'furo>=2024.8', 'sphinx-copybutton>=0.5')
+]
 
 CLASSIFIERS = [
     'Development Status :: 4 - Beta',
@@ -87,5 +92,6 @@ setup(
         'lite': LITE,
         'all': DETECTION + VIDEO + LITE,
         'dev': DEV,
+        'docs': DOCS,
     },
 )

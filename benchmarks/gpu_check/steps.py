@@ -27,7 +27,7 @@ class Step(NamedTuple):
     about: str
 
 
-DATA = Step('data', 60, 'images, clips and shapes, where no real data is named')
+DATA = Step('data', 60, 'images, clips and shapes, if no real data is named')
 STEPS = (
     Step('op', 300, 'the tests of the op and of CUDA graphs on the device'),
     Step('compile', 300, 'torch.compile of a classifier: one graph for all image sizes'),
@@ -69,14 +69,14 @@ def command(step: Step, place: Place) -> list[str]:
         # Verbose, so that the log names the failed tests even if the step is ended before pytest.
         pytest = [sys.executable, '-m', 'pytest', '-v', '-p', 'no:cacheprovider']
         if place.small:
-            # The default suite has all of them.
+            # The default test suite runs all of them.
             return [*pytest, str(ROOT / 'tests' / 'ops'), '-k', 'without_context']
         processes = min(GPU_TEST_PROCESSES, os.cpu_count())
         tests, graphs = (
             ROOT / 'tests' / 'ops',
             ROOT / 'tests' / 'engine' / 'test_graphed_forward.py',
         )
-        # What is compiled without a GPU is no different on a machine with one.
+        # Compilation without a GPU gives the same result on a machine with one.
         compiled = f'--ignore={tests / "test_offline_kernels.py"}'
         return [*pytest, '-n', str(processes), compiled, str(tests), str(graphs)]
     arguments = [step.name, place.device, str(place.out)]

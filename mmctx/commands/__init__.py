@@ -1,4 +1,4 @@
-"""What `mmctx COMMAND` runs, each in a module of its name with a `main`."""
+"""Commands of `mmctx COMMAND`, each a module of its name with a function `main`."""
 
 COMMANDS = {
     'train': 'train a model from a config file',

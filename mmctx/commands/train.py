@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    # After the arguments, as these bring torch along.
+    # Imported after the arguments are parsed, as these import torch.
     from mmctx.cli.running import run_config
     from mmctx.cli.switches import training_config
 
