@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from forked import ENVIRONMENT, ROOT, Command
+from saved_time import save_time
 from trained_networks import classifier, clip, detector, pictures, recognizer  # noqa: F401
 
 import mmctx  # noqa: F401 - serves mmcv's ops before a test module imports mmdet
 
+save_time()
 SHARED_DATA = Path(os.environ.get('MMCTX_SHARED_DATA') or ROOT.parent / 'shared' / 'data')
 SKIP_REASON = f'real data is absent: no {SHARED_DATA} (set MMCTX_SHARED_DATA)'
 
