@@ -7,9 +7,14 @@ import mmengine.config.utils
 
 
 def save_time():
-    """Write configs without laying out their text; read a package's index of models once."""
+    """Write configs without laying out their text; look packages and their configs up once."""
     mmengine.config.config.FormatCode = unformatted
-    mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
+    for module, name in (
+        (mmengine.config.config, 'is_installed'),
+        (mmengine.config.config, 'get_installed_path'),
+        (mmengine.config.utils, 'load'),
+    ):
+        setattr(module, name, functools.cache(getattr(module, name)))
 
 
 def unformatted(text, **style):
