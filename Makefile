@@ -38,9 +38,10 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 demo: $(STAMP)
 	@$(MAKE) --no-print-directory -f tools/demo.mk PYTHON=$(BIN)/python
 
-# One thread for each test process, because more would compete for the cores.
+# One thread for each test process, because more would compete for the cores. Each process takes
+# half of the modules, so that what a module's tests share is made once, and then from the other.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # About an hour on two cores; needs real images and clips beside the repository or in
 # MMCTX_SHARED_DATA.

@@ -2,9 +2,10 @@
 
 Run in a process of its own, as Triton's interpreter replaces the kernels where it is on; prints
 JSON. `python offline_kernels.py sizes`: variants of each kernel over many image sizes.
-`combinations DTYPE`: every combination of optional arguments and gradients, as far as Triton's own
+`combinations`: every combination of optional arguments and gradients, as far as Triton's own
 representation, which is where the compiler is stricter than the interpreter. `networks CAPABILITY
-DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code.
+DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code, and in the
+other types as far as that representation.
 """
 
 import itertools
@@ -17,9 +18,11 @@ import tempfile
 from pathlib import Path
 
 os.environ['MMCTX_BACKEND'] = 'triton'
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import triton
+from saved_time import save_time
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
@@ -124,13 +127,21 @@ def run_case(tensors, options, given, needed):
 
 
 def run_combinations(dtype):
-    """Each set of optional arguments, with no gradient, each alone and all of them."""
+    """Each set of optional arguments, with no gradient, each alone and all of them.
+
+    bfloat16 takes the paths of float16, so no argument and all of them tell enough there.
+    """
+    sets = [
+        {name for name, is_given in zip(OPTIONAL, chosen) if is_given}
+        for chosen in itertools.product((False, True), repeat=len(OPTIONAL))
+    ]
+    sets = [chosen for chosen in sets if not {'mask', 'mask_logits'} <= chosen]
+    if dtype is torch.bfloat16:
+        sets = [chosen for chosen in sets if len(chosen) in (0, len(OPTIONAL) - 1)]
     for depthwise in (True, False):
         tensors, options = tensors_of((2, 9, 7), 192, depthwise, dtype)
-        for chosen in itertools.product((False, True), repeat=len(OPTIONAL)):
-            given = ['x', 'weight', *(n for n, is_given in zip(OPTIONAL, chosen) if is_given)]
-            if 'mask' in given and 'mask_logits' in given:
-                continue
+        for chosen in sets:
+            given = ['x', 'weight', *(name for name in OPTIONAL if name in chosen)]
             for needed in ([], *([name] for name in given), given):
                 run_case(tensors, options, given, needed)
     torch.use_deterministic_algorithms(True)
@@ -145,6 +156,7 @@ def shipped_layers():
     from mmctx.registry import MODELS
 
     found, built = {}, set()
+    save_time()
     # Values are not looked at, and drawing them takes most of the time.
     for name in ('kaiming_uniform_', 'kaiming_normal_', 'uniform_', 'normal_', 'trunc_normal_'):
         setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
@@ -210,7 +222,8 @@ def main():
         for name, *_ in recorder.variants:
             report[name] = report.get(name, 0) + 1
     elif mode == 'combinations':
-        run_combinations(getattr(torch, rest[0]))
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            run_combinations(dtype)
         for (name, *_), variant in recorder.variants.items():
             recorder.represent(*variant)
             report[name] = report.get(name, 0) + 1
@@ -221,6 +234,11 @@ def main():
         for number, variant in enumerate(recorder.variants.values()):
             name = variant[0].__name__
             report[f'{number} {name}'] = recorder.compile(*variant)
+        compiled = set(recorder.variants)
+        for dtype in {'float16', 'bfloat16', 'float32'} - set(rest[1:]):
+            run_networks(layers, getattr(torch, dtype))
+        for key in recorder.variants.keys() - compiled:
+            recorder.represent(*recorder.variants[key])
     print(json.dumps(report))
 
 
