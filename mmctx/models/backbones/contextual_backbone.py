@@ -159,11 +159,11 @@ class ContextualBackbone(Vanilla):
             first stage is vanilla.
         """
         if self.contextualizing is None:
-            return x.new_zeros(len(x), 0)
+            return x.new_zeros(x.shape[0], 0)
         if self.first_merging is None:
             return None
         merged = self.first_merging.merge_all(self.contextualizing.embeddings.weight)
-        return merged.expand(len(x), -1)
+        return merged.expand(x.shape[0], -1)
 
     def refine_prior(self, prior: Tensor) -> Tensor:
         """Change the prior of the next stage, (B, P), before it is used; here it stays the same."""
@@ -185,7 +185,7 @@ class ContextualBackbone(Vanilla):
             UserError: The images are smaller than the stride, or batch norm is trained on a single
                 image.
         """
-        if min(x.shape[-2:]) < self.stride:
+        if x.shape[-2] < self.stride or x.shape[-1] < self.stride:
             raise UserError(
                 f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '
                 f'{self.stride} of {type(self).__name__}: enlarge or pad them'
