@@ -12,11 +12,12 @@ import socket
 import sys
 
 import torch
+from mmengine._strategy import DDPStrategy, FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, STRATEGIES
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -57,6 +58,8 @@ def prepare_launcher(cfg):
     env_cfg = cfg.setdefault('env_cfg', {})
     env_cfg['dist_cfg'] = {**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
     cfg['model_wrapper_cfg'] = _wrapper_without_device(cfg)
+    if cfg.get('strategy'):
+        _set_strategy_without_device(cfg['strategy'])
     if is_distributed():
         return
     # In the runner's order: `init_dist` would settle on another start method if none were set.
@@ -148,6 +151,19 @@ def _wrapper_without_device(cfg):
         # An absent key is filled in with the process's local rank, an explicit None is not.
         wrapper['device_ids'] = None
     return wrapper
+
+
+def _set_strategy_without_device(strategy):
+    """Tell the wrapper of a FlexibleRunner's strategy that there is no device, in place."""
+    kind = STRATEGIES.get(strategy['type'])
+    if issubclass(kind, FSDPStrategy):
+        # It takes None for an accelerator, which it then misses.
+        wrapper = dict(type='MMFullyShardedDataParallel', device_id=torch.device('cpu'))
+    elif issubclass(kind, DDPStrategy):
+        wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+    else:
+        return
+    strategy['model_wrapper'] = {**wrapper, **(strategy.get('model_wrapper') or {})}
 
 
 def _set_local_master():
