@@ -86,6 +86,7 @@ def build_model_early(runner):
     """
     if isinstance(runner.model, dict) and not getattr(runner.strategy, 'skip_init_weights', False):
         runner.model = MODELS.build(runner.model)
+        launch.prepare_sharding(runner.model, runner.strategy)
 
 
 def build_model(cfg):

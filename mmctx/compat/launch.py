@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS, STRATEGIES
 from mmengine.utils.dl_utils import set_multi_processing
-from torch.nn import SyncBatchNorm
+from torch.nn import Parameter, SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mmctx.errors import UserError
@@ -85,6 +85,22 @@ def revert_sync_norms(model):
             level=logging.WARNING,
         )
         revert_sync_batchnorm(model)
+
+
+def prepare_sharding(model, strategy):
+    """Give scalar parameters an axis of one element under FSDP, which refuses them.
+
+    Args:
+        model (nn.Module): The model, changed in place.
+        strategy (BaseStrategy): Strategy of the run; nothing is done under any other.
+    """
+    if not isinstance(strategy, FSDPStrategy):
+        return
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.ndim == 0:
+                vector = Parameter(parameter.detach().reshape(1), parameter.requires_grad)
+                setattr(module, name, vector)
 
 
 def leave_launcher(status=0):

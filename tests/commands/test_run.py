@@ -27,7 +27,9 @@ def run_mmctx(*arguments, cwd, **env):
 def test_help_and_version(tmp_path):
     for arguments in ([], ['--help']):
         printed = run_mmctx(*arguments, cwd=tmp_path).stdout
-        assert all(f'  {name} ' in printed for name in ('train', 'test', 'predict', 'export', 'run'))
+        assert all(
+            f'  {name} ' in printed for name in ('train', 'test', 'predict', 'export', 'run')
+        )
     assert run_mmctx('--version', cwd=tmp_path).stdout == f'mmctx {mmctx.__version__}\n'
     assert 'usage: mmctx train' in run_mmctx('train', '--help', cwd=tmp_path).stdout
 

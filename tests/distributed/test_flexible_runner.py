@@ -8,18 +8,25 @@ from pathlib import Path
 import pytest
 import torch
 
-TOY = Path(__file__).resolve().parents[1] / 'engine'
+FOLDER = Path(__file__).resolve().parent
 CONFIG = """
-custom_imports = dict(imports=['toy_run'], allow_failed_imports=False)
+custom_imports = dict(imports=['toy_images'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 runner_type = 'FlexibleRunner'
 strategy = dict(type='{strategy}')
-model = dict(type='EngineToyModel')
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(mean=[127] * 3, std=[60] * 3, num_classes=12),
+    backbone=dict(
+        type='mmctx.ContextualResNet', depth=18, stem_channels=8, base_channels=8,
+        num_classes=12, out_type='logits'),
+    head=dict(type='mmctx.ContextualClsHead'))
 train_dataloader = dict(
     batch_size=4,
     num_workers=0,
-    dataset=dict(type='EnginePoints', length=16),
-    sampler=dict(type='DefaultSampler', shuffle=True))
+    dataset=dict(type='ToyImages'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'))
 train_cfg = dict(by_epoch=True, max_epochs=1)
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01))
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
@@ -40,7 +47,7 @@ def test_strategies_train_on_cpus(strategy, written, repo, tmp_path):
             *(repo / 'tools' / 'train.py', 'toy.py', '--launcher', 'pytorch', '--work-dir', 'run'),
         ],
         cwd=tmp_path,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{repo}:{TOY}'},
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{repo}:{FOLDER}'},
         capture_output=True,
         text=True,
         timeout=300,
