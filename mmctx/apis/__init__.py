@@ -7,6 +7,8 @@ _HOMES = {
     'stage_logits': 'classifier',
     'Complexity': 'complexity',
     'measure_complexity': 'complexity',
+    'ExportableNetwork': 'exporting',
+    'export': 'exporting',
     'Predictor': 'predicting',
     'predict': 'predicting',
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
@@ -55,25 +56,15 @@ class Predictor:
         classes: Sequence[str] | None = None,
         device: str | None = None,
     ):
-        path = str(checkpoint)
-        contents = read_checkpoint(fetch(path))
-        if config is None:
-            cfg = stored_config(contents, path)
-        else:
-            cfg = config if isinstance(config, Config) else load_config(str(config))
-        framework(cfg)
+        self.model: Any
+        self.model, cfg, meta = load_network(checkpoint, config)
         self.kind = cfg.default_scope
-        self.model = build_model(cfg)
-        check_fit(self.model, Weights(path, weight_shapes(contents, path), complete=True))
-        with served_from_memory({path: contents}):
-            load_checkpoint(self.model, path, map_location='cpu')
-        self.model.to(device or get_device()).eval()
+        self.model.to(device or get_device())
         dataset = (cfg.get('test_dataloader') or {}).get('dataset')
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
             self._pipeline = Compose(_without_annotations(dataset.pipeline))
-            meta = contents.get('meta') or {}
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 
     def __call__(
@@ -129,6 +120,39 @@ class Predictor:
             return []
         with torch.inference_mode(), DefaultScope.overwrite_default_scope(self.kind):
             return self.model.test_step(pseudo_collate(batch))
+
+
+def load_network(
+    checkpoint: str | os.PathLike, config: str | os.PathLike | Config | None = None
+) -> tuple[nn.Module, Config, dict[str, Any]]:
+    """Build the network of a config and load a checkpoint into it.
+
+    Args:
+        checkpoint (str | os.PathLike): Checkpoint file or http(s) address.
+        config (str | os.PathLike | Config, optional): Config of the network. Defaults to None, the
+            one that the checkpoint holds.
+
+    Returns:
+        tuple[nn.Module, Config, dict]: The network in eval mode on the CPU, its config, and what
+        the checkpoint says of itself (`meta`).
+
+    Raises:
+        UserError: The checkpoint or the config cannot be used, or they do not fit.
+    """
+    path = str(checkpoint)
+    contents = read_checkpoint(fetch(path))
+    if config is None:
+        cfg = stored_config(contents, path)
+    else:
+        cfg = config if isinstance(config, Config) else load_config(str(config))
+    framework(cfg)
+    model = build_model(cfg)
+    check_fit(model, Weights(path, weight_shapes(contents, path), complete=True))
+    with served_from_memory({path: contents}):
+        load_checkpoint(model, path, map_location='cpu')
+    # mmpretrain's networks return nothing here.
+    model.eval()
+    return model, cfg, contents.get('meta') or {}
 
 
 class _Files(Dataset):

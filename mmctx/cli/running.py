@@ -2,8 +2,9 @@
 
 from importlib import import_module
 
+import torch.nn as nn
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from mmctx import compat
 from mmctx.checkpoints.fitting import check_fit
@@ -54,9 +55,12 @@ def build_runner(cfg, mode):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
-        launch.revert_sync_norms(runner.model)
-        for weights in checked.weights:
-            check_fit(runner.model, weights)
+        if isinstance(runner, FlexibleRunner):
+            build_model_early(runner)
+        if isinstance(runner.model, nn.Module):
+            launch.revert_sync_norms(runner.model)
+            for weights in checked.weights:
+                check_fit(runner.model, weights)
         # Reading the data takes longest, so everything else comes first.
         if isinstance(runner, Runner):
             build_parts(runner, mode)
@@ -71,6 +75,18 @@ def build_runner(cfg, mode):
         runner.checkpoints, runner.latest = checked.checkpoints, checked.latest
     runner.register_hook(LastBatch())
     return runner
+
+
+def build_model_early(runner):
+    """Build the model of a FlexibleRunner, which its strategy would build when the run starts.
+
+    Args:
+        runner (FlexibleRunner): Runner, changed in place. Its model stays a config if the strategy
+            has `skip_init_weights`, because such a strategy builds it without memory for weights.
+    """
+    if isinstance(runner.model, dict) and not getattr(runner.strategy, 'skip_init_weights', False):
+        runner.model = MODELS.build(runner.model)
+        launch.prepare_sharding(runner.model, runner.strategy)
 
 
 def build_model(cfg):

@@ -12,13 +12,14 @@ import socket
 import sys
 
 import torch
+from mmengine._strategy import DDPStrategy, FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, STRATEGIES
 from mmengine.utils.dl_utils import set_multi_processing
-from torch.nn import SyncBatchNorm
+from torch.nn import Parameter, SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mmctx.errors import UserError
@@ -57,6 +58,8 @@ def prepare_launcher(cfg):
     env_cfg = cfg.setdefault('env_cfg', {})
     env_cfg['dist_cfg'] = {**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
     cfg['model_wrapper_cfg'] = _wrapper_without_device(cfg)
+    if cfg.get('strategy'):
+        _set_strategy_without_device(cfg['strategy'])
     if is_distributed():
         return
     # In the order of the runner: without it `init_dist` would choose another start method.
@@ -83,6 +86,22 @@ def revert_sync_norms(model):
             level=logging.WARNING,
         )
         revert_sync_batchnorm(model)
+
+
+def prepare_sharding(model, strategy):
+    """Give scalar parameters an axis of one element under FSDP, which refuses them.
+
+    Args:
+        model (nn.Module): The model, changed in place.
+        strategy (BaseStrategy): Strategy of the run; nothing is done under any other.
+    """
+    if not isinstance(strategy, FSDPStrategy):
+        return
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.ndim == 0:
+                vector = Parameter(parameter.detach().reshape(1), parameter.requires_grad)
+                setattr(module, name, vector)
 
 
 def leave_launcher(status=0):
@@ -149,6 +168,19 @@ def _wrapper_without_device(cfg):
         # mmengine fills in the local rank for a missing key, but not for an explicit None.
         wrapper['device_ids'] = None
     return wrapper
+
+
+def _set_strategy_without_device(strategy):
+    """Tell the wrapper of a FlexibleRunner's strategy that there is no device, in place."""
+    kind = STRATEGIES.get(strategy['type'])
+    if issubclass(kind, FSDPStrategy):
+        # It takes None for an accelerator, which it then misses.
+        wrapper = dict(type='MMFullyShardedDataParallel', device_id=torch.device('cpu'))
+    elif issubclass(kind, DDPStrategy):
+        wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+    else:
+        return
+    strategy['model_wrapper'] = {**wrapper, **(strategy.get('model_wrapper') or {})}
 
 
 def _set_local_master():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
+from .exporting import is_exporting
 from .sampling import Pair
 from .triton import sampling_offset_predictor
 from .triton.operator import needs_operators
@@ -23,7 +24,7 @@ def runs_kernels(x: Tensor) -> bool:
     """Whether the predictors of a map run in Triton kernels.
 
     They do if its contextual convolution does, but not while something other than a compiler needs
-    to see every operation, such as a tracer or a FLOPs counter.
+    to see every operation, such as an exporter, a tracer or a FLOPs counter.
 
     Args:
         x (Tensor): The map.
@@ -32,7 +33,9 @@ def runs_kernels(x: Tensor) -> bool:
     backend = backend or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if backend != 'triton' or x.dtype not in KERNEL_TYPES:
         return False
-    return torch.compiler.is_compiling() or not needs_operators(x)
+    if torch.compiler.is_compiling():
+        return not is_exporting()
+    return not needs_operators(x)
 
 
 def norm_relu(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:

@@ -180,7 +180,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
     def _split_mask(self, predicted: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.modulated:
             return predicted, None
-        taps = predicted.shape[1] // 3
+        taps = self.kernel_size[0] * self.kernel_size[1]
         # Not slices: the gradient of a split is one concatenation.
         return predicted.split([2 * taps, taps], dim=1)
 
@@ -194,8 +194,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
                 x, prior, reduce.weight, reduce.bias, norm.weight, norm.bias, last.weight,
                 last.bias, norm.eps, geometry,
             )  # fmt: skip
-        weight, lengths = reduce.weight.flatten(1), [prior.shape[1], x.shape[1]]
-        of_prior, of_x = weight.split_with_sizes(lengths, dim=1)
+        lengths = [reduce.in_channels - self.in_channels, self.in_channels]
+        of_prior, of_x = reduce.weight.flatten(1).split_with_sizes(lengths, dim=1)
         # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
         shares = F.linear(prior, of_prior, reduce.bias)  # [B, C']
         rows = F.linear(x.permute(0, 2, 3, 1), of_x.to(x.dtype))  # [B, H, W, C']
@@ -224,7 +224,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
     def _shape_weight_offset(self, weight_offset: Tensor) -> Tensor:
         depthwise = self.groups == self.in_channels
         channels = (self.in_channels, 1) if depthwise else (1, self.in_channels)
-        return weight_offset.view(len(weight_offset), *channels, *self.kernel_size)
+        return weight_offset.unflatten(1, (*channels, *self.kernel_size))
 
     def predict_offsets(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, ...]:
         """Δp, the mask's logits and Δw as `predict_sampling_offset` and `predict_weight_offset`.

@@ -87,6 +87,7 @@ class Contextualizing(BaseModule):
         nn.init.normal_(self.embeddings.weight, std=0.02)
         # log(1/τ)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self._register_load_state_dict_pre_hook(_shape_logit_scale, with_module=True)
         self.classifying = nn.ModuleList()
         for channels in in_channels:
             hidden = channels // hidden_ratio
@@ -194,6 +195,13 @@ def at_least_float32(x: Tensor) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """Vectors, (N, d), scaled to length 1; as `F.normalize`."""
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def _shape_logit_scale(module: Contextualizing, state_dict: dict, prefix: str, *_) -> None:
+    """Let a scale of one element, as runs with FSDP save it, load as a scalar, and vice versa."""
+    scale = state_dict.get(f'{prefix}logit_scale')
+    if scale is not None and scale.numel() == 1:
+        state_dict[f'{prefix}logit_scale'] = scale.reshape(module.logit_scale.shape)
 
 
 def _check_considered(num_classes: int, considered: Sequence[int], stages: int) -> None:

@@ -1,10 +1,12 @@
 """Merging: how the classes that a stage keeps become the prior of the next one (Sec. 3.2)."""
 
+import torch
 import torch.nn as nn
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.exporting import is_exporting
 
 from .contextual_conv import VECTOR_NORMS
 from .vector_step import VectorStep
@@ -63,7 +65,8 @@ class Merging(nn.ModuleDict):
         weights = None
         if self.temperature is not None:
             weights = (logits.gather(1, top) / self.temperature).softmax(1)  # [B, N]
-        if top.numel() < len(embeddings):
+        # What is exported takes one way, for batches of any size.
+        if not is_exporting() and top.numel() < len(embeddings):
             each = self._each(embeddings[top.flatten()]).view(*top.shape, -1)  # [B, N, hidden]
             if weights is None:
                 merged = each.mean(1)
@@ -72,7 +75,7 @@ class Merging(nn.ModuleDict):
         else:
             # Each class once rather than once an image: a mean over a set is a product.
             each = self._each(embeddings)  # [N₁, hidden]
-            share = each.new_zeros(len(top), len(embeddings))
+            share = torch.zeros_like(logits, dtype=each.dtype)  # [B, N₁]
             if weights is None:
                 # Divided afterwards: where it is traced, a length is no plain number to scatter.
                 merged = share.scatter_(1, top, 1.0) @ each / top.shape[1]

@@ -39,7 +39,7 @@ def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
     if isinstance(norm, nn.LayerNorm):
         shape, eps = norm.normalized_shape, norm.eps
         return F.layer_norm(hidden, shape, norm.weight, norm.bias, eps).relu_()
-    if len(hidden) == 1 and isinstance(norm, nn.BatchNorm1d) and norm.training:
+    if isinstance(norm, nn.BatchNorm1d) and norm.training and len(hidden) == 1:
         raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
     # Called as a module, because BatchNorm may have been replaced by SyncBatchNorm.
     return norm(hidden).relu_()
