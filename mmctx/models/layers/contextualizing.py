@@ -16,6 +16,7 @@ from mmctx.errors import UserError
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
 from .merging import Merging
+from .reporting import current_listener
 from .vector_step import run_vector_step
 
 SELECTIONS = ('reduce', 'rerank')
@@ -123,10 +124,15 @@ class Contextualizing(BaseModule):
             if self.selection == 'reduce' and kept is not None:
                 logits = torch.where(kept, logits, -math.inf)
             if stage_index == len(self.merging):
-                return StageContext(logits, None, None)
-            top = self.keep(logits, stage_index)
-            kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
-            return StageContext(logits, kept, self.merge(top, stage_index, logits))
+                context = StageContext(logits, None, None)
+            else:
+                top = self.keep(logits, stage_index)
+                kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
+                context = StageContext(logits, kept, self.merge(top, stage_index, logits))
+        listener = current_listener()
+        if listener is not None:
+            listener(self, (stage_index, context))
+        return context
 
     def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
