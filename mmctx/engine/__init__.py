@@ -3,6 +3,7 @@
 from .hooks import (
     CascadeWarmUpHook,
     CheckpointHook,
+    ContextLogHook,
     ExactResumeHook,
     Interrupted,
     InterruptionHook,
@@ -15,6 +16,7 @@ from .runner import ResumableRunner
 __all__ = [
     'CascadeWarmUpHook',
     'CheckpointHook',
+    'ContextLogHook',
     'ExactResumeHook',
     'Interrupted',
     'InterruptionHook',

@@ -1,7 +1,8 @@
-"""Hooks that save, resume and guard a run, and one that warms up the cascade of stages."""
+"""Hooks that save, resume and guard a run, and those of the cascade of stages."""
 
 from .cascade_warm_up_hook import CascadeWarmUpHook
 from .checkpoint_hook import CheckpointHook
+from .context_log_hook import ContextLogHook
 from .exact_resume_hook import ExactResumeHook
 from .interruption_hook import Interrupted, InterruptionHook
 from .nonfinite_loss_hook import NonFiniteLoss, NonFiniteLossHook
@@ -10,6 +11,7 @@ from .pending_validation_hook import PendingValidationHook
 __all__ = [
     'CascadeWarmUpHook',
     'CheckpointHook',
+    'ContextLogHook',
     'ExactResumeHook',
     'Interrupted',
     'InterruptionHook',
