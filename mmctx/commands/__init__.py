@@ -4,6 +4,7 @@ COMMANDS = {
     'train': 'train a model from a config file',
     'test': 'test a checkpoint: metrics, pictures, predictions',
     'predict': 'classify, detect or recognise what is in images or videos',
+    'see': 'draw what the context did: cascade, sampling points, kernels, maps',
     'run': "run a tool of mmdet, mmpretrain, mmaction2 or mmctx with mmctx's remedies",
 }
 
