@@ -15,7 +15,7 @@ DETECTION = ['mmdet>=3.1.0,<3.4.0']
 VIDEO = ['mmaction2>=1.2.0,<1.3.0', 'av>=12']
 LITE = ['mmcv-lite>=2.0.1,<2.2.0']
 SEE = ['captum>=0.7', 'scikit-learn>=1.4']
-APP = ['gradio>=5.0']
+APP = ['gradio>=6.0']
 DEV = [*SEE, 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15', 'timm>=1.0']
 
 CLASSIFIERS = [
