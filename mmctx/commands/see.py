@@ -61,9 +61,9 @@ def parse_args() -> argparse.Namespace:
         '--at',
         nargs='+',
         type=place,
-        default=[(0.5, 0.5)],
         metavar='X,Y',
-        help='positions, as shares of width and height from 0 to 1 (0.5,0.5, the centre)',
+        help='positions, as shares of width and height from 0 to 1 (the centre; of a detector the '
+        'centres of its two most certain objects)',
     )
     vanilla = parser.add_argument_group('the vanilla network (cam, similarity)')
     vanilla.add_argument('--vanilla', metavar='CHECKPOINT', help='checkpoint to compare with')

@@ -29,18 +29,22 @@ def drawing_cascades(viewer: ContextViewer) -> Draw:
 
 
 def drawing_sampling(
-    viewer: ContextViewer, layer: str, places: Sequence[tuple[float, float]] = ((0.5, 0.5),)
+    viewer: ContextViewer, layer: str, places: Sequence[tuple[float, float]] | None = None
 ) -> Draw:
     """A function that draws sampling points on a picture into a file.
 
     Args:
         viewer (ContextViewer): The network.
         layer (str): Name of the contextual convolution.
-        places (Sequence[tuple[float, float]]): See `sampling_views`. Defaults to the centre.
+        places (Sequence[tuple[float, float]], optional): See `sampling_views`. Defaults to None,
+            those of `places_of_interest`.
     """
-    return lambda subject, path: draw_sampling(
-        subject.image, sampling_views(viewer, subject, layer, places), layer, path
-    )
+
+    def draw(subject: Subject, path: str | os.PathLike) -> None:
+        chosen = viewer.places_of_interest(subject) if places is None else places
+        draw_sampling(subject.image, sampling_views(viewer, subject, layer, chosen), layer, path)
+
+    return draw
 
 
 def drawing_tsne(viewer: ContextViewer) -> Draw:

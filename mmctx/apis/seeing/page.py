@@ -42,7 +42,7 @@ def view_of(
     viewer: ContextViewer,
     path: str,
     layer: str,
-    place: tuple[float, float] = (0.5, 0.5),
+    place: tuple[float, float] | None = None,
     label: str | None = None,
 ) -> View:
     """Everything that the page shows of a picture.
@@ -51,7 +51,8 @@ def view_of(
         viewer (ContextViewer): The network.
         path (str): The picture.
         layer (str): Name of the contextual convolution whose sampling points are shown.
-        place (tuple[float, float]): Where, (x, y) from 0 to 1. Defaults to the centre.
+        place (tuple[float, float], optional): Where, (x, y) from 0 to 1. Defaults to None, those of
+            `places_of_interest`.
         label (str, optional): Name of the true class. Defaults to None, not known.
     """
     subject = viewer.load(path, label)
@@ -71,7 +72,7 @@ def view_of(
         subject.image.repeat(scale, 0).repeat(scale, 1),
         prediction,
         _drawn(drawing_cascades(viewer), subject) if classifies else None,
-        _drawn(drawing_sampling(viewer, layer, [place]), subject),
+        _drawn(drawing_sampling(viewer, layer, None if place is None else [place]), subject),
         None if is_detector(viewer.model) else _drawn(drawing_cams(viewer), alone),
     )
 
@@ -109,7 +110,7 @@ def build_page(viewer: ContextViewer, examples: Sequence[str] = ()) -> Any:
     if not layers:
         raise UserError(f'this {type(viewer.backbone).__name__} has no contextual convolution')
 
-    def look(path: str | None, layer: str, label: str, place: tuple[float, float]) -> tuple:
+    def look(path: str | None, layer: str, label: str, place: tuple | None) -> tuple:
         if path is None:
             raise gr.Error('Choose a picture first.')
         try:
@@ -124,7 +125,7 @@ def build_page(viewer: ContextViewer, examples: Sequence[str] = ()) -> Any:
     figure = dict(show_label=False, interactive=False, buttons=['download', 'fullscreen'])
     with gr.Blocks(title='mmctx', analytics_enabled=False) as page:
         gr.Markdown(f'## What the context of this {type(viewer.backbone).__name__} does')
-        place = gr.State((0.5, 0.5))
+        place = gr.State(None)
         with gr.Row():
             with gr.Column(scale=1):
                 picture = gr.Image(label='Picture', type='filepath', sources=['upload'], height=260)
@@ -146,6 +147,8 @@ def build_page(viewer: ContextViewer, examples: Sequence[str] = ()) -> Any:
         inputs = [picture, layer, label, place]
         outputs = [seen, prediction, cascade, sampling, cam]
         button.click(look, inputs, outputs)
+        # Another picture has other places.
+        picture.change(lambda: None, None, place)
         seen.select(move, seen, place).then(look, inputs, outputs)
     return page
 

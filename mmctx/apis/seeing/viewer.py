@@ -107,6 +107,28 @@ class ContextViewer:
             raise UserError(f'no class {label!r} among {len(self.names)}: {known} ...')
         return found
 
+    def places_of_interest(self, subject: Subject, most: int = 2) -> list[tuple[float, float]]:
+        """Where to look at a picture: at the centres of a detector's most certain objects.
+
+        Args:
+            subject (Subject): The picture.
+            most (int): Most objects. Defaults to 2.
+
+        Returns:
+            list[tuple[float, float]]: Places, (x, y) as shares of width and height; the centre of
+            the picture where no objects are found or looked for.
+        """
+        centre = (0.5, 0.5)
+        if self.predictor.kind != 'mmdet':
+            return [centre]
+        (result,) = self.predictor([subject.path])
+        height, width = self.predictor.load(subject.path)['data_samples'].ori_shape
+        boxes = [entry['box'] for entry in result['objects'][:most]]
+        return [
+            (min((x1 + x2) / 2 / width, 1), min((y1 + y2) / 2 / height, 1))
+            for x1, y1, x2, y2 in boxes
+        ] or [centre]
+
     def run(self, subject: Subject) -> ContextRecord:
         """Record what the backbone's context does with a picture.
 
