@@ -8,13 +8,15 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3.10 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo test test-slow test-slurm check-gpu bench-gpu study soak lint docs clean
+.PHONY: help setup demo test test-slow test-slurm test-browser check-gpu bench-gpu study soak lint \
+	docs clean
 
 help:
 	@echo 'make demo   train, test and draw a small contextual Mask R-CNN on rendered images'
 	@echo 'make test   run the tests'
 	@echo 'make test-slow  run the tests that take minutes each'
 	@echo 'make test-slurm  run the tools on a real slurm built on this machine (root, Debian)'
+	@echo 'make test-browser  open the page of `mmctx app` in a headless Chromium (Debian'"'"'s)'
 	@echo "make check-gpu  check on this machine's GPU that everything works, in minutes"
 	@echo "make bench-gpu  run the tests and benchmarks on this machine's GPU, into benchmarks/"
 	@echo 'make study  train with and without context, an hour on two cores'
@@ -51,6 +53,12 @@ test-slow: $(STAMP)
 # Installs Debian's slurm-wlm and munge if they are missing; ten minutes on two cores.
 test-slurm: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cluster -m cluster -s
+
+# Installs Gradio and Playwright's driver; the browser is Debian's chromium (apt install chromium).
+# Gradio needs an older Pillow than constraints.txt names.
+test-browser: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[app]' playwright
+	$(BIN)/python -m pytest tests/apis/test_page.py -m browser
 
 # Logs and a summary go into work_dirs/check_gpu; tools/check_gpu.py --help tells more.
 check-gpu: $(STAMP)

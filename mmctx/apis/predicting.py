@@ -115,6 +115,17 @@ class Predictor:
                     draw(self.kind, path, sample, entries, self.classes, score_thr, pictures[path])
                 yield dict(path=path, **entries)
 
+    def load(self, path: str | os.PathLike) -> dict:
+        """What the test pipeline makes of one file: `inputs` and `data_samples`.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+        _, data, error = _Files([str(path)], self.kind, self._pipeline)[0]
+        if data is None:
+            raise UserError(f'{path}: {error}')
+        return data
+
     def _run(self, batch: list[dict]) -> list:
         if not batch:
             return []

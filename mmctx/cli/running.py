@@ -105,8 +105,12 @@ def build_model(cfg):
     compat.guard_files()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
+    model = cfg.model.copy()
+    if cfg.get('data_preprocessor') is not None:
+        # mmpretrain's configs have it beside the model, where only mmengine's runner finds it.
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with upstream_errors_recognised(cfg):
-        return MODELS.build(cfg.model)
+        return MODELS.build(model)
 
 
 def run(runner, mode):

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from mmctx.errors import UserError
-from mmctx.files import atomic_write
+from mmctx.files import atomic_write, picture_names
 from mmctx.text import read_text
 
 
@@ -69,7 +68,7 @@ def main() -> None:
     files = find_files(args.inputs, predictor.kind)
     pictures = None
     if args.out and not args.no_pictures:
-        pictures = picture_names(files, Path(args.out) / 'pictures')
+        pictures = picture_names(files, Path(args.out) / 'pictures', '.jpg')
     results = predictor(
         files, args.batch_size, args.num_workers, args.score_thr, args.top_k, pictures
     )
@@ -90,22 +89,3 @@ def main() -> None:
     broken = [result['path'] for result in kept if 'error' in result]
     if broken:
         raise UserError(f'{len(broken)} of {len(files)} files could not be read: {broken[0]} ...')
-
-
-def picture_names(files: list[str], folder: Path) -> dict[str, Path]:
-    """Choose the path of the picture of each file, as the files lie beneath their common folder.
-
-    Args:
-        files (list[str]): Paths of images or videos.
-        folder (Path): Folder for the pictures.
-
-    Returns:
-        dict[str, Path]: Path of the picture for each file, a JPEG file.
-    """
-    absolute = [os.path.abspath(file) for file in files]
-    common = os.path.commonpath([os.path.dirname(file) for file in absolute])
-    names = {}
-    for file, path in zip(files, absolute):
-        inside = Path(os.path.relpath(path, common))
-        names[file] = folder / inside.with_name(f'{inside.name}.jpg')
-    return names

@@ -4,6 +4,7 @@ from .graphed_forward import GraphedForward
 from .hooks import (
     CascadeWarmUpHook,
     CheckpointHook,
+    ContextLogHook,
     CudaGraphHook,
     ExactResumeHook,
     Interrupted,
@@ -17,6 +18,7 @@ from .runner import ResumableRunner
 __all__ = [
     'CascadeWarmUpHook',
     'CheckpointHook',
+    'ContextLogHook',
     'CudaGraphHook',
     'ExactResumeHook',
     'GraphedForward',

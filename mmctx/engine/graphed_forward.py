@@ -23,7 +23,7 @@ class GraphedForward:
 
     A graph is captured for a state of the module and its input (sizes, types, training or not,
     addresses of the parameters) at the second call in that state. Other calls run as before: on a
-    CPU; while a compiler, a counter, or a hook of a submodule looks on; while parameters hold
+    CPU; while a compiler, a counter, a hook of a submodule or `record_context` looks on; while parameters hold
     gradients already (accumulation); and a second training pass before the first one's backward
     pass, whose activations a replay would overwrite. Data that the module keeps on the host, such
     as a schedule in an attribute, is fixed in a graph, except for the number of classes that
@@ -85,11 +85,14 @@ class GraphedForward:
         return _own_forward, (self.module,)
 
     def _replaceable(self, x: object) -> bool:
+        from mmctx.models.layers.reporting import current_listener
         from mmctx.ops.triton.operator import needs_operators
 
         if not isinstance(x, Tensor) or not x.is_cuda or needs_operators(x):
             return False
         if torch.cuda.is_current_stream_capturing() or torch.is_anomaly_enabled():
+            return False
+        if current_listener() is not None:
             return False
         if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.inner):
             return False

@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmctx.models.layers import ContextualConv2d
+from mmctx.models.context_record import mean_shift, record_context, relative_weight_offset
 from mmctx.models.layers.merging import Merging
 
 from .controls import priors_of_another_image, tell
@@ -91,29 +91,16 @@ def examine(network: nn.Module, images: Images) -> dict[str, float]:
         its size; `offset_px`: mean |Δp|; `delta_share`: |Δw| beside |w|; `top1_swapped`: top-1 in
         percent with the priors of another image. Empty for a vanilla network.
     """
-    convs = [m for m in network.modules() if isinstance(m, ContextualConv2d)]
     mergings = [m for m in network.modules() if isinstance(m, Merging)]
     found: dict[str, float] = {}
-    offsets: list[Tensor] = []
-    deltas: list[Tensor] = []
     priors: list[Tensor] = []
-
-    def look(conv: ContextualConv2d, args: tuple[Tensor]) -> None:
-        grid, _ = conv.predict_sampling_offset(args[0], conv.current_prior())
-        delta = conv.predict_weight_offset(args[0], conv.current_prior())
-        if grid is not None:
-            offsets.append(grid.abs().mean())
-        if delta is not None:
-            deltas.append(_size(delta) / _size(conv.weight))
-
     training = network.training
     network.eval()
-    hooks = [conv.register_forward_pre_hook(look) for conv in convs]
-    hooks += [m.register_forward_hook(lambda m, a, prior: priors.append(prior)) for m in mergings]
+    hooks = [m.register_forward_hook(lambda m, a, prior: priors.append(prior)) for m in mergings]
     # As many as in `evaluate`, for which kernels are compiled.
     every = -(-len(images.labels) // BATCH)
     tell(network, images.labels[::every])
-    with mixed_precision(images.pixels.device):
+    with mixed_precision(images.pixels.device), record_context(network) as record:
         forward(network, normalize(images.pixels[::every]))
     for hook in hooks:
         hook.remove()
@@ -121,14 +108,16 @@ def examine(network: nn.Module, images: Images) -> dict[str, float]:
     for i, prior in enumerate(priors, 2):
         spread = prior.float().var(0).sum() / prior.float().square().sum(1).mean()
         found[f'prior_spread_stage{i}'] = float(spread.sqrt())
+    ran = record.convolutions.items()
+    offsets = [mean_shift(c.sampling_offset) for _, c in ran if c.sampling_offset is not None]
+    deltas = [
+        relative_weight_offset(c.weight_offset, network.get_submodule(name).weight)
+        for name, c in ran
+        if c.weight_offset is not None
+    ]
     for name, values in (('offset_px', offsets), ('delta_share', deltas)):
         if values:
             found[name] = float(torch.stack(values).mean())
     if mergings:
         found['top1_swapped'] = evaluate(network, images, control='other')['top1']
     return found
-
-
-def _size(values: Tensor) -> Tensor:
-    """Root of the mean square."""
-    return values.float().square().mean().sqrt()

@@ -1,7 +1,7 @@
 """The contextual convolution as a layer: a static kernel, and predictors of its offsets."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -22,12 +22,31 @@ from mmctx.ops.predicting import (
 
 from .autocasting import autocast_input, without_autocast
 from .prior import PriorConv
+from .reporting import current_listener
 from .vector_step import run_vector_step
 
 OFFSETS = ('sampling', 'weight')
 # The released code's epsilons, which its checkpoints rely on.
 MAP_NORMS = {'LN': dict(type='LN2d', eps=1e-6), 'BN': dict(type='BN')}
 VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
+
+
+class ConvolutionContext(NamedTuple):
+    """What one contextual convolution did with a batch.
+
+    Attributes:
+        x (Tensor): Its input, (B, C_in, H, W).
+        sampling_offset (Tensor, optional): Δp in pixels of x, (B, 2K, H_out, W_out), interleaved
+            (Δy, Δx). None where it is not predicted, as all of the following.
+        mask (Tensor, optional): Modulation m, (B, K, H_out, W_out), from 0 to 1.
+        weight_offset (Tensor, optional): Δw, (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw)
+            dense.
+    """
+
+    x: Tensor
+    sampling_offset: Tensor | None
+    mask: Tensor | None
+    weight_offset: Tensor | None
 
 
 class PriorInputConv2d(PriorConv, nn.Conv2d):
@@ -257,6 +276,10 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             x = x.contiguous(memory_format=torch.channels_last)
         with without_autocast(x):
             sampling_offset, mask_logits, weight_offset = self.predict_offsets(x, prior)
+            listener = current_listener()
+            if listener is not None:
+                mask = None if mask_logits is None else mask_logits.sigmoid()
+                listener(self, ConvolutionContext(x, sampling_offset, mask, weight_offset))
             return contextual_conv2d(
                 x,
                 self.weight,

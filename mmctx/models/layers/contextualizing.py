@@ -17,6 +17,7 @@ from mmctx.ops.predicting import MOST_CLASSES, infer_kept_classes, infers_in_ker
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
 from .merging import Merging
+from .reporting import current_listener
 from .vector_step import run_vector_step
 
 SELECTIONS = ('reduce', 'rerank')
@@ -127,10 +128,15 @@ class Contextualizing(BaseModule):
             if self.selection == 'reduce' and kept is not None:
                 logits = torch.where(kept, logits, -math.inf)
             if stage_index == len(self.merging):
-                return StageContext(logits, None, None)
-            top = self.keep(logits, stage_index)
-            kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
-            return StageContext(logits, kept, self.merge(top, stage_index, logits))
+                context = StageContext(logits, None, None)
+            else:
+                top = self.keep(logits, stage_index)
+                kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
+                context = StageContext(logits, kept, self.merge(top, stage_index, logits))
+        listener = current_listener()
+        if listener is not None:
+            listener(self, (stage_index, context))
+        return context
 
     def _infers_in_kernels(self, x: Tensor) -> bool:
         plain = all(merging.temperature is None for merging in self.merging)

@@ -47,7 +47,9 @@ def test_every_model_names_its_config_and_a_collection():
 def test_every_top_level_config_is_in_a_metafile():
     there = {str(path.relative_to(ROOT / 'configs'))[: -len('.py')] for folder in ('', 'ablations')
              for path in (ROOT / 'configs' / folder).glob('*.py')}  # fmt: skip
-    of_small_sets = {'ctx_resnet_tiny_imagenet', 'mask_rcnn_ctx_convnext_shapes'}
+    of_small_sets = {
+        'ctx_resnet_coloured_shapes', 'ctx_resnet_tiny_imagenet', 'mask_rcnn_ctx_convnext_shapes',
+    }  # fmt: skip
     assert there - of_small_sets == METADATA.keys()
 
 
