@@ -23,11 +23,11 @@ class GraphedForward:
 
     A graph is captured for a state of the module and its input (sizes, types, training or not,
     addresses of the parameters) at the second call in that state. Other calls run as before: on a
-    CPU; while a compiler, a counter, a hook of a submodule or `record_context` looks on; while parameters hold
-    gradients already (accumulation); and a second training pass before the first one's backward
-    pass, whose activations a replay would overwrite. Data that the module keeps on the host, such
-    as a schedule in an attribute, is fixed in a graph, except for the number of classes that
-    `Contextualizing` keeps.
+    CPU; while a compiler, a counter, a hook of a submodule or `record_context` looks on; while
+    parameters hold gradients already (accumulation); and a second training pass before the first
+    one's backward pass, whose activations a replay would overwrite. Data that the module keeps on
+    the host, such as a schedule in an attribute, is fixed in a graph, except for the number of
+    classes that `Contextualizing` keeps.
 
     A graph holds the memory of its activations for as long as it exists.
 
