@@ -1,4 +1,4 @@
-"""What a network predicted, as plain values and as a picture."""
+"""Predictions as plain values and as pictures."""
 
 import os
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from torch import Tensor
 def entries_of(
     kind: str, sample: Any, classes: Sequence[str] | None, score_thr: float, top_k: int
 ) -> dict[str, list[dict]]:
-    """A prediction as values that JSON can hold; see `Predictor.__call__`.
+    """Convert a prediction to values that JSON can store; see `Predictor.__call__`.
 
     Args:
-        kind (str): Framework that made it.
+        kind (str): Framework of the network.
         sample (DataSample | DetDataSample | ActionDataSample): The prediction.
         classes (Sequence[str], optional): Name of each label.
-        score_thr (float): Lowest score of an object.
-        top_k (int): Most likely classes of an image or video.
+        score_thr (float): Lowest score of a detected object.
+        top_k (int): Number of classes for an image or video, the most likely ones.
 
     Returns:
-        dict[str, list[dict]]: `labels`, of a detector `objects`.
+        dict[str, list[dict]]: `labels`, or for a detector `objects`.
     """
     if kind != 'mmdet':
         scores = sample.pred_score.flatten()
@@ -67,13 +67,13 @@ def draw(
     """Draw a prediction, with the framework's own visualizer, into a file.
 
     Args:
-        kind (str): Framework that made it.
-        path (str): The image, or the video, whose middle frame is drawn on.
+        kind (str): Framework of the network.
+        path (str): Path of the image, or of the video, whose middle frame is drawn.
         sample (DataSample | DetDataSample | ActionDataSample): The prediction.
-        entries (dict[str, list[dict]]): The same by `entries_of`.
+        entries (dict[str, list[dict]]): Prediction as returned by `entries_of`.
         classes (Sequence[str], optional): Name of each label.
-        score_thr (float): Lowest score of an object.
-        out (str | os.PathLike): The picture; its folder is made.
+        score_thr (float): Lowest score of a detected object.
+        out (str | os.PathLike): Path of the picture; its folder is created.
     """
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     if kind == 'mmdet':
@@ -98,7 +98,7 @@ def _write_labels(image: np.ndarray, labels: list[dict], out: str | os.PathLike)
     """Write classes and scores onto an RGB image."""
     from mmengine.visualization import Visualizer
 
-    # So that small images have room for words.
+    # Small images need room for the text.
     scale = max(1, -(-224 // min(image.shape[:2])))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     lines = [f'{title_of(entry)} {entry["score"]:.2f}' for entry in labels]
@@ -130,7 +130,7 @@ def _middle_frame(path: str) -> np.ndarray:
 
 
 def in_words(result: dict) -> str:
-    """A result of `Predictor.__call__` in one line."""
+    """Describe a result of `Predictor.__call__` in one line."""
     if 'error' in result:
         return f'{result["path"]}: {result["error"]}'
     found = result.get('labels') or result.get('objects') or []

@@ -1,7 +1,7 @@
-"""Whether data, model, metrics and loaders of a run agree, by what is built of its config.
+"""Checks that the data, model, metrics and loaders that a config builds agree.
 
-:func:`check_agreement` is called before training and before testing. Each module compares one kind
-of things; none of them changes the run.
+:func:`check_agreement` is called before training and before testing. Each module checks one matter;
+none of them changes the run.
 """
 
 from mmctx.engine.randomness import randomness_kept
@@ -19,22 +19,22 @@ __all__ = ['check_agreement']
 
 
 def check_agreement(runner, mode, checked):
-    """Compare what is built.
+    """Compare the parts of a run that have been built.
 
     Args:
-        runner (Runner): The runner, its loops built.
+        runner (Runner): The runner, with its loops built.
         mode (str): 'train' or 'test'.
-        checked (Checked): What was read of the run's files beforehand.
+        checked (Checked): Contents of the run's files, from the preflight.
 
     Raises:
-        UserError: At the first disagreement, with both sides of it.
+        UserError: Two parts disagree; the message names both sides.
     """
     with randomness_kept():
         compare(runner, mode, checked)
 
 
 def compare(runner, mode, checked):
-    """Do what :func:`check_agreement` says."""
+    """Compare the parts, for :func:`check_agreement`."""
     model = bare_model(runner.model)
     loops = {'train': runner._train_loop, 'val': runner._val_loop} if mode == 'train' else {}
     loops = loops or {'test': runner._test_loop}

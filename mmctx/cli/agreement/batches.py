@@ -1,4 +1,4 @@
-"""The last batch of an epoch, and batch norms that cannot train on it."""
+"""Check of the last batch of an epoch, on which some batch norms cannot train."""
 
 import torch.nn as nn
 from mmengine.runner import EpochBasedTrainLoop
@@ -8,14 +8,14 @@ from mmctx.models.layers.vector_step import names_of_training_norms
 
 
 def check_batches(loop, model: nn.Module) -> None:
-    """Check that no batch of a training has a single sample where a layer cannot train on it.
+    """Check that no training batch has a single sample if a layer cannot train on one.
 
     Args:
         loop (BaseLoop): The training loop.
         model (nn.Module): The model, without wrappers.
 
     Raises:
-        UserError: Such a batch comes, and a batch norm over vectors trains.
+        UserError: There is such a batch, and a batch norm over vectors trains.
     """
     loader = loop.dataloader
     size = getattr(loader, 'batch_size', None) or getattr(loader.batch_sampler, 'batch_size', None)
@@ -39,7 +39,7 @@ def check_batches(loop, model: nn.Module) -> None:
 
 
 def norm_of_vectors(model: nn.Module) -> str | None:
-    """Name of a batch norm that trains on one vector an image; None where there is none."""
+    """Find a batch norm that trains on one vector for each image; return its name or None."""
     mode = model.training
     model.train()
     try:

@@ -1,4 +1,4 @@
-"""The classes of the data sets, of the model's heads and of the checkpoint."""
+"""Comparison of the classes of data sets, heads of the model, and checkpoint."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,7 +9,7 @@ from mmctx.errors import UserError, first_few
 
 from .datasets import class_names, metainfo, name_of, samples_of
 
-# Heads that know no classes, or others than the data set's.
+# Heads without classes, or with other classes than the data set.
 OTHER_CLASSES = ('RPNHead', 'FusedSemanticHead', 'VGG')
 
 
@@ -19,10 +19,10 @@ def check_classes(model: nn.Module, data: dict, checked) -> None:
     Args:
         model (nn.Module): The model, without wrappers.
         data (dict[str, list[Dataset]]): Data sets of each split, without wrappers.
-        checked (Checked): What was read of the run's files beforehand.
+        checked (Checked): Contents of the run's files, from the preflight.
 
     Raises:
-        UserError: They differ, in number, names or order.
+        UserError: The classes differ in number, names or order.
     """
     sets = [(split, dataset) for split, found in data.items() for dataset in found]
     for split, dataset in sets:
@@ -35,9 +35,9 @@ def check_classes(model: nn.Module, data: dict, checked) -> None:
 
 
 def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Name and number of classes of each part of a model that predicts the data set's classes."""
+    """Find the parts of a model that predict the data set's classes: name and number of classes."""
     if hasattr(model, 'language_model'):
-        # Its classes are words.
+        # The classes of such a model are words.
         return
     for name, module in model.named_modules():
         parents = {base.__name__ for base in type(module).__mro__}
@@ -62,7 +62,7 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
             return
         possible = {count}
     else:
-        # Of a panoptic set some heads know the things or the stuff alone.
+        # With a panoptic data set some heads predict only things or only stuff.
         count = len(classes)
         parts = [value for key, value in info.items() if key.endswith('_classes')]
         possible = {count, *(len(value) for value in parts if isinstance(value, (list, tuple)))}
@@ -77,7 +77,7 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
 
 
 def check_labels(model: nn.Module, dataset, name: str) -> None:
-    """Check the labels of a data set that does not tell its classes."""
+    """Check the labels of a data set that does not name its classes."""
     heads = dict(class_counts(model))
     if not heads:
         return
@@ -110,7 +110,7 @@ def compare_names(split, dataset, other_split, other) -> None:
 
 
 def difference(first: tuple, second: tuple, where: tuple[str, str]) -> str:
-    """Where two sequences of class names differ, in words."""
+    """Describe how two sequences of class names differ."""
     alone = [name for name in first if name not in second]
     added = [name for name in second if name not in first]
     parts = []
@@ -127,7 +127,7 @@ def difference(first: tuple, second: tuple, where: tuple[str, str]) -> str:
 
 
 def checkpoint_classes(checked) -> Iterator[tuple[str, tuple]]:
-    """Classes that a checkpoint to resume or to test was trained on."""
+    """Find the classes on which a checkpoint to resume or to test was trained."""
     for weights in checked.weights:
         meta = checked.checkpoints.get(weights.path, {}).get('meta')
         info = meta.get('dataset_meta') if isinstance(meta, dict) else None
@@ -137,7 +137,7 @@ def checkpoint_classes(checked) -> Iterator[tuple[str, tuple]]:
 
 
 def compare_with_checkpoint(path: str, names: tuple, split: str, dataset) -> None:
-    """Check that a data set numbers the classes as the one that a checkpoint was trained on."""
+    """Check that a data set numbers classes like the data set of a checkpoint's training."""
     found = class_names(metainfo(dataset))
     if found and found != names:
         where = f'the data of {path}', f'{split}_dataloader'

@@ -1,4 +1,4 @@
-"""What a built data set says of itself, whichever of the frameworks it is of."""
+"""What built data sets say about themselves, for all three frameworks."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,8 +11,8 @@ class Sample(NamedTuple):
     """A sample whose label is that of its file.
 
     Attributes:
-        path (str): The file, or the folder of frames.
-        labels (tuple[int, ...]): Its labels; empty where there are none.
+        path (str): Path of the file, or of the folder of frames.
+        labels (tuple[int, ...]): Labels of the sample; empty if there are none.
     """
 
     path: str
@@ -20,26 +20,26 @@ class Sample(NamedTuple):
 
 
 def leaves(dataset) -> list:
-    """Data sets beneath wrappers such as RepeatDataset and ConcatDataset, each of which reads."""
+    """Collect the data sets inside wrappers such as RepeatDataset and ConcatDataset."""
     inner = [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]
     inner = [part for part in inner if hasattr(part, '__len__') and not isinstance(part, dict)]
     return [leaf for part in inner for leaf in leaves(part)] if inner else [dataset]
 
 
 def metainfo(dataset) -> dict:
-    """What a data set says of its classes; empty where it says nothing."""
+    """`metainfo` of a data set; empty if it has none."""
     found = getattr(dataset, 'metainfo', None)
     return found if isinstance(found, dict) else {}
 
 
 def class_names(info: dict) -> tuple | None:
-    """Names of the classes in a data set's `metainfo`; None where it has none."""
+    """Class names in the `metainfo` of a data set; None if there are none."""
     names = info.get('classes')
     return tuple(names) if isinstance(names, (list, tuple)) else None
 
 
 def samples_of(dataset) -> Iterator[Sample]:
-    """Files and labels of a data set of one label, or a few, for each file; nothing for others."""
+    """Files and labels of a data set that labels whole files; nothing for other data sets."""
     if not hasattr(dataset, 'get_data_info'):
         return
     for index in range(len(dataset)):
@@ -53,7 +53,7 @@ def samples_of(dataset) -> Iterator[Sample]:
 
 
 def name_of(dataset) -> str:
-    """A data set in words: its file, its folder, or its class."""
+    """Description of a data set for messages: its file, its folder, or its class."""
     for key in ('ann_file', 'img_prefix', 'data_root'):
         if isinstance(getattr(dataset, key, None), str) and getattr(dataset, key):
             return getattr(dataset, key)

@@ -1,4 +1,4 @@
-"""Lists of files and labels, as a built data set has read them."""
+"""Checks of lists of files and labels, as a built data set has read them."""
 
 import os
 from collections import defaultdict
@@ -10,14 +10,14 @@ from .datasets import class_names, metainfo, name_of, samples_of
 
 
 def check_listed(dataset, split: str) -> None:
-    """Check a data set that reads a list: its files are there, its labels are possible.
+    """Check that the files of a data set with a list exist and that its labels are possible.
 
     Args:
         dataset (Dataset): The data set, without wrappers.
         split (str): 'train', 'val' or 'test', for messages.
 
     Raises:
-        UserError: Files are missing, a file has two labels, or a label has no class.
+        UserError: Files are missing, a file has two labels, or a label is out of range.
     """
     if not getattr(dataset, 'ann_file', None):
         check_links(getattr(dataset, 'img_prefix', None), split)
@@ -49,14 +49,14 @@ def check_listed(dataset, split: str) -> None:
 
 
 def check_links(folder, split: str) -> None:
-    """Check that links in a folder of images lead somewhere; all else that it holds is there.
+    """Check that no link in a folder of images is broken.
 
     Args:
-        folder (str | None): The folder; one on another machine is passed over.
+        folder (str | None): Path of the folder; a folder on another machine is not checked.
         split (str): 'train', 'val' or 'test', for messages.
 
     Raises:
-        UserError: A link leads nowhere.
+        UserError: A link is broken.
     """
     dangling = dangling_links(folder) if folder and os.path.isdir(folder) else []
     if dangling:
@@ -71,11 +71,11 @@ def check_range(labels: dict, limit: int, name: str) -> None:
 
     Args:
         labels (dict[str, set[tuple]]): Labels of each file.
-        limit (int): The number of classes.
-        name (str): The list, for messages.
+        limit (int): Number of classes.
+        name (str): Name of the list, for messages.
 
     Raises:
-        UserError: One is not.
+        UserError: A label is out of range.
     """
     for path, found in labels.items():
         for label in (number for of in found for number in of):

@@ -1,4 +1,4 @@
-"""Metrics, and what data and model give them."""
+"""Checks that metrics fit data and model."""
 
 import torch.nn as nn
 
@@ -14,12 +14,12 @@ def check_metrics(model: nn.Module, metrics: list, datasets: list, split: str) -
 
     Args:
         model (nn.Module): The model, without wrappers.
-        metrics (list[BaseMetric]): The metrics.
+        metrics (list[BaseMetric]): Metrics of the split.
         datasets (list[Dataset]): Data sets of the split, without wrappers.
         split (str): 'val' or 'test', for messages.
 
     Raises:
-        UserError: They do not go together.
+        UserError: Metrics, data sets and model do not fit together.
     """
     for metric in metrics:
         where = f'{type(metric).__name__} of {split}_evaluator'
@@ -50,7 +50,7 @@ def check_numbers(model, metric, datasets, where) -> None:
 
 
 def check_considered(model, metric, where) -> None:
-    """Check that a metric counts the classes that the stages of the network keep."""
+    """Check that a metric has the numbers of classes that the stages of the network keep."""
     stated = getattr(metric, 'considered', None)
     if not isinstance(stated, tuple):
         return
@@ -91,7 +91,7 @@ def check_images(metric, dataset, where, split) -> None:
 
 
 def check_masks(metric, where) -> None:
-    """Check that objects have masks where these are scored."""
+    """Check that objects have masks if masks are scored."""
     if 'segm' not in getattr(metric, 'metrics', ()) or getattr(metric, 'format_only', False):
         return
     images = metric._coco_api.imgs

@@ -1,7 +1,7 @@
-"""One sample through the validation or the test, before hours of work hang on them.
+"""Rehearsal of a validation or test with one sample, before hours of work depend on it.
 
-What a comparison of settings cannot know is found by doing it: predictions that a metric cannot
-read, clips that do not fit the segments of a network, names of figures that nothing computes.
+It finds what a comparison of settings cannot find: predictions that a metric cannot read, clips
+that do not fit the segments of a network, names of figures that no metric computes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from mmctx.errors import UserError, first_few, meant, recognise
 
 
 def rehearse(runner, loop, split: str) -> None:
-    """Predict one sample, score it, and look for the figures that hooks and schedules wait for.
+    """Predict and score one sample, and check the figures that hooks and schedules use.
 
     Args:
         runner (Runner): The runner.
@@ -29,8 +29,7 @@ def rehearse(runner, loop, split: str) -> None:
         split (str): 'val' or 'test', for messages.
 
     Raises:
-        UserError: It fails by the hand of another package, or a figure that is waited for is not
-            among those of the metrics.
+        UserError: Another package refuses the sample, or no metric computes a figure that is used.
     """
     if not len(loop.dataloader.dataset):
         raise UserError(f'the data set of {split}_dataloader has no samples')
@@ -59,7 +58,7 @@ def is_here(frame):
 
 @contextlib.contextmanager
 def quiet():
-    """Without what metrics print and log of a single sample."""
+    """Context that suppresses what metrics print and log."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -70,7 +69,7 @@ def quiet():
 
 
 def figures_of_one_sample(model, loop) -> list[str]:
-    """Names of the figures of a validation or test; [] where they cannot be known beforehand."""
+    """Names of the figures of a validation or test; [] if they cannot be known beforehand."""
     loader = loop.dataloader
     batch = loader.collate_fn([loader.dataset[0]])
     mode = model.training
@@ -82,11 +81,11 @@ def figures_of_one_sample(model, loop) -> list[str]:
     finally:
         model.train(mode)
     samples = [o.to_dict() if isinstance(o, BaseDataElement) else o for o in outputs]
-    # Some models end their predictions with a loss.
+    # Some models return a loss at the end of their predictions.
     samples = [sample for sample in samples if not is_loss(sample)]
     figures, complete = [], True
     for metric in loop.evaluator.metrics:
-        # What it learns of a single sample must not stay.
+        # The metric must not keep the results of a single sample.
         metric = copy.copy(metric)
         metric.results = []
         metric.process(batch, samples)
@@ -104,15 +103,15 @@ def is_loss(sample) -> bool:
 
 
 def writes_files(metric) -> bool:
-    """Whether computing a metric leaves files behind."""
+    """Whether a metric writes files."""
     named = getattr(metric, 'outfile_prefix', None) is not None
     return isinstance(metric, DumpResults) or getattr(metric, 'format_only', False) or named
 
 
 def on_one_image(metric) -> list:
-    """Results of a metric, made complete where it is COCO's.
+    """Compute the results of a metric; COCO's needs special care.
 
-    It would go through all images, and give no figures where nothing is detected.
+    COCO's metric would go through all images, and give no figures if nothing is detected.
     """
     results = metric.results
     if not hasattr(metric, '_coco_api') or not results:
@@ -126,14 +125,14 @@ def on_one_image(metric) -> list:
 
 
 def check_figures(runner, figures: list[str]) -> None:
-    """Check that the figures that hooks and schedules wait for are among those of the metrics.
+    """Check that the metrics compute the figures that hooks and schedules use.
 
     Args:
         runner (Runner): The runner.
         figures (list[str]): Names of the figures.
 
     Raises:
-        UserError: One is not.
+        UserError: No metric computes a figure.
     """
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):

@@ -1,4 +1,4 @@
-"""Images as they reach the network, against its stride."""
+"""Check that images are not smaller than the stride of the network."""
 
 import copy
 from typing import Any
@@ -12,14 +12,14 @@ SAMPLES = 3
 
 
 def check_sizes(model: Any, loader, split: str) -> None:
-    """Check that the smallest images of a data set are large enough once the pipeline is through.
+    """Check that the smallest images of a data set are large enough after the pipeline.
 
-    It is for networks that tell their stride. The sizes that the files or the lists state say
-    little: pipelines enlarge images, and preprocessors pad them.
+    Only networks that state their stride are checked. The sizes of the files are not enough to
+    know, as pipelines enlarge images and preprocessors pad them.
 
     Args:
         model (nn.Module): The model, without wrappers.
-        loader (DataLoader): The data loader.
+        loader (DataLoader): Data loader of the split.
         split (str): 'train', 'val' or 'test', for messages.
 
     Raises:
@@ -27,7 +27,7 @@ def check_sizes(model: Any, loader, split: str) -> None:
     """
     stride = getattr(getattr(model, 'backbone', None), 'stride', None)
     dataset = loader.dataset
-    # Wrappers mix samples, and their transforms may keep some.
+    # Wrappers mix samples, and their transforms may store some.
     if type(stride) is not int or leaves(dataset) != [dataset]:
         return
     for index in smallest(dataset):
@@ -49,7 +49,7 @@ def check_sizes(model: Any, loader, split: str) -> None:
 
 
 def smallest(dataset) -> list[int]:
-    """Numbers of the samples whose images are listed as the smallest; of the first elsewhere."""
+    """Indices of the samples with the smallest images by their lists, or else of the first ones."""
     if not hasattr(dataset, 'get_data_info') or not len(dataset):
         return []
     info = dataset.get_data_info(0)
@@ -63,7 +63,7 @@ def smallest(dataset) -> list[int]:
 
 
 def prepared(dataset, index: int):
-    """What the pipeline makes of a sample, with nothing left behind; None if it gives none."""
+    """Run the pipeline on a sample without side effects; None if it returns none."""
     pipeline = getattr(dataset, 'pipeline', None)
     if pipeline is None:
         return None

@@ -1,22 +1,22 @@
-"""What a config says of the files of a data set, for its quick check."""
+"""Files of a data set as its config states them, for the quick check."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
 class DatasetFiles(NamedTuple):
-    """The files of a data set, which are known to be there, and what they must hold.
+    """Files of a data set, which exist, and what they have to contain.
 
     Attributes:
         config (Mapping): Config of the data set.
-        cls (type | None): Class of the data set; None where it is not registered.
+        cls (type | None): Class of the data set; None if it is not registered.
         root (str): Folder of the data.
         ann_file (str): Annotation file; '' if there is none on this machine.
-        folders (Mapping[str, str]): Folders of the data by the keys of `data_prefix`.
-        hint (str): Advice on naming another folder of the data.
-        annotations_needed (bool): Whether the annotation file must hold annotations; a set that is
-            only predicted has none.
-        num_classes (int | None): Number of classes of the model, if its config tells.
+        folders (Mapping[str, str]): Folders of the data, by the keys of `data_prefix`.
+        hint (str): Advice on how to name another folder of the data.
+        annotations_needed (bool): Whether the annotation file has to contain annotations; a set
+            that is only predicted has none.
+        num_classes (int | None): Number of classes of the model, if its config states it.
         loader (str): Name of the data loader, for messages.
     """
 
@@ -32,10 +32,10 @@ class DatasetFiles(NamedTuple):
 
     @property
     def classes(self) -> Sequence[str] | str | None:
-        """Names of the classes, or what stands for them; None if nothing tells them."""
+        """Names of the classes, as the config states them; None if it does not."""
         own = getattr(self.cls, 'METAINFO', {}).get('classes')
         return (self.config.get('metainfo') or {}).get('classes', own)
 
     def is_a(self, name: str) -> bool:
-        """Whether the class of the data set or a base of it has a name."""
+        """Whether the class of the data set or one of its bases has this name."""
         return any(base.__name__ == name for base in getattr(self.cls, '__mro__', ()))

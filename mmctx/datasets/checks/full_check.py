@@ -1,4 +1,4 @@
-"""What a check of a data set consists of, and its run."""
+"""The check of a whole data set: its parts, and how it is run."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ class Problem(NamedTuple):
     """Something wrong with a data set.
 
     Attributes:
-        item (str): The file, or the entry of a list.
-        reason (str): Fault of it.
+        item (str): Name of the file, or of the entry of a list.
+        reason (str): What is wrong with the item.
     """
 
     item: str
@@ -39,9 +39,10 @@ class Plan(NamedTuple):
 
     Attributes:
         contents (str): Contents of the set for the user: '160 images, 1520 annotations'.
-        problems (list[Problem]): Found without opening the files of the items.
+        problems (list[Problem]): Problems that were found without opening the files of the items.
         items (list[Item]): Files to read.
-        read (Callable): Function from an item to its list of problems, for other processes.
+        read (Callable): Function that returns the list of problems of an item; other processes call
+            it.
         chunk (int): Number of items given to a process at once.
     """
 
@@ -56,12 +57,12 @@ def problems_of(plan: Plan, workers: int, seconds: float) -> Iterator[Problem]:
     """Read a data set, with a progress bar on stderr.
 
     Args:
-        plan (Plan): The check.
+        plan (Plan): Check to run.
         workers (int): Number of processes.
-        seconds (float): Reading that takes longer is given up, as a problem.
+        seconds (float): Time limit for reading an item, in seconds; longer reading is a problem.
 
     Yields:
-        Problem: Whatever is wrong, as it is found.
+        Problem: Problem, as soon as it is found.
     """
     yield from plan.problems
     columns = (
@@ -71,7 +72,7 @@ def problems_of(plan: Plan, workers: int, seconds: float) -> Iterator[Problem]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     console = Console(stderr=True)
-    # It would otherwise take lines meant for a pipe or a file to the terminal.
+    # Otherwise it would redirect lines for a pipe or a file to the terminal.
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console, redirect_stdout=redirect) as progress:
         bar = progress.add_task('', total=len(plan.items))

@@ -1,4 +1,4 @@
-"""Whether an image file is whole."""
+"""Check that an image file is complete."""
 
 import contextlib
 import os
@@ -16,21 +16,22 @@ from mmctx.datasets import zip_backend  # noqa: F401 - serves zip:// paths in th
 
 from .full_check import Item, Problem
 
-# After these warnings libjpeg continues with wrong pixels.
+# Warnings after which libjpeg continues with wrong pixels.
 CORRUPTION_WARNINGS = ('Corrupt JPEG data', 'Premature end of JPEG')
 
 
 def image_problem(path: str) -> tuple[str, tuple[int, int] | None]:
-    """Decode an image by Pillow, which does not forgive truncation, and as training does.
+    """Decode an image by Pillow, which does not accept truncated files, and as in training.
 
-    Training reads by OpenCV, which turns an image upright by its EXIF tag and, by version, fills
-    what is missing of a truncated JPEG with grey.
+    Training reads images by OpenCV, which rotates an image by its EXIF tag and, depending on the
+    version, fills the missing part of a truncated JPEG with grey.
 
     Args:
-        path (str): Path that mmengine's file functions take.
+        path (str): Path of the image, for mmengine's file functions.
 
     Returns:
-        tuple: The problem, '' for a good image, and its width and height in training, or None.
+        tuple: Problem of the image, '' if there is none, and its width and height in training or
+            None.
     """
     try:
         contents = fileio.get(path)
@@ -45,7 +46,7 @@ def image_problem(path: str) -> tuple[str, tuple[int, int] | None]:
                 image.load()
     except UnidentifiedImageError:
         return 'is no image', None
-    # Its decoders raise all kinds of errors on hostile files.
+    # Its decoders raise errors of any kind for malicious files.
     except Exception as error:
         return f'is no whole image: {str(error) or type(error).__name__}', None
     with _native_stderr() as said:
@@ -62,14 +63,14 @@ def image_problem(path: str) -> tuple[str, tuple[int, int] | None]:
 
 
 def read_image(item: Item) -> list[Problem]:
-    """Problems of an image whose path is the item's `facts`."""
+    """Find the problems of the image whose path is the `facts` of an item."""
     problem, _ = image_problem(item.facts)
     return [Problem(item.name, problem)] if problem else []
 
 
 @contextlib.contextmanager
 def _native_stderr():
-    """The lines that libraries of C write to stderr meanwhile."""
+    """Context that collects the lines that C libraries write to stderr."""
     lines = []
     sys.stderr.flush()
     kept = os.dup(2)

@@ -1,6 +1,6 @@
-"""Folders of images, one for each class, and Tiny-ImageNet also in its archives.
+"""Checks of image folders, one for each class, and of Tiny-ImageNet, also in its archives.
 
-The quick check looks at the folders, the full one at every image.
+The quick check reads only the folders, the full one every image.
 """
 
 import os
@@ -21,13 +21,13 @@ CHUNK = 16
 
 
 def quick_check(files: DatasetFiles) -> None:
-    """Check mmpretrain's ImageNet whose labels are taken from the folders' names.
+    """Check a data set of mmpretrain's ImageNet that takes its labels from the folders' names.
 
     Args:
-        files (DatasetFiles): The files of a data set; other kinds are passed over.
+        files (DatasetFiles): Files of a data set; data sets of other kinds are not checked.
 
     Raises:
-        UserError: As :func:`check_image_folder`.
+        UserError: :func:`check_image_folder` refuses the folder.
     """
     config, split = files.config, files.config.get('split')
     listed = config.get('ann_file') or config.get('data_prefix')
@@ -39,15 +39,16 @@ def quick_check(files: DatasetFiles) -> None:
 
 
 def check_image_folder(root, classes=None, hint=''):
-    """Check a folder of one folder of images for each class, as `train/` of ImageNet.
+    """Check a folder with one folder of images for each class, such as `train/` of ImageNet.
 
     Args:
-        root (str | Path): The folder.
-        classes (int, optional): Number of classes of the data set. Defaults to None, any.
-        hint (str): Advice on a missing folder. Defaults to ''.
+        root (str | Path): Path of the folder.
+        classes (int, optional): Number of classes of the data set. Defaults to None, any number.
+        hint (str): Advice for the message about a missing folder. Defaults to ''.
 
     Raises:
-        UserError: If the folder is missing, has not as many class folders, or has empty ones.
+        UserError: The folder is missing, has another number of class folders, or has empty class
+            folders.
     """
     root = Path(root)
     if not root.is_dir():
@@ -69,7 +70,7 @@ def check_image_folder(root, classes=None, hint=''):
 
 
 def class_folders(root):
-    """Names of the folders in a folder, sorted: their order numbers the classes."""
+    """Sorted names of the folders in a folder; their order is the order of the labels."""
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
 
 
@@ -83,18 +84,19 @@ def _has_image(folder):
 
 
 def plan_imagenet(root: Path, splits: list[str] | None = None, classes: int = 1000) -> Plan:
-    """Check `train/` and `val/`, and a split whose labels stand in `meta/` by that list.
+    """Plan a check of `train/` and `val/`, by the lists in `meta/` if there are any.
 
     Args:
         root (Path): Folder of the data, the IMAGENET_ROOT of the configs.
-        splits (list[str], optional): Folders of classes. Defaults to None, `train` and `val`.
+        splits (list[str], optional): Names of the folders to check. Defaults to None, `train` and
+            `val`.
         classes (int): Number of classes. Defaults to 1000.
 
     Returns:
-        Plan: With what is wrong in the folders.
+        Plan: Check, with the problems of the folders.
 
     Raises:
-        UserError: A split is not there, or has neither class folders nor a list.
+        UserError: A split is missing, or has neither class folders nor a list.
     """
     problems, items, found = [], [], {}
     for split in splits or SPLITS:
@@ -122,10 +124,10 @@ def plan_imagenet(root: Path, splits: list[str] | None = None, classes: int = 10
 
 
 def plan_tiny_imagenet(root: Path, splits: list[str] | None = None, classes: int = 200) -> Plan:
-    """Check Tiny-ImageNet, in folders or archives; the arguments are :func:`plan_imagenet`'s.
+    """Plan a check of Tiny-ImageNet; the arguments are those of :func:`plan_imagenet`.
 
     Raises:
-        UserError: A split is not there, or the package that reads it is missing.
+        UserError: A split is missing, or the package that reads it is not installed.
     """
     from mmctx.datasets.tiny_imagenet import images_by_class
     from mmctx.datasets.zip_backend import PREFIX
@@ -150,7 +152,7 @@ def plan_tiny_imagenet(root: Path, splits: list[str] | None = None, classes: int
 
 
 def differences(found: dict[str, set[str]]) -> Iterator[Problem]:
-    """Classes that one split has and another one lacks: all labels behind them would differ."""
+    """Find classes that only some splits have, which would change the labels after them."""
     everything = set().union(*found.values())
     for split, names in found.items():
         for name in sorted(everything - names):
@@ -159,7 +161,7 @@ def differences(found: dict[str, set[str]]) -> Iterator[Problem]:
 
 
 def _images_in(root, folder, problems):
-    """Items of a class folder, in which images may lie at any depth."""
+    """List the items of a class folder, which may have images at any depth."""
     items = []
     for parent, _, names in os.walk(root / folder, followlinks=True):
         inside = Path(parent).relative_to(root)

@@ -1,6 +1,6 @@
-"""Kinetics: lists of videos, and the videos.
+"""Checks of Kinetics: its lists of videos, and the videos.
 
-The quick check looks for the videos of a list, the full one decodes every frame of them.
+The quick check looks for the videos of a list; the full one decodes all of their frames.
 """
 
 from importlib.util import find_spec
@@ -20,18 +20,18 @@ SPLITS = ('train', 'val')
 
 
 def reads_video_list(cls: type | None) -> bool:
-    """Whether a class is mmctx's `VideoDataset`, or one that inherits from it."""
+    """Whether a class is mmctx's `VideoDataset` or inherits from it."""
     return any(base.__module__ == 'mmctx.datasets.video' for base in getattr(cls, '__mro__', ()))
 
 
 def quick_check(files: DatasetFiles) -> None:
-    """Check the list of a data set of videos, unless it has several labels for each of them.
+    """Check the list of a video data set, unless videos have several labels.
 
     Args:
-        files (DatasetFiles): The files of a data set; other kinds are passed over.
+        files (DatasetFiles): Files of a data set; data sets of other kinds are not checked.
 
     Raises:
-        UserError: As :func:`check_video_list`.
+        UserError: :func:`check_video_list` refuses the list.
     """
     config = files.config
     elsewhere = any(step.get('backend_args') for step in config.get('pipeline') or ())
@@ -46,16 +46,17 @@ def quick_check(files: DatasetFiles) -> None:
 
 
 def check_video_list(path, folder, num_classes=None, delimiter=' '):
-    """Check a list of videos; each folder is listed once, no file is looked up singly or opened.
+    """Check a list of videos by listing each folder once, without opening the files.
 
     Args:
-        path (str | Path): The list.
-        folder (str | Path): Folder that its file names start from.
-        num_classes (int, optional): Labels must be below it. Defaults to None, any.
+        path (str | Path): Path of the list.
+        folder (str | Path): Folder to which the file names in the list are relative.
+        num_classes (int, optional): Number of classes, which labels have to be below. Defaults to
+            None, any label.
         delimiter (str): Separator of file and label. Defaults to ' '.
 
     Raises:
-        UserError: If a line is malformed, a label is out of range or videos are missing.
+        UserError: A line is malformed, a label is out of range, or videos are missing.
     """
     try:
         videos = read_video_list(str(path), num_classes, delimiter)
@@ -70,18 +71,19 @@ def check_video_list(path, folder, num_classes=None, delimiter=' '):
 
 
 def plan_kinetics(root: Path, splits: list[str] | None = None, classes: int = 400) -> Plan:
-    """Check the lists `kinetics400_{train,val}_list_videos.txt` and their videos.
+    """Plan a check of the lists `kinetics400_{train,val}_list_videos.txt` and their videos.
 
     Args:
         root (Path): Folder of the data, the K400_ROOT of the configs.
-        splits (list[str], optional): `train`, `val`. Defaults to None, those with a list.
+        splits (list[str], optional): Names of the splits, `train` or `val`. Defaults to None, the
+            splits with a list.
         classes (int): Number of classes. Defaults to 400.
 
     Returns:
-        Plan: With what is wrong in the lists.
+        Plan: Check, with the problems of the lists.
 
     Raises:
-        UserError: A list is not there, or PyAV is not installed.
+        UserError: A list is missing, or PyAV is not installed.
     """
     if find_spec('av') is None:
         raise UserError('videos are read by PyAV: pip install av')
@@ -97,6 +99,6 @@ def plan_kinetics(root: Path, splits: list[str] | None = None, classes: int = 40
 
 
 def read_video(item: Item) -> list[Problem]:
-    """Problems of a video whose path is the item's `facts`."""
+    """Find the problems of the video whose path is the `facts` of an item."""
     problem = check_video(item.facts, full=True).problem
     return [Problem(item.name, f'is no whole video: {problem}')] if problem else []

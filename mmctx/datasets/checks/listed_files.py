@@ -1,4 +1,4 @@
-"""Lists of a file and a number on each line, of which every mistake is named."""
+"""Lists with a file and a number on each line, with all of their mistakes."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from .missing_files import missing_files
 
 
 class ListedFiles:
-    """The files of a list that are there, and what is wrong with the others.
+    """Existing files of a list, and what is wrong with the other ones.
 
     Args:
         root (Path): Folder of the data.
-        name (str): The list, from there.
-        folder (str): The folder that its file names start from, from there.
-        classes (int): Labels must be below it.
+        name (str): Path of the list, relative to the root.
+        folder (str): Folder to which the file names in the list are relative, relative to the root.
+        classes (int): Number of classes, which labels have to be below.
 
     Attributes:
-        items (list[Item]): The files, each once.
-        problems (list[Problem]): Mistakes in the lines, and files that are missing.
+        items (list[Item]): Existing files, each once.
+        problems (list[Problem]): Mistakes in the lines, and missing files.
     """
 
     def __init__(self, root: Path, name: str, folder: str, classes: int):

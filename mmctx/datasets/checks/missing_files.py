@@ -1,4 +1,4 @@
-"""Files of a data set that are not there."""
+"""Missing files of a data set."""
 
 import os
 from collections import defaultdict
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 def missing_files(names, folder):
-    """Which files are not there, found by listing each of their folders once.
+    """Find missing files by listing each of their folders once.
 
     Args:
-        names (iterable of str): Paths of files from the folder.
-        folder (str | Path): The folder.
+        names (iterable of str): Paths of files, relative to the folder.
+        folder (str | Path): Path of the folder.
 
     Returns:
-        list[str]: The names of those that are missing.
+        list[str]: Paths of the missing files.
     """
     by_folder = defaultdict(set)
     for name in names:
@@ -32,18 +32,18 @@ def missing_files(names, folder):
 
 
 def leads_somewhere(entry):
-    """Whether an entry of a folder is no link, or one to something that is there."""
+    """Whether an entry of a folder is a file, a folder or a link that is not broken."""
     return not entry.is_symlink() or os.path.exists(entry.path)
 
 
 def dangling_links(folder):
-    """Links beneath a folder to files that are not there.
+    """Find broken links beneath a folder.
 
     Args:
-        folder (str | Path): The folder.
+        folder (str | Path): Path of the folder.
 
     Returns:
-        list[str]: Their paths.
+        list[str]: Paths of the links.
     """
     found, folders = [], [folder]
     while folders:

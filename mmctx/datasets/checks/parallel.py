@@ -1,4 +1,4 @@
-"""A function applied to many items in processes that may die of one of them."""
+"""A function applied to many items in processes that an item may kill."""
 
 import multiprocessing
 import os
@@ -15,10 +15,10 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Failure(NamedTuple):
-    """What stands in for the result of an item that has none.
+    """Replacement for the result of an item that has none.
 
     Attributes:
-        reason (str): The exception, how the process ended, or that it took too long.
+        reason (str): Exception, how the process ended, or that it took too long.
     """
 
     reason: str
@@ -31,20 +31,21 @@ def map_unordered(
     chunk: int = 1,
     seconds: float = float('inf'),
 ) -> Iterator[tuple[Any, Any]]:
-    """Apply a function to items in other processes, also where these are killed by an item.
+    """Apply a function to items in other processes, even if an item kills its process.
 
-    `concurrent.futures` gives a whole pool up when a process of it dies, and does not say of what.
-    Here the items that the process had are tried again one by one, so that the fatal one is found.
+    If a process dies, `concurrent.futures` gives up the whole pool and does not report the item.
+    Here the items of the process are tried again one by one to find the one that killed it.
 
     Args:
-        function (Callable): Function from an item to its result; both can be pickled.
-        items (Iterable): The items.
+        function (Callable): Function that returns the result of an item; both can be pickled.
+        items (Iterable): Items to process.
         workers (int): Number of processes. Defaults to 1.
         chunk (int): Number of items given to a process at once. Defaults to 1.
-        seconds (float): A process that is longer at its items is killed. Defaults to infinity.
+        seconds (float): Time limit for the items that a process has at once, in seconds, after
+            which it is killed. Defaults to infinity.
 
     Yields:
-        tuple[Any, Any]: An item and its result, or a :class:`Failure`, as they become ready.
+        tuple[Any, Any]: Item and its result or :class:`Failure`, as soon as it is ready.
 
     Raises:
         RuntimeError: A process cannot be started.
@@ -78,10 +79,10 @@ def map_unordered(
 
 
 class _Worker:
-    """A process and the items that it is at; None until it has started."""
+    """A process and its current items; None until it has started."""
 
     def __init__(self, function):
-        # Forked processes would inherit the decoders' threads in an undefined state.
+        # Forked processes would inherit the threads of the decoders in an undefined state.
         context = multiprocessing.get_context('spawn')
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
@@ -93,7 +94,7 @@ class _Worker:
     def give(self, items):
         self.items, self.began, self.started = items, time.monotonic(), True
         if items:
-            # Where it has died meanwhile, the next look at the connection finds that out.
+            # If it has died meanwhile, the next use of the connection shows it.
             with suppress(OSError):
                 self.connection.send(items)
 
@@ -121,7 +122,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, function: Callable):
-    """Leave Ctrl-C to the parent, end with it even if it is killed, and do what it says."""
+    """Process the items that the parent sends; ignore Ctrl-C, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -23,9 +23,9 @@ class Row(NamedTuple):
     """A line of the report.
 
     Attributes:
-        file (str): Path of the video from its folder.
-        bytes (int): Its size, which tells whether it is still the one that was checked.
-        checked (str): `decoded` where every frame was, else `opened`.
+        file (str): Path of the video, relative to the folder.
+        bytes (int): Size of the file in bytes, which shows whether it has changed since the check.
+        checked (str): `decoded` if every frame was decoded, otherwise `opened`.
         facts (VideoFacts): Length and size of the video, or its problem.
     """
 
@@ -41,21 +41,21 @@ COLUMNS = [*Row._fields[:-1], *VideoFacts._fields]
 def check_videos(
     folder: Path, names: Iterable[str], report: Path, full: bool = False, nproc: int = 1
 ) -> dict[str, VideoFacts]:
-    """Check videos, except those that the report says were found good and that have not changed.
+    """Check videos, except those that the report lists as good and that have not changed.
 
     Args:
         folder (Path): Folder of the videos.
-        names (Iterable[str]): Their paths from it.
-        report (Path): Tab-separated table; each result is added at once, and when all are there
-            they are sorted.
-        full (bool): Decode every frame, see `check_video`. Defaults to False.
+        names (Iterable[str]): Paths of the videos, relative to the folder.
+        report (Path): Tab-separated table, to which each result is added at once; it is sorted at
+            the end.
+        full (bool): Whether to decode every frame, see `check_video`. Defaults to False.
         nproc (int): Number of processes. Defaults to 1.
 
     Returns:
-        dict[str, VideoFacts]: What was found of each video.
+        dict[str, VideoFacts]: Result for each video.
 
     Raises:
-        UserError: The report is another file.
+        UserError: The report is a file of another kind.
     """
     checked = 'decoded' if full else 'opened'
     sizes = {name: os.path.getsize(folder / name) for name in sorted(names)}
@@ -105,7 +105,7 @@ def _read(report: Path) -> Iterator[Row]:
         if next(lines, None) != COLUMNS:
             raise UserError(f'{report} is not a report of videos: remove or rename it')
         for cells in lines:
-            # The last line of a run that was stopped may be incomplete.
+            # The last line of an interrupted run may be incomplete.
             if len(cells) == len(COLUMNS):
                 file_name, size, checked, frames, seconds, width, height, problem = cells
                 facts = VideoFacts(int(frames), float(seconds), int(width), int(height), problem)
