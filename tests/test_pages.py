@@ -26,6 +26,8 @@ PAGES = sorted(
 )
 # What stands in a command for what the reader has: files, names and numbers.
 PLACES = {'N': '1', 'NUM_PROCS': '2', 'SRC': 'a.pth', 'DST': 'b.pth'}
+# Pages whose programs other tests run; those of docs/pytorch.md in tests/models.
+TESTED_ELSEWHERE = ('README.md', 'docs/python.md', 'docs/pytorch.md', 'CONTRIBUTING.md')
 # Commands that are none of ours.
 FOREIGN = ('cd', 'export', 'git', 'pip', 'pre-commit', 'source')
 
@@ -107,8 +109,12 @@ def check_command(words, monkeypatch):
         return
     name, *rest = words
     name = name.removeprefix('.venv/bin/')
-    if name == 'mpirun':
-        check_command(words[3:], monkeypatch)
+    if name in ('mpirun', 'torchrun'):
+        # They start what follows their own options.
+        tool = next(i for i, word in enumerate(words) if word == 'python' or word.endswith('.py'))
+        check_command(
+            ['python', *words[tool:]] if name == 'torchrun' else words[tool:], monkeypatch
+        )
     elif name == 'make':
         (target,) = rest
         assert re.search(rf'^{target}:', read('Makefile'), re.M)
@@ -199,7 +205,7 @@ print('all have run')
 
 def test_programs_of_other_pages_run(tmp_path, pictures):
     """In the folder of a clone in which the demo has run."""
-    others = [p for p in PAGES if p not in ('README.md', 'docs/python.md', 'CONTRIBUTING.md')]
+    others = [page for page in PAGES if page not in TESTED_ELSEWHERE]
     found = {page: programs(page) for page in others if programs(page)}
     assert found
     classes = ('disk', 'ring', 'square', 'triangle', 'star', 'cross', 'crescent', 'heart')
