@@ -46,14 +46,13 @@ def study_table(folder: str) -> str:
 
 
 def network_table(files: str) -> str:
-    """Contextual networks beside their vanilla ones, a line for each network and result.
+    """Contextual networks beside their vanilla ones, a line for each network, result and mode.
 
     Args:
         files (str): Results of the model benchmark beneath `benchmarks/`, separated by spaces.
 
     Returns:
-        str: Table in Markdown, the lines sorted by network: throughput, and the times of one image
-        and of a training step, each relative to the vanilla network.
+        str: Table in Markdown, the lines sorted by network.
     """
     lines = []
     for file in files.split():
@@ -64,7 +63,8 @@ def network_table(files: str) -> str:
                 cells = [speed_ratio(row), ratios.get(LATENCY), ratios.get(TRAINING)]
                 shown = [ratio(value) + '×' * (value is not None) for value in cells]
                 lines.append([row['config'], f'`{file}`', row['mode'], *shown])
-    headings = ['network', 'result', 'mode', 'throughput', 'one image', 'training step']
+    figures = ['throughput', 'time of one image', 'time of a training step']
+    headings = ['network', 'result', 'mode', *figures]
     return as_markdown([headings, *sorted(lines, key=lambda line: line[0])])
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -157,8 +157,8 @@ class Contextualizing(BaseModule):
         )
         if shares is None:
             return StageContext(logits, None, None)
-        prior = self.merging[stage_index].merge_shares(self.embeddings.weight, shares)
-        return StageContext(logits, kept, prior)
+        merging: Any = self.merging[stage_index]
+        return StageContext(logits, kept, merging.merge_shares(self.embeddings.weight, shares))
 
     def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
