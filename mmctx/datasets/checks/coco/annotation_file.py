@@ -1,4 +1,4 @@
-"""COCO's annotation files: how they are read, and what an entry must have."""
+"""COCO's annotation files: how to read them, and the keys that an entry needs."""
 
 import contextlib
 import gc
@@ -11,7 +11,8 @@ from mmctx.errors import UserError
 
 @contextlib.contextmanager
 def _no_garbage_collection():
-    # Millions of new objects trigger it over and over: COCO's file takes five times as long.
+    # Millions of new objects would trigger it again and again: COCO's file would take five times as
+    # long.
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -41,7 +42,7 @@ def is_box(value):
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
-# What mmdet and COCO's API take for granted; the API numbers annotations, too.
+# Keys that mmdet and COCO's API expect; the API needs ids of annotations, too.
 FIELDS = {
     'images': dict(id=is_whole, file_name=is_text, width=is_positive, height=is_positive),
     'categories': dict(id=is_whole, name=is_text),
@@ -57,33 +58,34 @@ FIELDS = {
 
 
 def read_json(path):
-    """Contents of an annotation file.
+    """Read an annotation file.
 
     Raises:
-        UserError: If it cannot be read or is not JSON.
+        UserError: The file cannot be read or is not JSON.
     """
     try:
         with open(path, 'rb') as file, _no_garbage_collection():
-            # Bytes, so that a byte order mark is read as what it is.
+            # As bytes, so that a byte order mark is recognized.
             return json.loads(file.read())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'annotation file {path} is not readable JSON: {error}') from error
 
 
 def repeated(values: Iterable[Hashable]) -> list:
-    """Those of some values that are there more than once, each once."""
+    """Find the values that occur more than once, each once."""
     return [value for value, count in Counter(values).items() if count > 1]
 
 
 def entry_mistake(entry, fields):
-    """What is wrong with an entry of an annotation file.
+    """Find what is wrong with an entry of an annotation file.
 
     Args:
-        entry (object): An image, a category or an annotation.
-        fields (dict): The keys that it needs, and whether a value is valid, as in `FIELDS`.
+        entry (object): Entry of an image, a category or an annotation.
+        fields (dict): Required keys, each with a function that tells whether a value is valid, as
+            in `FIELDS`.
 
     Returns:
-        str: The mistake; '' for a good entry.
+        str: Mistake; '' for a good entry.
     """
     if not isinstance(entry, dict):
         return 'is no object'

@@ -1,4 +1,4 @@
-"""A data set in COCO's format, read as a whole."""
+"""Check of a whole data set in COCO's format."""
 
 import math
 import os
@@ -16,16 +16,16 @@ from .annotation_file import FIELDS, entry_mistake, read_json
 from .masks import mask_mistake, run_lengths, runs_mistake
 
 CHUNK = 8
-# Pixels by which a box may leave its image: the coordinates are rounded.
+# Pixels by which a box may exceed its image, as coordinates are rounded.
 MARGIN = 1.0
 
 
 class CocoImage(NamedTuple):
-    """What is stated of an image.
+    """Facts that an annotation file states about an image.
 
     Attributes:
         path (str): Path of the image.
-        size (tuple[int, int]): Width and height.
+        size (tuple[int, int]): Width and height in pixels.
         codes (list[tuple[str, dict]]): Compressed masks, with the names of their annotations.
     """
 
@@ -40,18 +40,20 @@ def plan_coco(
     ann_files: Sequence[Path] = (),
     images: Path | None = None,
 ) -> Plan:
-    """Check annotation files, each against a folder of images.
+    """Plan a check of annotation files, each with a folder of images.
 
     Args:
         root (Path): Folder of the data, the COCO_ROOT of the configs.
-        splits (list[str], optional): `val2017` stands for `annotations/instances_val2017.json`,
-            whose images are in `val2017/`. Defaults to None, all files of such names.
-        ann_files (Sequence[Path]): Files of any name instead, from the root. Defaults to none.
-        images (Path, optional): Folder of the images of these files, from the root. Defaults to
-            None, the root.
+        splits (list[str], optional): Names of splits; `val2017` means
+            `annotations/instances_val2017.json` with the images in `val2017/`. Defaults to None,
+            all files with such names.
+        ann_files (Sequence[Path]): Annotation files with other names, relative to the root, instead
+            of splits. Defaults to none.
+        images (Path, optional): Folder of the images of `ann_files`, relative to the root. Defaults
+            to None, the root.
 
     Returns:
-        Plan: With what is wrong in the annotation files.
+        Plan: Check, with the problems of the annotation files.
 
     Raises:
         UserError: There is no annotation file.
@@ -81,7 +83,7 @@ def plan_coco(
 
 
 class _AnnotationFile:
-    """The good entries of a file; what is wrong with the others joins the problems."""
+    """Good entries of a file; what is wrong with the other entries is added to the problems."""
 
     def __init__(self, path, root, folder, problems):
         self.name = os.path.relpath(path, root)
@@ -123,7 +125,7 @@ class _AnnotationFile:
         self.problems.append(Problem(f'{self.name}: {entry}' if entry else self.name, reason))
 
     def entries(self, contents, part):
-        """Those that are complete and whose ids and names stand in the file once."""
+        """Select the entries that are complete and whose ids and names occur once in the file."""
         entries = contents.get(part) if isinstance(contents, dict) else None
         if not isinstance(entries, list):
             self.report('', f'has no list {part!r}')
@@ -147,15 +149,15 @@ class _AnnotationFile:
 
 
 def annotation_mistakes(annotation: dict, images: dict, categories: set) -> list[str]:
-    """What is wrong with an annotation that has all its keys.
+    """Find what is wrong with an annotation that has all required keys.
 
     Args:
-        annotation (dict): The annotation.
-        images (dict[int, dict]): The images by their ids.
+        annotation (dict): Annotation to check.
+        images (dict[int, dict]): Images by id.
         categories (set[int]): Ids of the categories.
 
     Returns:
-        list[str]: The mistakes.
+        list[str]: Mistakes.
     """
     mistakes = []
     image = images.get(annotation['image_id'])
@@ -183,7 +185,7 @@ def annotation_mistakes(annotation: dict, images: dict, categories: set) -> list
 
 
 def read_coco_image(item: Item) -> list[Problem]:
-    """Problems of an image, an :class:`Item` of :class:`CocoImage`, and its compressed masks."""
+    """Find the problems of an image (`facts` is a :class:`CocoImage`) and its compressed masks."""
     path, size, codes = item.facts
     problem, found = image_problem(path)
     if found and found != size:

@@ -33,7 +33,7 @@ def mask_mistake(mask: object, image: dict | None) -> str:
 
 
 def runs_mistake(runs: list, size: list[int]) -> str:
-    """What is wrong with a run-length code of a mask of height and width `size`."""
+    """Find what is wrong with a run-length code of a mask of height and width `size`."""
     if not all(isinstance(run, int) and run >= 0 for run in runs):
         return 'has a run-length code that is no list of lengths'
     if sum(runs) != size[0] * size[1]:
@@ -42,20 +42,20 @@ def runs_mistake(runs: list, size: list[int]) -> str:
 
 
 def run_lengths(code: str) -> list[int]:
-    """Lengths of the runs of a compressed mask.
+    """Decode the lengths of the runs of a compressed mask.
 
-    pycocotools fills what a code leaves out with whatever stands in memory, and reads beyond the
-    end of one that breaks off.
+    pycocotools fills what a code leaves out with the contents of memory, and reads beyond the end
+    of an incomplete code.
 
     Args:
-        code (str): Digits of 5 bits, the lowest first, behind each other; from the fourth run on
-            the difference to the last but one.
+        code (str): Code of digits of 5 bits, lowest digit first. From the fourth run on, a number
+            is the difference to the last but one.
 
     Returns:
-        list[int]: The lengths.
+        list[int]: Lengths of the runs.
 
     Raises:
-        UserError: A character is no digit, or the code breaks off.
+        UserError: A character is not a digit, or the code is incomplete.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,4 +1,4 @@
-"""The quick check: is the annotation file COCO's, what is taken of it, and are its images there?"""
+"""Quick check of a data set in COCO's format: its annotation file, its use, and its images."""
 
 import math
 from collections import Counter
@@ -15,15 +15,15 @@ from .usage import Use, tracked, usage_of
 
 
 def quick_check(files: DatasetFiles) -> None:
-    """Check a data set whose class reads COCO's files just as mmdet's `CocoDataset` does.
+    """Check a data set whose class reads COCO's files in the way of mmdet's `CocoDataset`.
 
-    What it takes of the file is logged, with the number of objects that it leaves out.
+    What the data set uses of the file is logged, with the number of objects that it leaves out.
 
     Args:
-        files (DatasetFiles): The files of a data set; other kinds are passed over.
+        files (DatasetFiles): Files of a data set; data sets of other kinds are not checked.
 
     Raises:
-        UserError: At the first mistake.
+        UserError: There is a mistake; the message names the first one.
     """
     config, path = files.config, files.ann_file
     if not path or not reads_plain_coco(files.cls):
@@ -47,7 +47,7 @@ def quick_check(files: DatasetFiles) -> None:
 
 
 def reads_plain_coco(cls: type | None) -> bool:
-    """Whether a class reads COCO's files just as mmdet's `CocoDataset` does."""
+    """Whether a class reads COCO's files in the way of mmdet's `CocoDataset`."""
     coco = next((c for c in getattr(cls, '__mro__', ()) if c.__name__ == 'CocoDataset'), None)
     return coco is not None and all(
         getattr(cls, name) is getattr(coco, name) for name in ('load_data_list', 'parse_data_info')
@@ -55,19 +55,19 @@ def reads_plain_coco(cls: type | None) -> bool:
 
 
 def read_coco(path, annotations_needed=True):
-    """Read an annotation file and refuse what is not in COCO's format.
+    """Read an annotation file, and refuse a file that is not in COCO's format.
 
     Args:
-        path (str | Path): The annotation file.
-        annotations_needed (bool): Whether it must hold annotations; a test set that is only
-            predicted has none. Defaults to True.
+        path (str | Path): Path of the annotation file.
+        annotations_needed (bool): Whether the file has to contain annotations; a test set that is
+            only predicted has none. Defaults to True.
 
     Returns:
-        dict: The contents.
+        dict: Contents of the file.
 
     Raises:
-        UserError: If it is not JSON, an entry lacks a key or has a value of another kind, an id
-            stands in it twice, or no annotation is of an image and a category in it.
+        UserError: The file is not JSON, an entry lacks a key or has a value of another kind, an id
+            occurs twice, or no annotation belongs to an image and a category in the file.
     """
     print_log(f'checking {path}', logger='current')
     contents = read_json(path)
@@ -102,15 +102,15 @@ def read_coco(path, annotations_needed=True):
 
 
 def check_images(contents, path, folder):
-    """Check that every image is there; each folder is listed once, no file is looked up singly.
+    """Check that every image exists, by listing each folder once.
 
     Args:
         contents (dict): Contents of the annotation file.
-        path (str | Path): The annotation file, for messages.
-        folder (str | Path): Folder that the file names of the images start from.
+        path (str | Path): Path of the annotation file, for messages.
+        folder (str | Path): Folder to which the file names of the images are relative.
 
     Raises:
-        UserError: If images are missing; names the first few and their number.
+        UserError: Images are missing; the message names the first few and their number.
     """
     missing = missing_files((image['file_name'] for image in contents['images']), folder)
     if missing:
@@ -121,18 +121,18 @@ def check_images(contents, path, folder):
 
 
 def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -> None:
-    """Check that the file has every class that the data set names, and has it once.
+    """Check that each class that the data set names occurs exactly once in the file.
 
-    Objects of a class that it lacks or has twice would be dropped or get the label of another one
-    without a word.
+    Objects of a class that is missing or occurs twice would silently be dropped or get the label of
+    another class.
 
     Args:
         contents (dict): Contents of the annotation file.
-        path (str | Path): The annotation file, for messages.
+        path (str | Path): Path of the annotation file, for messages.
         classes (Sequence[str] | None): Class names of the data set; None if it does not name them.
 
     Raises:
-        UserError: If a class is missing, or stands twice in the file or among the names.
+        UserError: A class is missing, or occurs twice in the file or among the names.
     """
     names = [category['name'] for category in contents['categories']]
     twice = repeated(classes or ())
@@ -155,15 +155,15 @@ def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -
 
 
 def check_usage(contents: dict, path: str, use: Use) -> None:
-    """Log what a data set takes of a file, and refuse a file of which it takes nothing.
+    """Log what a data set uses of a file, and refuse a file of which it uses nothing.
 
     Args:
         contents (dict): Contents of the annotation file.
-        path (str): The annotation file, for messages.
-        use (Use): What is taken.
+        path (str): Path of the annotation file, for messages.
+        use (Use): How the data set uses the file.
 
     Raises:
-        UserError: If no object or no image is left, or masks that are asked for are broken.
+        UserError: No object or no image is left, or masks that are needed are broken.
     """
     usage = usage_of(contents, use)
     if not usage.used:
@@ -185,7 +185,7 @@ def check_usage(contents: dict, path: str, use: Use) -> None:
 
 
 def nothing_left(contents, use, usage):
-    """Why nothing of a file can be used, in words."""
+    """Explain why nothing of a file can be used."""
     if set(usage.dropped) == {'of other classes'}:
         names = {category['id']: category['name'] for category in contents['categories']}
         there = Counter(names.get(a['category_id']) for a in contents['annotations'])

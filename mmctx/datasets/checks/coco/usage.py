@@ -1,4 +1,4 @@
-"""How much of an annotation file mmdet trains on, and what it leaves out without a word."""
+"""How much of an annotation file mmdet uses in training, and what it silently leaves out."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,14 +13,15 @@ LONG = 100_000
 
 
 class Use(NamedTuple):
-    """What a data set takes from an annotation file.
+    """How a data set uses an annotation file.
 
     Attributes:
         name (str): Name of the data set in messages.
-        classes (Sequence[str] | None): Names of its classes; None for all categories of the file.
-        masks (bool): Whether its objects must have masks.
+        classes (Sequence[str] | None): Class names of the data set; None for all categories of the
+            file.
+        masks (bool): Whether objects have to have masks.
         drops_empty (bool): Whether images without an object of the classes are left out.
-        min_size (int): Images with a shorter side in pixels are left out.
+        min_size (int): Smallest side of an image in pixels; smaller images are left out.
     """
 
     name: str
@@ -31,15 +32,15 @@ class Use(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a data set makes of an annotation file.
+    """How much of an annotation file a data set uses.
 
     Attributes:
-        objects (int): Objects of the file.
+        objects (int): Number of objects in the file.
         dropped (Counter): Number of objects that are left out, by reason.
-        broken_masks (list[str]): Objects that end a run, each with the fault of its mask.
-        images (int): Images of the file.
-        kept_images (int): Images that are left.
-        crowded (int): Objects among those used that only tell where not to look.
+        broken_masks (list[str]): Objects that would end a run, each with the mistake in its mask.
+        images (int): Number of images in the file.
+        kept_images (int): Number of images that are used.
+        crowded (int): Number of used objects that only mark regions to ignore.
     """
 
     objects: int
@@ -51,7 +52,7 @@ class Usage(NamedTuple):
 
     @property
     def used(self) -> int:
-        """Objects that are left."""
+        """Number of objects that are used."""
         return self.objects - self.dropped.total()
 
     def __str__(self):
@@ -63,11 +64,11 @@ class Usage(NamedTuple):
 
 
 def usage_of(contents: dict, use: Use) -> Usage:
-    """Go through the objects of a file as mmdet's `CocoDataset` does.
+    """Count the objects of a file that mmdet's `CocoDataset` uses.
 
     Args:
         contents (dict): Contents of the annotation file, whose entries are complete.
-        use (Use): What is taken from it.
+        use (Use): How the data set uses the file.
     """
     images = {image['id']: image for image in contents['images']}
     wanted = {
@@ -82,7 +83,7 @@ def usage_of(contents: dict, use: Use) -> Usage:
         image = images.get(entry['image_id'])
         category = entry['category_id']
         if category in wanted:
-            # What follows is not asked for before an image is left out for being empty.
+            # Images are left out for being empty before the conditions below are checked.
             occupied.add(entry['image_id'])
         reason = _why_dropped(entry, image, category, wanted, listed)
         if not reason and use.masks:
@@ -119,9 +120,9 @@ def _why_dropped(entry, image, category, wanted, listed):
 
 
 def _look_at_mask(mask, image):
-    """Why an object is passed over for its mask, and why it ends a run."""
+    """Find why an object is left out because of its mask, and why the mask would end a run."""
     if isinstance(mask, list) and mask:
-        # Polygons of too few numbers are passed over.
+        # Polygons of too few numbers are left out.
         usable = [p for p in mask if isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0]
         if not usable:
             return 'with polygons of too few points', ''
@@ -130,7 +131,7 @@ def _look_at_mask(mask, image):
 
 
 def tracked(entries: Sequence, what: str) -> Iterable:
-    """Entries of a file, with a bar on stderr where there are many."""
+    """Iterate over entries of a file, with a progress bar on stderr if there are many."""
     return track(
         entries,
         f'checking {what}',
