@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -145,6 +145,10 @@ class Contextualizing(BaseModule):
 
     def _infers_in_kernels(self, x: Tensor) -> bool:
         plain = all(merging.temperature is None for merging in self.merging)
+        # The kernels do what these methods do here, not what a subclass makes of them.
+        own = type(self)
+        plain &= own.classify is Contextualizing.classify and own.keep is Contextualizing.keep
+        plain &= own.merge is Contextualizing.merge
         return plain and self.embeddings.num_embeddings <= MOST_CLASSES and infers_in_kernels(x)
 
     def _infer(
@@ -162,8 +166,8 @@ class Contextualizing(BaseModule):
         )
         if shares is None:
             return StageContext(logits, None, None)
-        merging: Any = self.merging[stage_index]
-        return StageContext(logits, kept, merging.merge_shares(self.embeddings.weight, shares))
+        prior = self.merging[stage_index](self.embeddings.weight, None, logits, shares)
+        return StageContext(logits, kept, prior)
 
     def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
