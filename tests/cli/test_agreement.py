@@ -122,6 +122,35 @@ def test_a_list_of_files_that_are_not_there(images, refused):
     assert '1 of the 2 files' in message and 'a/7.png' in message
 
 
+def test_a_list_that_names_a_folder(images, refused):
+    (images / 'list.txt').write_text('val/a/0.png 0\nval/a 0\n')
+    message = refused(val_dataloader__dataset__ann_file='list.txt',
+                      val_dataloader__dataset__data_prefix='')  # fmt: skip
+    assert '1 of the 2 files' in message and message.endswith('val/a')
+
+
+def test_lists_that_number_the_classes_otherwise(images, refused, build):
+    for split in ('train', 'val'):
+        numbers = dict(zip('abc', (0, 1, 2) if split == 'train' else (2, 1, 0)))
+        lines = [f'{name}/0.png {number}\n' for name, number in numbers.items()]
+        (images / f'{split}.txt').write_text(''.join(lines))
+    lists = {f'{split}_dataloader__dataset__ann_file': f'{split}.txt' for split in ('train', 'val')}
+    message = refused(**lists)
+    assert 'in folders a have the label 0 in train_dataloader and 2 in val_dataloader' in message
+    # A list of the one split, and the folders of the other.
+    message = refused(val_dataloader__dataset__ann_file='val.txt')
+    assert 'in folders a have the label 0 in train_dataloader and 2 in val_dataloader' in message
+    (images / 'val.txt').write_text((images / 'train.txt').read_text())
+    build(train_dataloader__batch_size=3, **lists)
+
+
+def test_names_of_class_folders_in_another_order(refused):
+    meta = dict(classes=('c', 'b', 'a'))
+    message = refused(train_dataloader__dataset__metainfo=meta,
+                      val_dataloader__dataset__metainfo=meta)  # fmt: skip
+    assert 'class 0 is a in the folders and c in `classes` of train_dataloader' in message
+
+
 def test_a_link_that_leads_nowhere(images, refused):
     (images / 'val' / 'a' / '8.png').symlink_to('nowhere.png')
     message = refused()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import PurePath
 
 import torch.nn as nn
 
@@ -27,8 +28,13 @@ def check_classes(model: nn.Module, data: dict, checked) -> None:
     sets = [(split, dataset) for split, found in data.items() for dataset in found]
     for split, dataset in sets:
         check_heads(model, dataset, split)
+        compare_with_folders(split, dataset)
     for before, after in pairwise(sets):
         compare_names(*before, *after)
+    for (split, numbers), (other, others) in pairwise(
+        (split, labels_of_folders(dataset)) for split, dataset in sets
+    ):
+        compare_labels(split, numbers, other, others)
     for path, names in checkpoint_classes(checked):
         for split, dataset in sets:
             compare_with_checkpoint(path, names, split, dataset)
@@ -107,6 +113,42 @@ def compare_names(split, dataset, other_split, other) -> None:
             f'{where[0]} and {where[1]} do not have the same classes in the same order: '
             f'{difference(names[0], names[1], where)}'
         )
+
+
+def compare_with_folders(split: str, dataset) -> None:
+    """Check that `classes` name class folders in the order that numbers them."""
+    folders = tuple(getattr(dataset, 'folder_to_idx', None) or ())
+    names = class_names(metainfo(dataset)) or ()
+    if folders != names and set(folders) == set(names):
+        where = 'the folders', f'`classes` of {split}_dataloader'
+        raise UserError(
+            f'{difference(folders, names, where)}: labels are the numbers of the folders in the '
+            'sorted order, whatever the order of the names, so sort them'
+        )
+
+
+def labels_of_folders(dataset) -> dict[str, int]:
+    """The label of each folder that a list has files of, where each has files of one label."""
+    found: dict[str, int] = {}
+    if not getattr(dataset, 'ann_file', None) and not getattr(dataset, 'folder_to_idx', None):
+        return found
+    for sample in samples_of(dataset):
+        name = PurePath(sample.path).parent.name
+        if len(sample.labels) != 1 or found.setdefault(name, sample.labels[0]) != sample.labels[0]:
+            # Such folders are not of classes.
+            return {}
+    return found if len(set(found.values())) > 1 else {}
+
+
+def compare_labels(split: str, numbers: dict, other_split: str, others: dict) -> None:
+    """Check that two data sets give files in folders of the same names the same labels."""
+    for name in sorted(numbers.keys() & others.keys()):
+        if numbers[name] != others[name]:
+            raise UserError(
+                f'files in folders {name} have the label {numbers[name]} in {split}_dataloader and '
+                f'{others[name]} in {other_split}_dataloader: write both lists with the same '
+                'numbers of the classes'
+            )
 
 
 def difference(first: tuple, second: tuple, where: tuple[str, str]) -> str:
