@@ -7,9 +7,11 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from .annotation_file import leaves_image
 from .masks import mask_mistake
 
 LONG = 100_000
+UNLISTED_CATEGORY = 'of categories that are not listed'
 
 
 class Use(NamedTuple):
@@ -40,6 +42,8 @@ class Usage(NamedTuple):
         images (int): Images of the file.
         kept_images (int): Images that are left.
         crowded (int): Objects among those used that only tell where not to look.
+        leaving (list[str]): Objects among those used whose boxes leave their images.
+        categories (set[int]): Categories of the objects used.
     """
 
     objects: int
@@ -48,6 +52,8 @@ class Usage(NamedTuple):
     images: int
     kept_images: int
     crowded: int
+    leaving: list
+    categories: set
 
     @property
     def used(self) -> int:
@@ -77,7 +83,9 @@ def usage_of(contents: dict, use: Use) -> Usage:
     }
     listed = {category['id'] for category in contents['categories']}
     dropped: Counter = Counter()
-    broken, occupied, crowded = [], set(), 0
+    broken, leaving = [], []
+    occupied, found = set(), set()
+    crowded = 0
     for index, entry in enumerate(tracked(contents['annotations'], f'objects of {use.name}')):
         image = images.get(entry['image_id'])
         category = entry['category_id']
@@ -93,19 +101,23 @@ def usage_of(contents: dict, use: Use) -> Usage:
             dropped[reason] += 1
         else:
             crowded += bool(entry['iscrowd'])
+            found.add(category)
+            if image and leaves_image(entry['bbox'], image):
+                leaving.append(f'annotations[{index}] has bbox={entry["bbox"]}')
     kept = sum(
         min(image['width'], image['height']) >= use.min_size
         and (not use.drops_empty or id in occupied)
         for id, image in images.items()
     )
-    return Usage(len(contents['annotations']), dropped, broken, len(images), kept, crowded)
+    objects = len(contents['annotations'])
+    return Usage(objects, dropped, broken, len(images), kept, crowded, leaving, found)
 
 
 def _why_dropped(entry, image, category, wanted, listed):
     if image is None:
         return 'of images that are not listed'
     if category not in wanted:
-        return 'of other classes' if category in listed else 'of categories that are not listed'
+        return 'of other classes' if category in listed else UNLISTED_CATEGORY
     if entry.get('ignore', False):
         return 'marked "ignore"'
     x, y, width, height = entry['bbox']
