@@ -4,10 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
 
 from mmctx.checkpoints.fitting import Weights
 from mmctx.cli.agreement.classes import check_classes, class_counts
+from mmctx.cli.agreement.clips import check_clips
 from mmctx.cli.agreement.metrics import check_metrics
 from mmctx.cli.preflight import Checked
 from mmctx.errors import UserError
@@ -144,3 +146,55 @@ def test_a_metric_of_another_number_of_classes():
     metric = SimpleNamespace(num_classes=5)
     with pytest.raises(UserError, match=r'num_classes=5 of .*, but the data have 2 classes'):
         check(metric)
+
+
+@pytest.mark.parametrize(('topk', 'words'), [((1, 2), ''), ((1, 5), 'topk=5 of')])
+def test_topk_of_mmactions_metric(topk, words):
+    metric = SimpleNamespace(metric_options=dict(top_k_accuracy=dict(topk=topk)))
+    if not words:
+        check(metric)
+        return
+    with pytest.raises(UserError, match=words):
+        check(metric)
+
+
+class Clips(DataSet):
+    """Videos whose pipeline gives inputs of a shape."""
+
+    def __init__(self, shape):
+        super().__init__((), [dict(filename='a.mp4')])
+        self.pipeline = lambda info: dict(inputs=torch.zeros(shape))
+
+
+def check_segments(shape, split, backbone=4, head=4):
+    parts = dict(backbone=backbone, cls_head=head)
+    model = SimpleNamespace(**{k: SimpleNamespace(num_segments=n) for k, n in parts.items()})
+    check_clips(model, SimpleNamespace(dataset=Clips(shape)), split)
+
+
+def test_frames_that_are_the_segments():
+    check_segments((4, 3, 8, 8), 'train')
+    # Of a test the clips' scores are averaged.
+    check_segments((8, 3, 8, 8), 'test')
+    check_segments((5, 3, 8, 8), 'train', None, None)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'split', 'head', 'words'),
+    [
+        ((4, 3, 8, 8), 'train', 2, 'backbone.num_segments is 4 and model.cls_head.num_segments is'),
+        ((8, 3, 8, 8), 'train', 4, 'a.mp4 of train_dataloader gives 8 frames, but .* is 4'),
+        ((6, 3, 8, 8), 'val', 4, 'a.mp4 of val_dataloader gives 6 frames'),
+        ((1, 3, 4, 8, 8), 'train', 4, "input_format='NCHW' in FormatShape"),
+    ],
+)
+def test_frames_that_are_not_the_segments(shape, split, head, words):
+    with pytest.raises(UserError, match=words):
+        check_segments(shape, split, head=head)
+
+
+def test_a_video_that_is_skipped_in_training():
+    clips = Clips((4, 3, 8, 8))
+    clips.skip_broken, clips.pipeline = True, lambda info: 1 / 0
+    model = SimpleNamespace(backbone=SimpleNamespace(num_segments=4))
+    check_clips(model, SimpleNamespace(dataset=clips), 'train')

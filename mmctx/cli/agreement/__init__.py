@@ -9,7 +9,9 @@ from mmctx.models.unwrapping import bare_model
 
 from .batches import check_batches
 from .classes import check_classes
+from .clips import check_clips
 from .datasets import leaves
+from .lengths import check_lengths
 from .listed import check_listed
 from .metrics import check_metrics
 from .rehearsal import rehearse
@@ -45,9 +47,11 @@ def compare(runner, mode, checked):
             check_listed(dataset, split)
     check_classes(model, data, checked)
     if mode == 'train':
+        check_lengths(runner)
         check_batches(runner._train_loop, model)
     for split, loop in loops.items():
         check_sizes(model, loop.dataloader, split)
+        check_clips(model, loop.dataloader, split)
     scored = loops.get('val' if mode == 'train' else 'test')
     if hasattr(scored, 'evaluator'):
         split = 'val' if mode == 'train' else 'test'
