@@ -10,6 +10,7 @@ from torch import nn
 from mmctx.checkpoints.fitting import Weights
 from mmctx.cli.agreement.classes import check_classes, class_counts
 from mmctx.cli.agreement.clips import check_clips
+from mmctx.cli.agreement.listed_sizes import check_listed_sizes
 from mmctx.cli.agreement.metrics import check_metrics
 from mmctx.cli.preflight import Checked
 from mmctx.errors import UserError
@@ -198,3 +199,48 @@ def test_a_video_that_is_skipped_in_training():
     clips.skip_broken, clips.pipeline = True, lambda info: 1 / 0
     model = SimpleNamespace(backbone=SimpleNamespace(num_segments=4))
     check_clips(model, SimpleNamespace(dataset=clips), 'train')
+
+
+class LoadImage:
+    """Stands in for the step that loads an image, 96 pixels wide."""
+
+    def __call__(self, info):
+        return {**info, 'ori_shape': (80, 96)}
+
+
+def sized(*sizes, steps=None):
+    infos = [dict(img_path=f'{i}.jpg', width=w, height=h) for i, (w, h) in enumerate(sizes)]
+    data = DataSet((), infos, name='a.json')
+    data.pipeline = SimpleNamespace(transforms=steps or [LoadImage()])
+    return data
+
+
+def test_images_of_their_stated_sizes():
+    check_listed_sizes(sized((96, 80), (96, 80)), 'train')
+    check_listed_sizes(sized((9, 8), steps=[lambda info: info]), 'train')
+
+
+@pytest.mark.parametrize(
+    ('size', 'words'),
+    [
+        ((80, 96), r'1.jpg is 96x80 \(turned, perhaps by its EXIF tag\), but listed as 80x96'),
+        ((192, 160), '1.jpg is 96x80, but listed as 192x160'),
+    ],
+)
+def test_images_of_other_sizes_than_stated(size, words):
+    with pytest.raises(UserError, match=f'1 of 2 images of train_dataloader .*{words}'):
+        check_listed_sizes(sized((96, 80), size), 'train')
+
+
+def test_a_start_from_the_same_classes_in_another_order_is_a_warning(monkeypatch):
+    logged = []
+    monkeypatch.setattr(
+        'mmctx.cli.agreement.classes.print_log', lambda text, *_: logged.append(text)
+    )
+    meta = dict(dataset_meta=dict(classes=['nut', 'bolt']))
+    checked = Checked([Weights('a.pth', {})], {'a.pth': dict(meta=meta)})
+    check_classes(DETECTOR, dict(train=[DataSet(('bolt', 'nut'))]), checked)
+    assert 'class 0 is nut in the data of a.pth and bolt in train_dataloader' in logged[0]
+    # Other classes are what a start is for.
+    check_classes(DETECTOR, dict(train=[DataSet(('bolt', 'ant'))]), checked)
+    assert len(logged) == 1

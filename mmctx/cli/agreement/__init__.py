@@ -13,6 +13,7 @@ from .clips import check_clips
 from .datasets import leaves
 from .lengths import check_lengths
 from .listed import check_listed
+from .listed_sizes import check_listed_sizes
 from .metrics import check_metrics
 from .rehearsal import rehearse
 from .sizes import check_sizes
@@ -45,6 +46,7 @@ def compare(runner, mode, checked):
     for split, sets in data.items():
         for dataset in sets:
             check_listed(dataset, split)
+            check_listed_sizes(dataset, split)
     check_classes(model, data, checked)
     if mode == 'train':
         check_lengths(runner)

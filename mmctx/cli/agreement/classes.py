@@ -1,10 +1,12 @@
 """The classes of the data sets, of the model's heads and of the checkpoint."""
 
+import logging
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import PurePath
 
 import torch.nn as nn
+from mmengine.logging import print_log
 
 from mmctx.errors import UserError, first_few
 
@@ -35,9 +37,9 @@ def check_classes(model: nn.Module, data: dict, checked) -> None:
         (split, labels_of_folders(dataset)) for split, dataset in sets
     ):
         compare_labels(split, numbers, other, others)
-    for path, names in checkpoint_classes(checked):
+    for path, names, is_same_task in checkpoint_classes(checked):
         for split, dataset in sets:
-            compare_with_checkpoint(path, names, split, dataset)
+            compare_with_checkpoint(path, names, is_same_task, split, dataset)
 
 
 def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
@@ -168,22 +170,37 @@ def difference(first: tuple, second: tuple, where: tuple[str, str]) -> str:
     return ', '.join(parts)
 
 
-def checkpoint_classes(checked) -> Iterator[tuple[str, tuple]]:
-    """Classes that a checkpoint to resume or to test was trained on."""
+def checkpoint_classes(checked) -> Iterator[tuple[str, tuple, bool]]:
+    """Classes that a checkpoint was trained on, and whether it is to be resumed or tested."""
     for weights in checked.weights:
         meta = checked.checkpoints.get(weights.path, {}).get('meta')
         info = meta.get('dataset_meta') if isinstance(meta, dict) else None
-        names = class_names(info) if weights.complete and isinstance(info, dict) else None
+        names = class_names(info) if isinstance(info, dict) and not weights.module else None
         if names:
-            yield weights.path, names
+            yield weights.path, names, weights.complete
 
 
-def compare_with_checkpoint(path: str, names: tuple, split: str, dataset) -> None:
-    """Check that a data set numbers the classes as the one that a checkpoint was trained on."""
+def compare_with_checkpoint(
+    path: str, names: tuple, is_same_task: bool, split: str, dataset
+) -> None:
+    """Check that a data set numbers the classes as the one that a checkpoint was trained on.
+
+    A training that only starts from it may have other classes, but these in another order are
+    hardly meant: the weights of its head would be those of the wrong classes.
+    """
     found = class_names(metainfo(dataset))
-    if found and found != names:
-        where = f'the data of {path}', f'{split}_dataloader'
+    if not found or found == names:
+        return
+    where = f'the data of {path}', f'{split}_dataloader'
+    if is_same_task:
         raise UserError(
             f'{path} was trained on other classes, or on these in another order: '
             f'{difference(names, found, where)}'
+        )
+    if split == 'train' and set(found) == set(names):
+        print_log(
+            f'{path} was trained on the same classes in another order: '
+            f'{difference(names, found, where)}',
+            'current',
+            logging.WARNING,
         )
