@@ -111,4 +111,7 @@ def is_of_others(frame):
     module = frame.f_globals.get('__name__', '')
     own = module == 'mmctx' or module.startswith('mmctx.')
     file = frame.f_code.co_filename
+    if file == '<string>':
+        # Of a name that is evaluated.
+        file = frame.f_globals.get('__file__') or ''
     return not own and ('site-packages' in file or file.startswith(INSTALLED))
