@@ -1,7 +1,7 @@
 # Render a small data set, train a contextual Mask R-CNN on it, test it and draw what it finds.
 #
 #   make -f tools/demo.mk [PYTHON=python] [DATA=data/shapes] [WORK_DIR=work_dirs/demo]
-#                         [OPTIONS='--cfg-options ...']
+#                         [IMAGES='--num-train ... --num-val ...'] [OPTIONS='--cfg-options ...']
 #
 # Finished steps are not repeated. An interrupted training resumes from its last checkpoint, unless
 # the config has changed since: then it starts again.
@@ -25,7 +25,7 @@ demo: $(WORK_DIR)/pictures/contact_sheet.png
 	@echo 'Pictures: $<; to train again, remove $(WORK_DIR)/'
 
 $(DATA)/shapes.json:
-	$(PYTHON) $(TOOLS)dataset_converters/render_shapes.py $(DATA)
+	$(PYTHON) $(TOOLS)dataset_converters/render_shapes.py $(DATA) $(IMAGES)
 
 $(WORK_DIR)/started: $(DATA)/shapes.json $(CONFIG) $(CONFIGS)_base_/shapes_instance.py
 	@if [ -e $@ ]; then rm -r $(WORK_DIR); fi
