@@ -1,6 +1,8 @@
 """What commands of the tests have imported when they begin, see `forked`."""
 
 import gc
+import os
+import sys
 from contextlib import suppress
 from importlib import import_module
 
@@ -15,6 +17,9 @@ CONFIGS = {
     'mmpretrain': 'resnet/resnet50_8xb32_in1k.py',
     'mmaction': 'recognition/tsm/tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb.py',
 }
+# Where a new interpreter looks for modules, before its script's folder and PYTHONPATH.
+added = ['', *os.environ['PYTHONPATH'].split(os.pathsep)]
+SYSTEM_PATH = [folder for folder in sys.path if folder not in added]
 save_time()
 for package, config in CONFIGS.items():
     # Not all of them are installed everywhere.

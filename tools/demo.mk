@@ -2,7 +2,7 @@
 # its contextual convolutions look.
 #
 #   make -f tools/demo.mk [PYTHON=python] [DATA=data/shapes] [WORK_DIR=work_dirs/demo]
-#                         [OPTIONS='--cfg-options ...']
+#                         [IMAGES='--num-train ... --num-val ...'] [OPTIONS='--cfg-options ...']
 #
 # Finished steps are not repeated. An interrupted training resumes from its last checkpoint, unless
 # the config has changed since: then it starts again.
@@ -28,7 +28,7 @@ demo: $(WORK_DIR)/pictures/contact_sheet.png $(WORK_DIR)/context/drawn
 	@echo 'Pictures: $<, $(WORK_DIR)/context/; to train again, remove $(WORK_DIR)/'
 
 $(DATA)/shapes.json:
-	$(PYTHON) $(TOOLS)dataset_converters/render_shapes.py $(DATA)
+	$(PYTHON) $(TOOLS)dataset_converters/render_shapes.py $(DATA) $(IMAGES)
 
 $(WORK_DIR)/started: $(DATA)/shapes.json $(CONFIG) $(CONFIGS)_base_/shapes_instance.py
 	@if [ -e $@ ]; then rm -r $(WORK_DIR); fi

@@ -148,7 +148,7 @@ def load_network(
         the checkpoint says of itself (`meta`).
 
     Raises:
-        UserError: The checkpoint or the config cannot be used, or they do not fit.
+        UserError: The checkpoint or the config cannot be used, or they do not fit together.
     """
     path = str(checkpoint)
     contents = read_checkpoint(fetch(path))

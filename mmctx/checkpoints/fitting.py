@@ -46,16 +46,23 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
         dict[str, tuple[int, ...]]: Shape of each tensor by its name.
 
     Raises:
-        UserError: The file contains no weights, or none with the prefix.
+        UserError: The file contains no weights, none with the prefix, or weights that are NaN.
     """
     state = checkpoint.get('state_dict', checkpoint)
     if bare:
         state = state.get('model', state)
-    shapes = {
-        re.sub(r'^module\.', '', str(name)): tuple(value.shape)
+    tensors = {
+        re.sub(r'^module\.', '', str(name)): value
         for name, value in (state.items() if isinstance(state, dict) else ())
         if isinstance(value, torch.Tensor)
     }
+    broken = [name for name, v in tensors.items() if v.is_floating_point() and v.isnan().any()]
+    if broken:
+        raise UserError(
+            f'{len(broken)} of the {len(tensors)} tensors of {path} hold NaN, as after a training '
+            f'that diverged: {first_few(broken)}; take an earlier checkpoint'
+        )
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     if not shapes and isinstance(checkpoint.get('model'), dict):
         raise UserError(
             f"{path} holds a bare network, in 'model': it can only start a training, by "

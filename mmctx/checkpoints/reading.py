@@ -50,6 +50,8 @@ def read_checkpoint(path: str | os.PathLike, allowed: Sequence[type] = ()) -> di
         UnreadableCheckpoint: The file is missing, damaged, contains code or is of another kind.
     """
     local = Path(path).expanduser()
+    if local.is_dir():
+        raise UnreadableCheckpoint(path, 'is a folder: name a file in it')
     if not local.is_file():
         raise UnreadableCheckpoint(path, 'does not exist')
     try:

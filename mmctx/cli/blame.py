@@ -5,13 +5,14 @@ import sysconfig
 from contextlib import contextmanager
 
 from mmengine.registry import build_functions
+from mmengine.runner import Runner
 
 from mmctx.errors import UserError, recognise
 
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 # Numpy's message when mmengine stacks the samples of a data set that has none.
 NO_SAMPLES = 'need at least one array to concatenate'
-BUILDERS = {build_functions.build_from_cfg.__code__}
+BUILDERS = {build_functions.build_from_cfg.__code__, Runner.build_dataloader.__code__}
 INSTALLED = tuple({sysconfig.get_path(name) for name in ('purelib', 'platlib', 'stdlib')})
 
 
@@ -69,7 +70,7 @@ def refusal_of_others(error):
     if not builds:
         return None
     inside = frames[builds[-1] + 1 :]
-    if not all(is_of_others(frame) for frame in inside):
+    if not raised_by_others(inside):
         return None
     built = frames[builds[-1]].f_locals.get('obj_cls')
     name = f'{built.__name__}: ' if hasattr(built, '__name__') else ''
@@ -90,9 +91,26 @@ def frames_of(error):
     return frames
 
 
+def raised_by_others(frames):
+    """Whether an exception that went through these frames is not of mmctx or the user.
+
+    Functions of other packages that `compat` has mended are among these.
+    """
+    return all(is_of_others(frame) or is_mended(frame) for frame in frames) and not any(
+        is_mended(frame) for frame in frames[-1:]
+    )
+
+
+def is_mended(frame):
+    return frame.f_globals.get('__name__', '').startswith('mmctx.compat.')
+
+
 def is_of_others(frame):
     """Whether a frame belongs to an installed package or to Python itself, but not to mmctx."""
     module = frame.f_globals.get('__name__', '')
     own = module == 'mmctx' or module.startswith('mmctx.')
     file = frame.f_code.co_filename
+    if file == '<string>':
+        # Of a name that is evaluated.
+        file = frame.f_globals.get('__file__') or ''
     return not own and ('site-packages' in file or file.startswith(INSTALLED))

@@ -1,11 +1,13 @@
 """Parts of a run that are built before its data are read, to find bad arguments early."""
 
 import difflib
+import logging
 
+from mmengine.logging import print_log
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 from mmctx.engine.resumed_settings import named_wrappers
-from mmctx.errors import UserError, meant
+from mmctx.errors import UserError, first_few, meant
 
 # Placeholders for what is known only from the data: batches of an epoch, end of a schedule.
 ANY_LENGTH, ANY_END = 100, 10**9
@@ -28,6 +30,7 @@ def build_parts(runner, mode):
     if runner.optim_wrapper is None:
         return
     check_optimizer_type(runner.optim_wrapper)
+    check_custom_keys(runner.optim_wrapper, runner.model)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     try_schedules(runner)
 
@@ -39,6 +42,20 @@ def check_optimizer_type(config):
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
         near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
         raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
+
+
+def check_custom_keys(config, model):
+    """Warn of parameters with settings of their own that there are not."""
+    paramwise = (config.get('paramwise_cfg') if isinstance(config, dict) else None) or {}
+    names = [name for name, _ in model.named_parameters()]
+    unused = [key for key in paramwise.get('custom_keys') or () if not any(key in n for n in names)]
+    if unused:
+        print_log(
+            f'no parameter has {first_few(unused)} in its name, so that these keys of '
+            'optim_wrapper.paramwise_cfg.custom_keys have no effect',
+            'current',
+            logging.WARNING,
+        )
 
 
 def try_schedules(runner):

@@ -44,6 +44,9 @@ def explain(error, runner):
         return disk_full(error, runner)
     if isinstance(error, RuntimeError):
         return process_lost(error, runner)
+    # mmengine raises it anew, to add the hook's name.
+    if isinstance(error, TypeError) and isinstance(error.__context__, TypeError):
+        error = error.__context__
     # Some hooks build objects from their arguments when the run begins.
     refusal = recognise(error) or refusal_of_others(error)
     return refusal and UserError(refusal, one_rank=True)

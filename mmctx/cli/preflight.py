@@ -107,6 +107,9 @@ def check_split(cfg, split):
         list[DatasetFiles]: Files of the data sets that are on this machine.
     """
     found = []
+    size = (cfg.get(f'{split}_dataloader') or {}).get('batch_size')
+    if size is not None and (type(size) is not int or size < 1):
+        raise UserError(f'{split}_dataloader.batch_size should be a number from 1 on, not {size!r}')
     metrics = as_list(cfg.get(f'{split}_evaluator'))
     predict_only = any(metric.get('format_only') for metric in metrics)
     for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):

@@ -15,6 +15,8 @@ from mmctx.errors import UserError, recognise
 from .batches import NumberedBatch
 from .randomness import derive_seed, seed_generators
 
+# Packages whose errors are about the contents of a file.
+DECODERS = ('cv2', 'PIL')
 WORKER_DIED = re.compile(
     r'DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) '
     r'(?:is )?(?P<how>killed by signal: \w+|exited unexpectedly)'
@@ -79,7 +81,9 @@ class BatchReader:
             refusal = recognise(error)
             if refusal is not None:
                 raise UnreadableSample(str(refusal)) from error
-            raise SampleError(
+            of_decoder = type(error).__module__.partition('.')[0] in DECODERS
+            kind = UnreadableSample if of_decoder else SampleError
+            raise kind(
                 f'{self.name(index)} cannot be read: {type(error).__name__}: {error}'
             ) from error
 

@@ -33,6 +33,16 @@ def test_a_bare_network_is_told_from_a_file_without_weights():
         weight_shapes({'meta': 1}, 'w.pth')
 
 
+def test_weights_of_a_training_that_diverged():
+    state = Detector().state_dict()
+    state['head.bias'][1] = float('nan')
+    with pytest.raises(UserError, match=r'1 of the 4 tensors of w\.pth hold NaN.*: head\.bias;'):
+        weight_shapes(dict(state_dict=state), 'w.pth')
+    # A mask may well be infinite.
+    state['head.bias'][1] = float('inf')
+    assert len(weight_shapes(dict(state_dict=state), 'w.pth')) == 4
+
+
 def test_foreign_weights_are_refused():
     with pytest.raises(UserError, match=r"of another model: none of its 2 weights .*'0.weight'"):
         check_fit(Detector(), weights_of(nn.Sequential(nn.Linear(2, 2)), complete=False))

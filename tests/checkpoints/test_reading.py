@@ -26,6 +26,11 @@ def test_files_of_before_pytorch_1_6_are_read(path):
     assert torch.equal(read_checkpoint(path)['weight'], torch.ones(3))
 
 
+def test_a_folder(tmp_path):
+    with pytest.raises(UnreadableCheckpoint, match='is a folder: name a file in it'):
+        read_checkpoint(tmp_path)
+
+
 def test_config_in_a_checkpoint_is_dropped(path):
     torch.save(dict(meta=dict(config='raise SystemExit', epoch=1), state_dict={}), path)
     assert read_checkpoint(path)['meta'] == dict(epoch=1)

@@ -122,6 +122,35 @@ def test_a_list_of_files_that_are_not_there(images, refused):
     assert '1 of the 2 files' in message and 'a/7.png' in message
 
 
+def test_a_list_that_names_a_folder(images, refused):
+    (images / 'list.txt').write_text('val/a/0.png 0\nval/a 0\n')
+    message = refused(val_dataloader__dataset__ann_file='list.txt',
+                      val_dataloader__dataset__data_prefix='')  # fmt: skip
+    assert '1 of the 2 files' in message and message.endswith('val/a')
+
+
+def test_lists_that_number_the_classes_otherwise(images, refused, build):
+    for split in ('train', 'val'):
+        numbers = dict(zip('abc', (0, 1, 2) if split == 'train' else (2, 1, 0)))
+        lines = [f'{name}/0.png {number}\n' for name, number in numbers.items()]
+        (images / f'{split}.txt').write_text(''.join(lines))
+    lists = {f'{split}_dataloader__dataset__ann_file': f'{split}.txt' for split in ('train', 'val')}
+    message = refused(**lists)
+    assert 'in folders a have the label 0 in train_dataloader and 2 in val_dataloader' in message
+    # A list of the one split, and the folders of the other.
+    message = refused(val_dataloader__dataset__ann_file='val.txt')
+    assert 'in folders a have the label 0 in train_dataloader and 2 in val_dataloader' in message
+    (images / 'val.txt').write_text((images / 'train.txt').read_text())
+    build(train_dataloader__batch_size=3, **lists)
+
+
+def test_names_of_class_folders_in_another_order(refused):
+    meta = dict(classes=('c', 'b', 'a'))
+    message = refused(train_dataloader__dataset__metainfo=meta,
+                      val_dataloader__dataset__metainfo=meta)  # fmt: skip
+    assert 'class 0 is a in the folders and c in `classes` of train_dataloader' in message
+
+
 def test_a_link_that_leads_nowhere(images, refused):
     (images / 'val' / 'a' / '8.png').symlink_to('nowhere.png')
     message = refused()
@@ -226,4 +255,64 @@ def test_numbers_that_the_checks_draw_do_not_change_the_run(images, build):
 def test_an_argument_that_a_hook_looks_at_when_the_run_begins(images, build):
     runner = build(custom_hooks=[dict(type='EMAHook', momentum=2.0)])
     with pytest.raises(UserError, match='momentum must be in range'):
+        run(runner, 'train')
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (dict(train_cfg__max_epochs=0), 'train_cfg.max_epochs is 0'),
+        (dict(train_cfg__val_interval=0), 'val_interval is 0, but should be at least 1'),
+        (dict(train_dataloader__batch_size=0), 'train_dataloader.batch_size should be a number'),
+        (
+            dict(train_dataloader__batch_size=8, train_dataloader__drop_last=True),
+            'gives no batch of its 6 samples',
+        ),
+        (
+            dict(train_cfg=dict(_delete_=True, by_epoch=False, max_iters=2)),
+            'MultiStepLR of param_scheduler counts epochs',
+        ),
+        (dict(train_dataloader__dataset__classes='lost.txt'), 'lost.txt'),
+    ],
+    ids=str,
+)
+def test_a_training_that_would_not_train(refused, options, words):
+    assert words in refused(**options)
+
+
+def test_what_has_no_effect_on_the_training_is_a_warning(images, build, monkeypatch):
+    logged = []
+    for module in ('agreement.lengths', 'building'):
+        monkeypatch.setattr(f'mmctx.cli.{module}.print_log', lambda text, *_: logged.append(text))
+    build(
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, by_epoch=True, end=500),
+            dict(type='CosineAnnealingLR', by_epoch=True, T_max=12),
+            dict(type='MultiStepLR', by_epoch=True, milestones=[0, 8]),
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=3),
+            dict(type='LinearLR', start_factor=0.1, by_epoch=True, begin=2, end=3),
+        ],
+        optim_wrapper__paramwise_cfg=dict(custom_keys=dict(bakbone={}, backbone={})),
+    )
+    end = 'but the training ends after epoch 1'
+    assert logged == [
+        'no parameter has bakbone in its name, so that these keys of '
+        'optim_wrapper.paramwise_cfg.custom_keys have no effect',
+        f'param_scheduler.0 (LinearLR) continues to epoch 500, {end}',
+        f'param_scheduler.1 (CosineAnnealingLR) continues to epoch 12, {end}',
+        f'param_scheduler.2 (MultiStepLR) has milestones [8], {end}',
+        f'param_scheduler.4 (LinearLR) begins at epoch 2, {end}',
+    ]
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_an_empty_image_is_named(images, build, split):
+    (images / split / 'c' / '0.png').write_bytes(b'')
+    with pytest.raises(UserError, match=rf'{split}/c/0\.png.* cannot be '):
+        run(build(train_dataloader__batch_size=3), 'train')
+
+
+def test_an_argument_of_what_a_hook_builds_when_the_run_begins(images, build):
+    runner = build(custom_hooks=[dict(type='EMAHook', momentm=0.1)])
+    with pytest.raises(UserError, match="unexpected keyword argument 'momentm'"):
         run(runner, 'train')

@@ -4,10 +4,13 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import nn
 
 from mmctx.checkpoints.fitting import Weights
 from mmctx.cli.agreement.classes import check_classes, class_counts
+from mmctx.cli.agreement.clips import check_clips
+from mmctx.cli.agreement.listed_sizes import check_listed_sizes
 from mmctx.cli.agreement.metrics import check_metrics
 from mmctx.cli.preflight import Checked
 from mmctx.errors import UserError
@@ -144,3 +147,100 @@ def test_a_metric_of_another_number_of_classes():
     metric = SimpleNamespace(num_classes=5)
     with pytest.raises(UserError, match=r'num_classes=5 of .*, but the data have 2 classes'):
         check(metric)
+
+
+@pytest.mark.parametrize(('topk', 'words'), [((1, 2), ''), ((1, 5), 'topk=5 of')])
+def test_topk_of_mmactions_metric(topk, words):
+    metric = SimpleNamespace(metric_options=dict(top_k_accuracy=dict(topk=topk)))
+    if not words:
+        check(metric)
+        return
+    with pytest.raises(UserError, match=words):
+        check(metric)
+
+
+class Clips(DataSet):
+    """Videos whose pipeline gives inputs of a shape."""
+
+    def __init__(self, shape):
+        super().__init__((), [dict(filename='a.mp4')])
+        self.pipeline = lambda info: dict(inputs=torch.zeros(shape))
+
+
+def check_segments(shape, split, backbone=4, head=4):
+    parts = dict(backbone=backbone, cls_head=head)
+    model = SimpleNamespace(**{k: SimpleNamespace(num_segments=n) for k, n in parts.items()})
+    check_clips(model, SimpleNamespace(dataset=Clips(shape)), split)
+
+
+def test_frames_that_are_the_segments():
+    check_segments((4, 3, 8, 8), 'train')
+    # Of a test the clips' scores are averaged.
+    check_segments((8, 3, 8, 8), 'test')
+    check_segments((5, 3, 8, 8), 'train', None, None)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'split', 'head', 'words'),
+    [
+        ((4, 3, 8, 8), 'train', 2, 'backbone.num_segments is 4 and model.cls_head.num_segments is'),
+        ((8, 3, 8, 8), 'train', 4, 'a.mp4 of train_dataloader gives 8 frames, but .* is 4'),
+        ((6, 3, 8, 8), 'val', 4, 'a.mp4 of val_dataloader gives 6 frames'),
+        ((1, 3, 4, 8, 8), 'train', 4, "input_format='NCHW' in FormatShape"),
+    ],
+)
+def test_frames_that_are_not_the_segments(shape, split, head, words):
+    with pytest.raises(UserError, match=words):
+        check_segments(shape, split, head=head)
+
+
+def test_a_video_that_is_skipped_in_training():
+    clips = Clips((4, 3, 8, 8))
+    clips.skip_broken, clips.pipeline = True, lambda info: 1 / 0
+    model = SimpleNamespace(backbone=SimpleNamespace(num_segments=4))
+    check_clips(model, SimpleNamespace(dataset=clips), 'train')
+
+
+class LoadImage:
+    """Stands in for the step that loads an image, 96 pixels wide."""
+
+    def __call__(self, info):
+        return {**info, 'ori_shape': (80, 96)}
+
+
+def sized(*sizes, steps=None):
+    infos = [dict(img_path=f'{i}.jpg', width=w, height=h) for i, (w, h) in enumerate(sizes)]
+    data = DataSet((), infos, name='a.json')
+    data.pipeline = SimpleNamespace(transforms=steps or [LoadImage()])
+    return data
+
+
+def test_images_of_their_stated_sizes():
+    check_listed_sizes(sized((96, 80), (96, 80)), 'train')
+    check_listed_sizes(sized((9, 8), steps=[lambda info: info]), 'train')
+
+
+@pytest.mark.parametrize(
+    ('size', 'words'),
+    [
+        ((80, 96), r'1.jpg is 96x80 \(turned, perhaps by its EXIF tag\), but listed as 80x96'),
+        ((192, 160), '1.jpg is 96x80, but listed as 192x160'),
+    ],
+)
+def test_images_of_other_sizes_than_stated(size, words):
+    with pytest.raises(UserError, match=f'1 of 2 images of train_dataloader .*{words}'):
+        check_listed_sizes(sized((96, 80), size), 'train')
+
+
+def test_a_start_from_the_same_classes_in_another_order_is_a_warning(monkeypatch):
+    logged = []
+    monkeypatch.setattr(
+        'mmctx.cli.agreement.classes.print_log', lambda text, *_: logged.append(text)
+    )
+    meta = dict(dataset_meta=dict(classes=['nut', 'bolt']))
+    checked = Checked([Weights('a.pth', {})], {'a.pth': dict(meta=meta)})
+    check_classes(DETECTOR, dict(train=[DataSet(('bolt', 'nut'))]), checked)
+    assert 'class 0 is nut in the data of a.pth and bolt in train_dataloader' in logged[0]
+    # Other classes are what a start is for.
+    check_classes(DETECTOR, dict(train=[DataSet(('bolt', 'ant'))]), checked)
+    assert len(logged) == 1

@@ -50,6 +50,11 @@ def refused(tiny_coco, load):
         ([dict(bbox=[100, 100, 9, 9])], ['1 are outside of their images']),
         ([dict(ignore=1)], ['1 are marked "ignore"']),
         ([dict(segmentation=[[1, 2, 3, 4]])], ['1 are with polygons of too few points']),
+        (
+            [{}, dict(category_id=0)],
+            ['1 of the 2 annotations', 'not among its categories: 0 (the file lists 1, 2, 3'],
+        ),
+        ([dict(iscrowd=1), dict(iscrowd=1)], ['all 2 objects of', 'have iscrowd=1']),
     ],
     ids=str,
 )
@@ -113,3 +118,58 @@ def test_what_is_left_out_is_logged_with_its_numbers(tiny_coco, load, monkeypatc
     (line,) = [text for text in logged if text.startswith('train_dataloader: ')]
     assert '2 of 5 objects on 1 of 6 images are used' in line
     assert '2 without an area' in line and '1 of other classes' in line
+
+
+def test_doubts_are_warnings(tiny_coco, load, monkeypatch):
+    logged = []
+    monkeypatch.setattr(
+        'mmctx.datasets.checks.coco.quick.print_log', lambda text, **_: logged.append(text)
+    )
+    tiny_coco.change('train', lambda c: copies(c, {}, dict(bbox=[40, 20, 60, 40])))
+    meta = dict(classes=('person', 'dog'))
+    preflight(load(train_dataloader__dataset__metainfo=meta), 'train')
+    assert any('1 of 2 boxes leave their images' in text for text in logged)
+    assert any('1 of the 2 classes have no object: dog' in text for text in logged)
+
+
+def twin(name, objects=1):
+    def change(contents):
+        number = 900 + len(contents['categories'])
+        contents['categories'].append(dict(id=number, name=name))
+        copies(contents, {}, *[dict(category_id=number)] * objects)
+
+    return change
+
+
+@pytest.mark.parametrize('name', ['Person', ' person', 'per son'])
+def test_a_category_that_is_a_class_but_for_case_or_white_space(refused, name):
+    message = refused(twin(name))
+    assert message.startswith('1 objects of') and repr(name) in message and "'person'" in message
+
+
+def test_twins_that_are_meant(tiny_coco, load):
+    tiny_coco.change('train', twin('Person', objects=0))
+    preflight(load(), 'train')
+    tiny_coco.change('train', twin('PERSON'))
+    # Both as classes.
+    meta = dict(classes=('person', 'PERSON'))
+    preflight(load(train_dataloader__dataset__metainfo=meta), 'train')
+
+
+def again(contents):
+    """The first image under a second id as well."""
+    contents['images'].append({**contents['images'][0], 'id': 99})
+
+
+def test_an_image_under_two_ids(refused):
+    message = refused(again)
+    assert '1 images stand in' in message and 'train0.jpg' in message
+
+
+def test_an_image_that_is_listed_twice_to_be_seen_twice(tiny_coco, load):
+    def both(contents):
+        again(contents)
+        copies(contents, {}, dict(image_id=99))
+
+    tiny_coco.change('train', both)
+    preflight(load(), 'train')

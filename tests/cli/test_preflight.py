@@ -128,7 +128,10 @@ def test_images_are_found_by_listing_their_folder_once(tmp_path, monkeypatch):
 
     def scandir(folder):
         listed.append(folder)
-        return [SimpleNamespace(name=name, is_symlink=lambda: False) for name in names]
+        return [
+            SimpleNamespace(name=name, is_symlink=lambda: False, is_dir=lambda: False)
+            for name in names
+        ]
 
     monkeypatch.setattr('mmctx.datasets.checks.missing_files.os.scandir', scandir)
     check_images(dict(images=[dict(file_name=name) for name in names]), 'x.json', tmp_path)

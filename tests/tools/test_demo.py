@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 
+IMAGES = '--num-train 4 --num-val 2'
 OPTIONS = (
-    '--cfg-options train_cfg.max_epochs=1 train_dataloader.dataset.indices=8 '
-    'val_dataloader.dataset.indices=4 test_dataloader.dataset.indices=4'
+    '--cfg-options train_cfg.max_epochs=1 train_dataloader.batch_size=4 '
+    'model.test_cfg.rpn.max_per_img=20'
 )
 
 
@@ -20,7 +21,7 @@ def test_demo_leaves_pictures_and_does_nothing_twice(repo, tmp_path):
             f'PYTHON={sys.executable}',
         ]
         return subprocess.run(
-            [*command, f'OPTIONS={OPTIONS}', *arguments],
+            [*command, f'IMAGES={IMAGES}', f'OPTIONS={OPTIONS}', *arguments],
             cwd=tmp_path,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(repo)},
             capture_output=True,

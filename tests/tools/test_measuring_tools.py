@@ -1,9 +1,6 @@
 """The tools that measure: their code is in `benchmarks/`, which is not in the wheel."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -17,22 +14,21 @@ TOOLS = (
 )
 
 
-def run(tool, *arguments, cwd):
+@pytest.fixture
+def run(run_command):
     """Run a tool with nothing but the installed mmctx to import from."""
-    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    command = [sys.executable, str(tool), *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    return lambda tool, *arguments, cwd: run_command(tool, *arguments, cwd=cwd, PYTHONPATH='')
 
 
 @pytest.mark.parametrize('tool', TOOLS)
-def test_tool_finds_its_code_from_any_folder(tool, repo, tmp_path):
+def test_tool_finds_its_code_from_any_folder(tool, repo, tmp_path, run):
     result = run(repo / 'tools' / tool, '--help', cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f'usage: {tool.rpartition("/")[2]} ')
 
 
 @pytest.mark.parametrize('tool', TOOLS)
-def test_tool_of_a_wheel_says_that_it_needs_a_clone(tool, repo, tmp_path):
+def test_tool_of_a_wheel_says_that_it_needs_a_clone(tool, repo, tmp_path, run):
     installed = tmp_path / 'mmctx' / '.mim' / 'tools'
     shutil.copytree(repo / 'tools', installed)
     result = run(installed / tool, '--help', cwd=tmp_path)

@@ -9,8 +9,11 @@ from mmctx.models.unwrapping import bare_model
 
 from .batches import check_batches
 from .classes import check_classes
+from .clips import check_clips
 from .datasets import leaves
+from .lengths import check_lengths
 from .listed import check_listed
+from .listed_sizes import check_listed_sizes
 from .metrics import check_metrics
 from .rehearsal import rehearse
 from .sizes import check_sizes
@@ -43,11 +46,14 @@ def compare(runner, mode, checked):
     for split, sets in data.items():
         for dataset in sets:
             check_listed(dataset, split)
+            check_listed_sizes(dataset, split)
     check_classes(model, data, checked)
     if mode == 'train':
+        check_lengths(runner)
         check_batches(runner._train_loop, model)
     for split, loop in loops.items():
         check_sizes(model, loop.dataloader, split)
+        check_clips(model, loop.dataloader, split)
     scored = loops.get('val' if mode == 'train' else 'test')
     if hasattr(scored, 'evaluator'):
         split = 'val' if mode == 'train' else 'test'

@@ -1,9 +1,12 @@
 """Comparison of the classes of data sets, heads of the model, and checkpoint."""
 
+import logging
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import PurePath
 
 import torch.nn as nn
+from mmengine.logging import print_log
 
 from mmctx.errors import UserError, first_few
 
@@ -27,11 +30,16 @@ def check_classes(model: nn.Module, data: dict, checked) -> None:
     sets = [(split, dataset) for split, found in data.items() for dataset in found]
     for split, dataset in sets:
         check_heads(model, dataset, split)
+        compare_with_folders(split, dataset)
     for before, after in pairwise(sets):
         compare_names(*before, *after)
-    for path, names in checkpoint_classes(checked):
+    for (split, numbers), (other, others) in pairwise(
+        (split, labels_of_folders(dataset)) for split, dataset in sets
+    ):
+        compare_labels(split, numbers, other, others)
+    for path, names, is_same_task in checkpoint_classes(checked):
         for split, dataset in sets:
-            compare_with_checkpoint(path, names, split, dataset)
+            compare_with_checkpoint(path, names, is_same_task, split, dataset)
 
 
 def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
@@ -109,6 +117,42 @@ def compare_names(split, dataset, other_split, other) -> None:
         )
 
 
+def compare_with_folders(split: str, dataset) -> None:
+    """Check that `classes` lists the class folders in the order of their labels."""
+    folders = tuple(getattr(dataset, 'folder_to_idx', None) or ())
+    names = class_names(metainfo(dataset)) or ()
+    if folders != names and set(folders) == set(names):
+        where = 'the folders', f'`classes` of {split}_dataloader'
+        raise UserError(
+            f'{difference(folders, names, where)}: labels are the numbers of the folders in the '
+            'sorted order, whatever the order of the names, so sort them'
+        )
+
+
+def labels_of_folders(dataset) -> dict[str, int]:
+    """Find the label of each folder in a list; empty unless each folder has a single label."""
+    found: dict[str, int] = {}
+    if not getattr(dataset, 'ann_file', None) and not getattr(dataset, 'folder_to_idx', None):
+        return found
+    for sample in samples_of(dataset):
+        name = PurePath(sample.path).parent.name
+        if len(sample.labels) != 1 or found.setdefault(name, sample.labels[0]) != sample.labels[0]:
+            # Such folders are not class folders.
+            return {}
+    return found if len(set(found.values())) > 1 else {}
+
+
+def compare_labels(split: str, numbers: dict, other_split: str, others: dict) -> None:
+    """Check that two data sets give files in folders of the same name the same labels."""
+    for name in sorted(numbers.keys() & others.keys()):
+        if numbers[name] != others[name]:
+            raise UserError(
+                f'files in folders {name} have the label {numbers[name]} in {split}_dataloader and '
+                f'{others[name]} in {other_split}_dataloader: write both lists with the same '
+                'numbers of the classes'
+            )
+
+
 def difference(first: tuple, second: tuple, where: tuple[str, str]) -> str:
     """Describe how two sequences of class names differ."""
     alone = [name for name in first if name not in second]
@@ -126,22 +170,37 @@ def difference(first: tuple, second: tuple, where: tuple[str, str]) -> str:
     return ', '.join(parts)
 
 
-def checkpoint_classes(checked) -> Iterator[tuple[str, tuple]]:
-    """Find the classes on which a checkpoint to resume or to test was trained."""
+def checkpoint_classes(checked) -> Iterator[tuple[str, tuple, bool]]:
+    """Find the classes on which a checkpoint was trained, and whether it is resumed or tested."""
     for weights in checked.weights:
         meta = checked.checkpoints.get(weights.path, {}).get('meta')
         info = meta.get('dataset_meta') if isinstance(meta, dict) else None
-        names = class_names(info) if weights.complete and isinstance(info, dict) else None
+        names = class_names(info) if isinstance(info, dict) and not weights.module else None
         if names:
-            yield weights.path, names
+            yield weights.path, names, weights.complete
 
 
-def compare_with_checkpoint(path: str, names: tuple, split: str, dataset) -> None:
-    """Check that a data set numbers classes like the data set of a checkpoint's training."""
+def compare_with_checkpoint(
+    path: str, names: tuple, is_same_task: bool, split: str, dataset
+) -> None:
+    """Check that a data set numbers classes like the data set of a checkpoint's training.
+
+    A training that only starts from the checkpoint may have other classes. The same classes in
+    another order are probably a mistake: the weights of the head would belong to the wrong classes.
+    """
     found = class_names(metainfo(dataset))
-    if found and found != names:
-        where = f'the data of {path}', f'{split}_dataloader'
+    if not found or found == names:
+        return
+    where = f'the data of {path}', f'{split}_dataloader'
+    if is_same_task:
         raise UserError(
             f'{path} was trained on other classes, or on these in another order: '
             f'{difference(names, found, where)}'
+        )
+    if split == 'train' and set(found) == set(names):
+        print_log(
+            f'{path} was trained on the same classes in another order: '
+            f'{difference(names, found, where)}',
+            'current',
+            logging.WARNING,
         )

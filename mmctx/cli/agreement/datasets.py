@@ -13,10 +13,12 @@ class Sample(NamedTuple):
     Attributes:
         path (str): Path of the file, or of the folder of frames.
         labels (tuple[int, ...]): Labels of the sample; empty if there are none.
+        is_folder (bool): Whether the path is a folder of frames.
     """
 
     path: str
     labels: tuple
+    is_folder: bool = False
 
 
 def leaves(dataset) -> list:
@@ -44,12 +46,13 @@ def samples_of(dataset) -> Iterator[Sample]:
         return
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
-        path = next((info[key] for key in PATHS if isinstance(info.get(key), str)), None)
-        if path is None or 'instances' in info:
+        key = next((key for key in PATHS if isinstance(info.get(key), str)), None)
+        if key is None or 'instances' in info:
             return
         label = next((info[key] for key in LABELS if key in info), ())
         labels = label if isinstance(label, (list, tuple)) else (label,)
-        yield Sample(path, tuple(n for n in labels if isinstance(n, int)))
+        numbers = tuple(number for number in labels if isinstance(number, int))
+        yield Sample(info[key], numbers, key == 'frame_dir')
 
 
 def name_of(dataset) -> str:

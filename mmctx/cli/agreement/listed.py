@@ -23,13 +23,15 @@ def check_listed(dataset, split: str) -> None:
         check_links(getattr(dataset, 'img_prefix', None), split)
         return
     labels, name = defaultdict(set), f'{name_of(dataset)} of {split}_dataloader'
+    folders = False
     for sample in samples_of(dataset):
         labels[sample.path].add(sample.labels)
+        folders = sample.is_folder
     if not labels:
         return
     if not getattr(dataset, 'backend_args', None):
         local = [os.path.abspath(path) for path in labels if '://' not in path]
-        missing = missing_files((path.lstrip(os.sep) for path in local), os.sep)
+        missing = missing_files((path.lstrip(os.sep) for path in local), os.sep, folders)
         if missing:
             raise UserError(
                 f'{len(missing)} of the {len(labels)} files that {name} lists do not exist: '

@@ -38,8 +38,11 @@ def check_numbers(model, metric, datasets, where) -> None:
     if not counts:
         return
     classes = min(counts)
-    topk = getattr(metric, 'topk', None)
-    topk = [n for n in topk if type(n) is int] if isinstance(topk, (list, tuple)) else []
+    # mmaction2's has options for each of its figures.
+    options = getattr(metric, 'metric_options', None) or {}
+    stated = [getattr(metric, 'topk', None), *(o.get('topk') for o in options.values())]
+    topk = [n for numbers in stated if isinstance(numbers, (list, tuple)) for n in numbers]
+    topk = [n for n in topk if type(n) is int]
     if topk and max(topk) > classes:
         raise UserError(
             f'topk={max(topk)} of {where} is more than the {classes} classes that there are'

@@ -3,10 +3,11 @@
 import copy
 from typing import Any
 
+from mmctx.cli.blame import frames_of, raised_by_others
 from mmctx.engine.randomness import seed_generators
-from mmctx.errors import UserError
+from mmctx.errors import UserError, recognise
 
-from .datasets import leaves
+from .datasets import PATHS, leaves
 
 SAMPLES = 3
 
@@ -31,7 +32,7 @@ def check_sizes(model: Any, loader, split: str) -> None:
     if type(stride) is not int or leaves(dataset) != [dataset]:
         return
     for index in smallest(dataset):
-        sample = prepared(dataset, index)
+        sample = prepare(dataset, index, split)
         if sample is None:
             continue
         batch = model.data_preprocessor(loader.collate_fn([sample]), False)
@@ -40,12 +41,41 @@ def check_sizes(model: Any, loader, split: str) -> None:
             return
         size = inputs.shape[-2:]
         if min(size) < stride:
-            path = dataset.get_data_info(index).get('img_path', f'sample {index}')
             raise UserError(
-                f'{path} of {split}_dataloader reaches the network with {size[1]}x{size[0]} '
-                f'pixels, but its stride is {stride}: enlarge it in the pipeline (Resize), or pad '
+                f'{path_of(dataset, index)} of {split}_dataloader reaches the network with '
+                f'{size[1]}x{size[0]} pixels, but its stride is {stride}: enlarge it in the '
+                'pipeline (Resize), or pad '
                 'it (pad_size_divisor of the data_preprocessor)'
             )
+
+
+def prepare(dataset, index: int, split: str) -> Any:
+    """What the pipeline makes of a sample; None if it gives none, or skips what is broken.
+
+    Raises:
+        UserError: The sample cannot be read, or does not suit the pipeline.
+    """
+    try:
+        return prepared(dataset, index)
+    except Exception as error:
+        if getattr(dataset, 'skip_broken', False):
+            return None
+        refusal = recognise(error)
+        # The first frames are of this module.
+        if refusal is None and raised_by_others(frames_of(error)[2:]):
+            refusal = UserError(
+                f'{path_of(dataset, index)} of {split}_dataloader cannot be prepared by the '
+                f'pipeline: {type(error).__name__}: {error}'
+            )
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def path_of(dataset, index: int) -> str:
+    """The file of a sample, or its number."""
+    info = dataset.get_data_info(index)
+    return next((info[key] for key in PATHS if info.get(key)), f'sample {index}')
 
 
 def smallest(dataset) -> list[int]:

@@ -5,12 +5,14 @@ from collections import defaultdict
 from pathlib import Path
 
 
-def missing_files(names, folder):
+def missing_files(names, folder, folders=False):
     """Find missing files by listing each of their folders once.
 
     Args:
         names (iterable of str): Paths of files, relative to the folder.
         folder (str | Path): Path of the folder.
+        folders (bool): Whether the paths are those of folders, such as the frames of videos.
+            Defaults to False.
 
     Returns:
         list[str]: Paths of the missing files.
@@ -23,7 +25,11 @@ def missing_files(names, folder):
     for parent, files in by_folder.items():
         inner = Path(folder) / parent
         there = (
-            {entry.name for entry in os.scandir(inner) if leads_somewhere(entry)}
+            {
+                entry.name
+                for entry in os.scandir(inner)
+                if entry.is_dir() == folders and leads_somewhere(entry)
+            }
             if inner.is_dir()
             else set()
         )

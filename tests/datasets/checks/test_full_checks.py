@@ -160,6 +160,10 @@ def test_each_fault_of_a_coco_set_is_named(coco):
     expected[f'{file_name}: categories[{len(categories) - 1}]'] = (
         f'has the id {categories[0]["id"]} of another one'
     )
+    categories.append(dict(id=998, name='Traffic Light'))
+    expected[f"{file_name}: categories 'traffic light' and 'Traffic Light'"] = (
+        'differ in case or white space alone'
+    )
     file.write_text(json.dumps(contents))
 
     found = problems(plan_coco(coco, ['val2017']))

@@ -3,8 +3,8 @@
 import contextlib
 import gc
 import json
-from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 
 from mmctx.errors import UserError
 
@@ -42,6 +42,8 @@ def is_box(value):
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
+# Pixels by which a box may exceed its image, as coordinates are rounded.
+MARGIN = 1.0
 # Keys that mmdet and COCO's API expect; the API needs ids of annotations, too.
 FIELDS = {
     'images': dict(id=is_whole, file_name=is_text, width=is_positive, height=is_positive),
@@ -74,6 +76,39 @@ def read_json(path):
 def repeated(values: Iterable[Hashable]) -> list:
     """Find the values that occur more than once, each once."""
     return [value for value, count in Counter(values).items() if count > 1]
+
+
+def leaves_image(box: Sequence[float], image: dict) -> bool:
+    """Whether a box (x, y, width, height) exceeds its image by more than rounding explains."""
+    x, y, width, height = box
+    return (
+        min(x, y) < -MARGIN
+        or x + width > image['width'] + MARGIN
+        or y + height > image['height'] + MARGIN
+    )
+
+
+def name_twins(categories: Sequence[dict]) -> list[list[dict]]:
+    """Find categories whose names differ only in case or white space, as after merging files."""
+    groups = defaultdict(list)
+    for category in categories:
+        groups[''.join(category['name'].split()).casefold()].append(category)
+    return [group for group in groups.values() if len({c['name'] for c in group}) > 1]
+
+
+def contradicting_images(contents: dict) -> list[str]:
+    """Find names of images that have several ids, with different objects under each id."""
+    by_name = defaultdict(list)
+    for image in contents['images']:
+        by_name[image['file_name']].append(image['id'])
+    ids = {name: found for name, found in by_name.items() if len(found) > 1}
+    objects: dict = {id: [] for found in ids.values() for id in found}
+    for entry in contents['annotations'] if ids else ():
+        if entry['image_id'] in objects:
+            objects[entry['image_id']].append((entry['category_id'], *entry['bbox']))
+    return [
+        name for name, found in ids.items() if len({tuple(sorted(objects[id])) for id in found}) > 1
+    ]
 
 
 def entry_mistake(entry, fields):

@@ -12,12 +12,10 @@ from mmctx.datasets.checks.image_file import image_problem
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError
 
-from .annotation_file import FIELDS, entry_mistake, read_json
+from .annotation_file import FIELDS, entry_mistake, leaves_image, name_twins, read_json
 from .masks import mask_mistake, run_lengths, runs_mistake
 
 CHUNK = 8
-# Pixels by which a box may exceed its image, as coordinates are rounded.
-MARGIN = 1.0
 
 
 class CocoImage(NamedTuple):
@@ -95,7 +93,11 @@ class _AnnotationFile:
             self.report('', str(error))
             return
         images = self.entries(contents, 'images')
-        categories = {c['id'] for c in self.entries(contents, 'categories')}
+        listed = self.entries(contents, 'categories')
+        for twins in name_twins(listed):
+            names = ' and '.join(repr(twin['name']) for twin in twins)
+            self.report(f'categories {names}', 'differ in case or white space alone')
+        categories = {category['id'] for category in listed}
         annotations = self.entries(contents, 'annotations')
         self.annotations = len(annotations)
         by_id = {image['id']: image for image in images}
@@ -166,14 +168,9 @@ def annotation_mistakes(annotation: dict, images: dict, categories: set) -> list
     if annotation['category_id'] not in categories:
         mistakes.append(f'has category {annotation["category_id"]}, which is not listed')
     box = annotation['bbox']
-    x, y, width, height = box
-    if not all(map(math.isfinite, box)) or min(width, height) <= 0:
+    if not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
         mistakes.append(f'has an empty box {box}')
-    elif image and not (
-        min(x, y) >= -MARGIN
-        and x + width <= image['width'] + MARGIN
-        and y + height <= image['height'] + MARGIN
-    ):
+    elif image and leaves_image(box, image):
         size = f'{image["width"]}x{image["height"]}'
         mistakes.append(f'has a box {box} that leaves its image of {size}')
     if annotation['area'] <= 0:

@@ -1,5 +1,6 @@
 """Quick check of a data set in COCO's format: its annotation file, its use, and its images."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +11,15 @@ from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError, first_few
 
-from .annotation_file import FIELDS, entry_mistake, read_json, repeated
-from .usage import Use, tracked, usage_of
+from .annotation_file import (
+    FIELDS,
+    contradicting_images,
+    entry_mistake,
+    name_twins,
+    read_json,
+    repeated,
+)
+from .usage import UNLISTED_CATEGORY, Usage, Use, tracked, usage_of
 
 
 def quick_check(files: DatasetFiles) -> None:
@@ -152,6 +160,30 @@ def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -
             f'{len(twice)} names of categories stand in {path} twice: {first_few(twice)} (ids '
             f'{first_few(ids)}); remove all but the one that the annotations have'
         )
+    check_twins(contents, path, names if classes is None else classes)
+
+
+def check_twins(contents: dict, path: str, classes: Sequence[str]) -> None:
+    """Check that no objects are left out because a name differs from a class only in case or space.
+
+    Args:
+        contents (dict): Contents of the annotation file.
+        path (str | Path): Path of the annotation file, for messages.
+        classes (Sequence[str]): Names of the classes that are used.
+
+    Raises:
+        UserError: A category with objects has such a name.
+    """
+    for twins in name_twins(contents['categories']):
+        taken = [twin['name'] for twin in twins if twin['name'] in classes]
+        others = {twin['id']: twin['name'] for twin in twins if twin['name'] not in classes}
+        count = sum(a['category_id'] in others for a in contents.get('annotations') or ())
+        if taken and count:
+            raise UserError(
+                f'{count} objects of {path} are of the category {next(iter(others.values()))!r}, '
+                f'which is the class {taken[0]!r} but for case or white space, and would be left '
+                'out: give both one id and name, or name both as classes'
+            )
 
 
 def check_usage(contents: dict, path: str, use: Use) -> None:
@@ -166,6 +198,7 @@ def check_usage(contents: dict, path: str, use: Use) -> None:
         UserError: No object or no image is left, or masks that are needed are broken.
     """
     usage = usage_of(contents, use)
+    check_identities(contents, path, usage)
     if not usage.used:
         raise UserError(
             f'no annotation of {path} can be used: {nothing_left(contents, use, usage)}'
@@ -181,7 +214,60 @@ def check_usage(contents: dict, path: str, use: Use) -> None:
             f'no image of {path} is left for {use.name}: all {usage.images} are smaller than '
             f'filter_cfg.min_size={use.min_size} or have no object of its classes'
         )
+    if usage.crowded == usage.used:
+        raise UserError(
+            f'all {usage.used} objects of {path} that {use.name} takes have iscrowd=1, which marks '
+            'where not to look: set it to 0 for objects to learn and to find'
+        )
     print_log(f'{use.name}: {usage} of {path}', logger='current')
+    for warning in doubts(contents, use, usage):
+        print_log(f'{use.name}: {warning}', logger='current', level=logging.WARNING)
+
+
+def check_identities(contents: dict, path: str, usage: Usage) -> None:
+    """Check that objects belong to listed categories, and images have a single id.
+
+    Args:
+        contents (dict): Contents of the annotation file.
+        path (str): Path of the annotation file, for messages.
+        usage (Usage): How much of the file is used.
+
+    Raises:
+        UserError: Objects belong to categories that are not listed, so that other categories may be
+            wrong too, or an image has several ids with different objects under each.
+    """
+    if usage.dropped[UNLISTED_CATEGORY]:
+        listed = {category['id'] for category in contents['categories']}
+        unknown = {a['category_id'] for a in contents['annotations']} - listed
+        raise UserError(
+            f'{usage.dropped[UNLISTED_CATEGORY]} of the {usage.objects} annotations of {path} have '
+            f'a category_id that is not among its categories: {first_few(unknown)} (the file '
+            f'lists {first_few(listed)}); number both alike, or remove these annotations'
+        )
+    contradicting = contradicting_images(contents)
+    if contradicting:
+        raise UserError(
+            f'{len(contradicting)} images stand in {path} under several ids, with other objects '
+            f'under each: {first_few(contradicting)}; join their entries'
+        )
+
+
+def doubts(contents: dict, use: Use, usage: Usage) -> list[str]:
+    """Warnings about what may be intended, but rarely is."""
+    found = []
+    if usage.leaving:
+        found.append(
+            f'{len(usage.leaving)} of {usage.used} boxes leave their images, though bbox is x, y, '
+            f'width and height: {usage.leaving[0]}'
+        )
+    names = {c['name'] for c in contents['categories'] if c['id'] in usage.categories}
+    missing = [name for name in use.classes or () if name not in names]
+    if missing and use.name.startswith('train'):
+        found.append(
+            f'{len(missing)} of the {len(use.classes or ())} classes have no object: '
+            f'{first_few(missing)}'
+        )
+    return found
 
 
 def nothing_left(contents, use, usage):

@@ -7,9 +7,11 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from .annotation_file import leaves_image
 from .masks import mask_mistake
 
 LONG = 100_000
+UNLISTED_CATEGORY = 'of categories that are not listed'
 
 
 class Use(NamedTuple):
@@ -41,6 +43,8 @@ class Usage(NamedTuple):
         images (int): Number of images in the file.
         kept_images (int): Number of images that are used.
         crowded (int): Number of used objects that only mark regions to ignore.
+        leaving (list[str]): Used objects whose boxes exceed their images.
+        categories (set[int]): Ids of the categories of used objects.
     """
 
     objects: int
@@ -49,6 +53,8 @@ class Usage(NamedTuple):
     images: int
     kept_images: int
     crowded: int
+    leaving: list
+    categories: set
 
     @property
     def used(self) -> int:
@@ -78,7 +84,9 @@ def usage_of(contents: dict, use: Use) -> Usage:
     }
     listed = {category['id'] for category in contents['categories']}
     dropped: Counter = Counter()
-    broken, occupied, crowded = [], set(), 0
+    broken, leaving = [], []
+    occupied, found = set(), set()
+    crowded = 0
     for index, entry in enumerate(tracked(contents['annotations'], f'objects of {use.name}')):
         image = images.get(entry['image_id'])
         category = entry['category_id']
@@ -94,19 +102,23 @@ def usage_of(contents: dict, use: Use) -> Usage:
             dropped[reason] += 1
         else:
             crowded += bool(entry['iscrowd'])
+            found.add(category)
+            if image and leaves_image(entry['bbox'], image):
+                leaving.append(f'annotations[{index}] has bbox={entry["bbox"]}')
     kept = sum(
         min(image['width'], image['height']) >= use.min_size
         and (not use.drops_empty or id in occupied)
         for id, image in images.items()
     )
-    return Usage(len(contents['annotations']), dropped, broken, len(images), kept, crowded)
+    objects = len(contents['annotations'])
+    return Usage(objects, dropped, broken, len(images), kept, crowded, leaving, found)
 
 
 def _why_dropped(entry, image, category, wanted, listed):
     if image is None:
         return 'of images that are not listed'
     if category not in wanted:
-        return 'of other classes' if category in listed else 'of categories that are not listed'
+        return 'of other classes' if category in listed else UNLISTED_CATEGORY
     if entry.get('ignore', False):
         return 'marked "ignore"'
     x, y, width, height = entry['bbox']

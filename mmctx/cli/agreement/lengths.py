@@ -1,0 +1,80 @@
+"""Checks of the length of a training, and of the schedules in it."""
+
+import logging
+from collections.abc import Iterator
+
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop
+
+from mmctx.errors import UserError
+
+
+def check_lengths(runner) -> None:
+    """Check that a training has iterations, and that its schedules fit its length.
+
+    If a schedule would act after the end of the training, a warning is logged.
+
+    Args:
+        runner (Runner): The runner, with its training loop built.
+
+    Raises:
+        UserError: There is nothing to train, or a schedule never acts.
+    """
+    loop = runner._train_loop
+    for name in ('max_epochs', 'max_iters'):
+        length = getattr(loop, f'_{name}', None)
+        if name in (runner.cfg.get('train_cfg') or {}) and type(length) is int and length < 1:
+            raise UserError(f'train_cfg.{name} is {length}: there would be nothing to train')
+    interval = getattr(loop, 'val_interval', 1)
+    if runner._val_loop is not None and type(interval) is int and interval < 1:
+        raise UserError(f'train_cfg.val_interval is {interval}, but should be at least 1')
+    if not len(loop.dataloader):
+        raise UserError(
+            f'train_dataloader gives no batch of its {len(loop.dataloader.dataset)} samples: '
+            'lower its batch_size, or set drop_last=False'
+        )
+    for where, schedule in named_schedules(runner.param_schedulers):
+        for doubt in doubts(schedule, loop):
+            print_log(f'{where} ({schedule["type"]}) {doubt}', 'current', logging.WARNING)
+
+
+def named_schedules(schedules, where: str = 'param_scheduler') -> Iterator[tuple[str, dict]]:
+    """List the configs of schedules, each with its dotted key."""
+    if isinstance(schedules, dict) and 'type' in schedules:
+        yield where, schedules
+        return
+    parts = schedules.items() if isinstance(schedules, dict) else enumerate(schedules or ())
+    for key, part in parts:
+        if isinstance(part, (dict, list, tuple)):
+            yield from named_schedules(part, f'{where}.{key}')
+
+
+def doubts(schedule: dict, loop) -> Iterator[str]:
+    """Describe what a schedule would do after the end of a training.
+
+    Raises:
+        UserError: The schedule counts epochs, but the training counts iterations.
+    """
+    by_epoch = schedule.get('by_epoch', True)
+    counts_epochs = by_epoch and not schedule.get('convert_to_iter_based')
+    if counts_epochs and isinstance(loop, IterBasedTrainLoop):
+        raise UserError(
+            f'{schedule["type"]} of param_scheduler counts epochs, and this training has '
+            'iterations alone, so that it would never act: set by_epoch=False'
+        )
+    unit = 'epoch' if by_epoch else 'iteration'
+    total = getattr(loop, '_max_epochs' if by_epoch else '_max_iters', None)
+    if type(total) is not int:
+        return
+    end = f'but the training ends after {unit} {total}'
+    begin = schedule.get('begin', 0)
+    if begin >= total:
+        yield f'begins at {unit} {begin}, {end}'
+        return
+    late = [step for step in schedule.get('milestones') or () if step >= total]
+    if late:
+        yield f'has milestones {late}, {end}'
+    period = schedule.get('T_max')
+    last = begin + period if type(period) is int else schedule.get('end')
+    if type(last) is int and last > total:
+        yield f'continues to {unit} {last}, {end}'
