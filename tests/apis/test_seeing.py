@@ -1,7 +1,9 @@
 """What `mmctx see` shows, held to the networks themselves and to layers of known geometry."""
 
+import copy
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -221,28 +223,46 @@ def test_every_figure_is_drawn(classifier, pictures, command, tmp_path):
     pytest.importorskip('captum')
     pytest.importorskip('sklearn')
     checkpoint = ('--checkpoint', classifier / 'epoch_1.pth', '--out', tmp_path)
+    vanilla = ('--vanilla', classifier / 'epoch_1.pth')
     for figure in ('cascade', 'sampling', 'tsne', 'cam'):
-        (line,) = command(figure, pictures / 'a.jpg', *checkpoint)[-1:]
+        (line,) = command(figure, pictures / 'a.jpg', *checkpoint, *vanilla)[-1:]
         assert line == str(tmp_path / f'a.jpg.{figure}.png')
         assert np.asarray(Image.open(line).convert('L')).std() > 10
     assert command('kernels', pictures / 'a.jpg', *checkpoint)[-1].endswith('kernels.png')
-    vanilla = ('--vanilla', classifier / 'epoch_1.pth')
     assert command('similarity', *checkpoint, *vanilla)[-1].endswith('similarity.png')
 
 
-def test_mistakes_are_told_in_a_line(classifier, detector, pictures, command, tmp_path):
-    out = ('--out', tmp_path, '--checkpoint')
-    with pytest.raises(UserError, match='Grad-CAM is of class scores'):
-        command('cam', pictures / 'a.jpg', *out, detector / 'epoch_1.pth')
+def test_mistakes_are_told_in_a_line(classifier, viewer, subject, pictures, command, tmp_path):
+    out = ('--out', tmp_path, '--checkpoint', classifier / 'epoch_1.pth')
     with pytest.raises(UserError, match=r'block 1 of stage 2 has no contextual convolution'):
-        command(
-            *('sampling', pictures / 'a.jpg', '--stage', 2, '--block', 1),
-            *(*out, classifier / 'epoch_1.pth'),
-        )
+        command('sampling', pictures / 'a.jpg', '--stage', 2, '--block', 1, *out)
     with pytest.raises(SystemExit):
-        command('similarity', pictures / 'a.jpg', *out, classifier / 'epoch_1.pth')
+        command('similarity', pictures / 'a.jpg', *out)
     with pytest.raises(UserError, match='t-SNE of 3 classes'):
         places_on_a_plane(torch.randn(3, 4))
+
+
+def test_detector_is_looked_at_where_its_objects_are(monkeypatch, viewer, subject):
+    pytest.importorskip('captum')
+
+    class Detector:
+        kind = 'mmdet'
+        objects = [dict(box=[10, 20, 30, 60]), dict(box=[90, 0, 110, 10]), dict(box=[0, 0, 1, 1])]
+
+        def __call__(self, files):
+            yield dict(objects=self.objects)
+
+        def load(self, path):
+            return dict(data_samples=SimpleNamespace(ori_shape=(80, 100)))
+
+    looking = copy.copy(viewer)
+    looking.predictor = Detector()
+    assert looking.places_of_interest(subject) == [(0.2, 0.5), (1, 0.0625)]
+    looking.predictor.objects = []
+    assert looking.places_of_interest(subject) == [(0.5, 0.5)] == viewer.places_of_interest(subject)
+    monkeypatch.setattr(viewer.model, 'rpn_head', None, raising=False)
+    with pytest.raises(UserError, match='Grad-CAM is of class scores'):
+        grad_cam(viewer, subject)
 
 
 def test_vectors_of_a_vanilla_classifier_are_its_weights(viewer):
