@@ -242,7 +242,7 @@ def test_mistakes_are_told_in_a_line(classifier, viewer, subject, pictures, comm
         places_on_a_plane(torch.randn(3, 4))
 
 
-def test_detector_is_looked_at_where_its_objects_are(monkeypatch, viewer, subject):
+def test_detector_is_looked_at_where_its_objects_are(viewer, subject):
     pytest.importorskip('captum')
 
     class Detector:
@@ -260,9 +260,8 @@ def test_detector_is_looked_at_where_its_objects_are(monkeypatch, viewer, subjec
     assert looking.places_of_interest(subject) == [(0.2, 0.5), (1, 0.0625)]
     looking.predictor.objects = []
     assert looking.places_of_interest(subject) == [(0.5, 0.5)] == viewer.places_of_interest(subject)
-    monkeypatch.setattr(viewer.model, 'rpn_head', None, raising=False)
     with pytest.raises(UserError, match='Grad-CAM is of class scores'):
-        grad_cam(viewer, subject)
+        grad_cam(looking, subject)
 
 
 def test_vectors_of_a_vanilla_classifier_are_its_weights(viewer):
