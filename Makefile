@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3.10 python3; 
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: help setup demo test test-slow test-slurm test-browser check-gpu bench-gpu study soak lint clean
+.PHONY: help setup demo test test-slow test-slurm test-browser check-gpu bench-gpu study soak lint \
+	docs clean
 
 help:
 	@echo 'make demo   train, test and draw a small contextual Mask R-CNN on rendered images'
@@ -20,7 +21,8 @@ help:
 	@echo "make bench-gpu  run the tests and benchmarks on this machine's GPU, into benchmarks/"
 	@echo 'make study  train with and without context, an hour on two cores'
 	@echo 'make soak   train the demo for half an hour and see whether memory stays flat'
-	@echo 'make lint   check style and format with ruff, types with mypy'
+	@echo 'make lint   check style and format with ruff, types with mypy, and build the documentation'
+	@echo 'make docs   build the documentation into docs/_build/'
 	@echo 'make setup  install everything into $(VENV)/'
 
 setup: $(STAMP)
@@ -30,7 +32,7 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV)/ (5 GB, a few minutes) ...'
 	@# An installed mmcv with compiled operators is kept.
-	@extras=all,dev; $(BIN)/pip show -q mmcv 2>/dev/null && extras=det,video,dev; \
+	@extras=all,dev,docs; $(BIN)/pip show -q mmcv 2>/dev/null && extras=det,video,dev,docs; \
 	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off \
 		-c constraints.txt -e ".[$$extras]"
 	@touch $@
@@ -38,9 +40,10 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 demo: $(STAMP)
 	@$(MAKE) --no-print-directory -f tools/demo.mk PYTHON=$(BIN)/python
 
-# One thread for each test process, because more would compete for the cores.
+# One thread for each test process, because more would compete for the cores. Each process takes
+# half of the modules, so that what a module's tests share is made once, and then from the other.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # About an hour on two cores; needs real images and clips beside the repository or in
 # MMCTX_SHARED_DATA.
@@ -74,6 +77,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory docs
+
+# A link that leads nowhere, and whatever else Sphinx warns of, is an error.
+docs: $(STAMP)
+	@rm -rf docs/generated
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+	@echo 'Documentation: docs/_build/index.html'
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info mmctx/.mim
+	rm -rf $(VENV) build dist docs/_build docs/generated *.egg-info mmctx/.mim

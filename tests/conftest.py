@@ -1,17 +1,17 @@
 """Fixtures for all tests: where the repository, its tools and real data are."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import ENVIRONMENT, ROOT, Command
+from saved_time import save_time
 from trained_networks import classifier, clip, detector, pictures, recognizer  # noqa: F401
 
 import mmctx  # noqa: F401 - serves mmcv's ops before a test module imports mmdet
 
-ROOT = Path(__file__).resolve().parents[1]
+save_time()
 SHARED_DATA = Path(os.environ.get('MMCTX_SHARED_DATA') or ROOT.parent / 'shared' / 'data')
 SKIP_REASON = f'real data is absent: no {SHARED_DATA} (set MMCTX_SHARED_DATA)'
 
@@ -43,20 +43,24 @@ def coco_tiny(shared_data):
 
 
 @pytest.fixture
-def run_tool():
-    """Run one of `tools/` in a process of its own, as a user does."""
+def run_command(tmp_path_factory):
+    """Run a command to its end in a process of its own, as `subprocess.run` does.
 
-    def run(name, *args, cwd, seconds=300, **env):
-        return subprocess.run(
-            [sys.executable, str(ROOT / 'tools' / name), *map(str, args)],
-            cwd=cwd,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), **env},
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
+    `seconds` limits its time; other keywords are variables of its environment.
+    """
+
+    def run(*arguments, cwd, seconds=300, **env):
+        env = {**ENVIRONMENT, **{name: str(value) for name, value in env.items()}}
+        command = Command(arguments, cwd, env, tmp_path_factory.mktemp('printed'))
+        return command.completed(seconds)
 
     return run
+
+
+@pytest.fixture
+def run_tool(run_command):
+    """Run one of `tools/` likewise."""
+    return lambda name, *arguments, **more: run_command(ROOT / 'tools' / name, *arguments, **more)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,22 +1,15 @@
 """Fixtures: checkpoints of small networks, as trainings leave them, and pictures to show them."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import ENVIRONMENT, Command
 from PIL import Image
 
-# Interpreters that tests start shall not fight for the cores.
-ENVIRONMENT = {
-    **os.environ,
-    'OMP_NUM_THREADS': '1',
-    'PYTHONPATH': str(Path(__file__).resolve().parents[1]),
-}
 CLASSIFIER = """
 _base_ = 'mmctx::ctx_resnet50_in1k.py'
 classes = 6
@@ -123,13 +116,8 @@ def detector(repo, tmp_path_factory):
             *('--work-dir', 'detector', '--cfg-options', *options.split()),
         ],
     ):
-        result = subprocess.run(
-            [sys.executable, *map(str, command)],
-            cwd=folder,
-            env={**ENVIRONMENT, 'SHAPES_ROOT': str(folder / 'shapes')},
-            capture_output=True,
-            text=True,
-        )
+        env = {**ENVIRONMENT, 'SHAPES_ROOT': str(folder / 'shapes')}
+        result = Command(command, folder, env, tmp_path_factory.mktemp('printed')).completed(300)
         assert result.returncode == 0, result.stderr
     written = folder / 'detector' / 'mask_rcnn_ctx_convnext_shapes.py'
     return written.rename(written.with_name('config.py')).parent

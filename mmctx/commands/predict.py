@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'inputs', nargs='+', metavar='FILE|FOLDER', help='images, of a recognizer videos'
+        'inputs', nargs='+', metavar='FILE|FOLDER', help='images or, for a recognizer, videos'
     )
     parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
     parser.add_argument(
@@ -22,23 +22,30 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         metavar='FOLDER',
-        help='folder for predictions.json and pictures/ (without it, lines are printed alone)',
+        help='folder for predictions.json and pictures/ (without it, lines are only printed)',
     )
     parser.add_argument(
         '--no-pictures', action='store_true', help='write no pictures into the folder'
     )
-    parser.add_argument('--batch-size', type=int, default=8, help='files at once (8)')
-    parser.add_argument('--num-workers', type=int, default=0, help='processes that load files (0)')
+    parser.add_argument('--batch-size', type=int, default=8, help='number of files at once (8)')
+    parser.add_argument(
+        '--num-workers', type=int, default=0, help='number of processes that load files (0)'
+    )
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='lowest score of a detected object (0.3)'
     )
     parser.add_argument(
-        '--top-k', type=int, default=5, help='most likely classes of an image or video (5)'
+        '--top-k',
+        type=int,
+        default=5,
+        help='number of classes for an image or video, the most likely ones (5)',
     )
     parser.add_argument(
-        '--classes', metavar='FILE', help='text file with the name of a class a line'
+        '--classes', metavar='FILE', help='text file with a class name on each line'
     )
-    parser.add_argument('--device', help='such as cpu or cuda:1 (an accelerator if there is one)')
+    parser.add_argument(
+        '--device', help='device, such as cpu or cuda:1 (an accelerator if there is one)'
+    )
     args = parser.parse_args()
     for name in ('batch_size', 'top_k'):
         if getattr(args, name) < 1:
@@ -49,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    # After the arguments, as these bring torch along.
+    # Imported after the arguments are parsed, as these import torch.
     from rich.console import Console
     from rich.progress import track
 

@@ -1,7 +1,7 @@
 """A small instance-segmentation set in COCO format that is rendered, not downloaded.
 
-Each image depends on the seed, its split and its index alone, so that any of them can be rendered
-again by itself, in any order and in any process.
+Each image depends only on the seed, its split and its index, so images can be rendered in any order
+and in any process.
 """
 
 import colorsys
@@ -30,7 +30,7 @@ SUPERSAMPLING = 4
 
 
 class ForeignFolder(UserError, FileExistsError):
-    """The folder to render into holds other files."""
+    """The folder to render into contains other files."""
 
 
 def turned(angle):
@@ -53,7 +53,7 @@ def _regular(corners, inner=None):
 
 
 def _crescent(distance=0.5, radius=0.8):
-    """The unit disk less a disk of `radius` whose centre lies `distance` to the right."""
+    """The unit disk without a disk of `radius` whose centre is `distance` to the right."""
     tip = np.arccos((1 + distance**2 - radius**2) / (2 * distance))
     inner_tip = np.arctan2(np.sin(tip), np.cos(tip) - distance)
     outer = _arc(tip, 2 * np.pi - tip)
@@ -140,7 +140,7 @@ def background(rng, shape):
 
 
 def paint(rng, canvas, coverage, hue=(0, 1)):
-    """Put one textured object with a soft shadow and a darker rim onto the canvas, in place."""
+    """Paint a textured object with a soft shadow and a darker rim onto the canvas, in place."""
     x, y, width, height = cv2.boundingRect((coverage > 0).astype(np.uint8))
     window = slice(max(y - 12, 0), y + height + 12), slice(max(x - 12, 0), x + width + 12)
     canvas, coverage = canvas[window], coverage[window]
@@ -256,12 +256,12 @@ def _is_complete(root, stamp):
 
 
 def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
-    """Render the set into `root`, unless the same set is there already.
+    """Render the set into `root`, unless `root` contains the same set already.
 
     Writes `train/`, `val/` and `annotations/instances_{train,val}.json` in COCO format.
 
     Args:
-        root (str | Path): Folder of the set. Another rendered set in it is replaced.
+        root (str | Path): Folder of the set. Another rendered set in the folder is replaced.
         num_train (int): Number of training images, at least 1. Defaults to 1600.
         num_val (int): Number of validation images, at least 1. Defaults to 200.
         seed (int): Seed of the set, not negative. Defaults to 0.
@@ -271,8 +271,8 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
         bool: Whether anything had to be rendered.
 
     Raises:
-        UserError: If a number is out of range.
-        ForeignFolder: If `root` holds something that is not a rendered set.
+        UserError: A number is out of range.
+        ForeignFolder: `root` contains something that is not a rendered set.
     """
     if min(num_train, num_val) < 1 or seed < 0:
         raise UserError(

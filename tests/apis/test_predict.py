@@ -1,15 +1,12 @@
 """Prediction on files: each kind of network, held to the network itself."""
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from trained_networks import ENVIRONMENT
 
 from mmctx.apis import Predictor, predict
 from mmctx.checkpoints.stored_config import stored_config
@@ -122,16 +119,15 @@ def test_stored_values():
     )
 
 
-def test_command(classifier, pictures, tmp_path):
-    command = [sys.executable, '-W', 'ignore', '-m', 'mmctx', 'predict', str(pictures)]
-    command += ['--checkpoint', str(classifier / 'epoch_1.pth'), '--device', 'cpu']
-    run = dict(cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-    printed = subprocess.run(command, **run)
+def test_command(classifier, pictures, tmp_path, run_command):
+    command = ['-m', 'mmctx', 'predict', pictures]
+    command += ['--checkpoint', classifier / 'epoch_1.pth', '--device', 'cpu']
+    printed = run_command(*command, cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr
     lines = [line for line in printed.stdout.splitlines() if line.startswith(str(pictures))]
     assert len(lines) == 4 and all(line.split(': ')[1].split()[0] in ANIMALS for line in lines)
 
-    written = subprocess.run([*command, '--out', 'out', '--top-k', '2'], **run)
+    written = run_command(*command, '--out', 'out', '--top-k', '2', cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     results = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
     assert [len(result['labels']) for result in results] == [2] * 4

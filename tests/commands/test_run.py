@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from trained_networks import ENVIRONMENT
+from forked import ENVIRONMENT
 
 import mmctx
 from mmctx.cli.vis_cam import prepare_vis_cam
@@ -24,10 +24,18 @@ def run_mmctx(*arguments, cwd, **env):
     )
 
 
+@pytest.fixture
+def run_loaded(run_command):
+    """Do the same where the frameworks have been imported."""
+    return lambda *arguments, **more: run_command('-m', 'mmctx', *arguments, **more)
+
+
 def test_help_and_version(tmp_path):
     for arguments in ([], ['--help']):
         printed = run_mmctx(*arguments, cwd=tmp_path).stdout
-        assert all(f'  {name} ' in printed for name in ('train', 'test', 'predict', 'run'))
+        assert all(
+            f'  {name} ' in printed for name in ('train', 'test', 'predict', 'export', 'run')
+        )
     assert run_mmctx('--version', cwd=tmp_path).stdout == f'mmctx {mmctx.__version__}\n'
     assert 'usage: mmctx train' in run_mmctx('train', '--help', cwd=tmp_path).stdout
 
@@ -35,14 +43,14 @@ def test_help_and_version(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'reason'),
     [
-        (['forecast'], "no command 'forecast': train, test, predict, run"),
+        (['forecast'], "no command 'forecast': train, test, predict, export, run"),
         (['train', 'no_such_config.py'], 'no_such_config.py does not exist'),
         (['run', 'mmfoo/vis_cam'], "no tools of 'mmfoo' are known"),
         (['run', 'mmdet/no_such_tool'], '`mmctx run mmdet` lists them'),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, reason, tmp_path):
-    result = run_mmctx(*arguments, cwd=tmp_path)
+def test_mistakes_end_in_one_line(arguments, reason, tmp_path, run_loaded):
+    result = run_loaded(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith('error: ') and reason in line
@@ -62,7 +70,7 @@ def test_finds_a_tool_by_its_last_parts():
         find_tool('mmdet', 'a', dict.fromkeys(['b/a', 'c/a']))
 
 
-def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path):
+def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_loaded):
     shapes = dict(SHAPES_ROOT=str(detector.parent / 'shapes'))
     config = detector / 'config.py'
     browsed = run_mmctx(
@@ -72,7 +80,7 @@ def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path):
     assert browsed.returncode == 0, browsed.stderr
     assert len(list((tmp_path / 'browsed').rglob('*.[pj][np]g'))) == 8
 
-    tested = run_mmctx(
+    tested = run_loaded(
         *('test', config, detector / 'epoch_1.pth', '--out', 'found.pkl'), cwd=tmp_path, **shapes
     )
     assert tested.returncode == 0, tested.stderr
@@ -80,7 +88,7 @@ def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path):
         ('confusion_matrix', 'matrix'),
         ('analyze_results', 'results', '--topk', '2'),
     ):
-        result = run_mmctx(
+        result = run_loaded(
             'run', f'mmdet/{tool}', config, 'found.pkl', *more, cwd=tmp_path, **shapes
         )
         assert result.returncode == 0, result.stderr

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -130,14 +128,14 @@ def test_numbers_out_of_range(tmp_path, numbers):
     assert not any(tmp_path.iterdir())
 
 
-def test_command_line(tmp_path):
-    tool = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'render_shapes.py'
-    command = [sys.executable, tool, tmp_path, '--num-train', '2', '--num-val', '1', '--nproc', '1']
-    first, second = (subprocess.run(command, capture_output=True, text=True) for _ in range(2))
+def test_command_line(run_tool, tmp_path):
+    command = ['dataset_converters/render_shapes.py', tmp_path]
+    command += ['--num-train', '2', '--num-val', '1', '--nproc', '1']
+    first, second = (run_tool(*command, cwd=tmp_path) for _ in range(2))
     assert first.returncode == second.returncode == 0
     assert 'rendered into' in first.stdout
     assert 'already complete' in second.stdout
-    broken = subprocess.run([*command, '--seed', '-1'], capture_output=True, text=True)
+    broken = run_tool(*command, '--seed', '-1', cwd=tmp_path)
     assert broken.returncode == 2
     (line,) = broken.stderr.splitlines()
     assert line.startswith('error: num_train and num_val must be at least 1')

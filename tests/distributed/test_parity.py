@@ -105,28 +105,29 @@ def noise(tmp_path):
 
 
 @pytest.fixture
-def train(repo, tmp_path):
+def train(repo, tmp_path, run_command):
     """Train a config with a batch of four, on one process or on two; losses and parameters."""
 
     def run(text, data, processes):
         config, work_dir = tmp_path / 'config.py', tmp_path / f'work{processes}'
         config.write_text(text.format(repo=repo, data=data) + COMMON)
-        tool = {
-            1: [sys.executable, repo / 'tools' / 'train.py', config],
-            2: [repo / 'tools' / 'dist_train.sh', config, '2'],
-        }[processes]
         batch = f'train_dataloader.batch_size={4 // processes}'
-        done = subprocess.run(
-            [*tool, '--work-dir', work_dir, '--cfg-options', batch],
-            cwd=tmp_path,
-            env={
-                **os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PORT': '29517',
-                'PYTHONPATH': f'{repo}:{Path(__file__).parent}', 'CUDA_VISIBLE_DEVICES': '-1',
-            },
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )  # fmt: skip
+        options = ('--work-dir', work_dir, '--cfg-options', batch)
+        env = {
+            'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PORT': '29517',
+            'PYTHONPATH': f'{repo}:{Path(__file__).parent}', 'CUDA_VISIBLE_DEVICES': '-1',
+        }  # fmt: skip
+        if processes == 1:
+            done = run_command(repo / 'tools' / 'train.py', config, *options, cwd=tmp_path, **env)
+        else:
+            done = subprocess.run(
+                [repo / 'tools' / 'dist_train.sh', config, '2', *options],
+                cwd=tmp_path,
+                env={**os.environ, **env},
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
         assert done.returncode == 0, done.stderr[-3000:]
         losses = json.loads((work_dir / 'losses.json').read_text())
         return losses, torch.load(work_dir / 'parameters.pth', weights_only=True)

@@ -2,11 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import torch
+from forked import ENVIRONMENT, Command
 
 from mmctx.checkpoints.latest import latest_checkpoint
 from mmctx.compat.checkpoint import history_allowed
@@ -38,32 +38,21 @@ class ToyTraining:
 
     def __init__(self, repo, folder, epochs, workers=0):
         (folder / 'toy.py').write_text(CONFIG.format(epochs=epochs, workers=workers))
-        self.command = [sys.executable, str(repo / 'tools' / 'train.py'), 'toy.py', '--resume']
+        self.command = [repo / 'tools' / 'train.py', 'toy.py', '--resume']
         self.folder = folder
-        self.env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{repo}:{TOY}'}
+        self.env = {**ENVIRONMENT, 'PYTHONPATH': f'{repo}:{TOY}'}
 
     def run(self, seconds=None, number=signal.SIGKILL, work_dir='run'):
         """Train to the end, or send a signal some seconds after training has begun."""
-        process = subprocess.Popen(
-            [*self.command, '--work-dir', work_dir],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        log = []
+        printed = Path(tempfile.mkdtemp(dir=self.folder))
+        arguments = [*self.command, '--work-dir', work_dir]
+        command = Command(arguments, self.folder, self.env, printed)
         if seconds is not None:
-            for line in process.stdout:
-                log.append(line)
-                if STARTED in line:
-                    break
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                process.send_signal(number)
-        log.append(process.communicate(timeout=200)[0])
-        return process.returncode, ''.join(log)
+            command.wait_for(STARTED)
+            if command.wait(seconds) is None:
+                os.kill(command.pid, number)
+        done = command.completed(200)
+        return done.returncode, done.stdout + done.stderr
 
     def checkpoint(self, work_dir='run'):
         """The last checkpoint of a run."""

@@ -2,9 +2,10 @@
 
 Run in a process of its own, as Triton's interpreter replaces the kernels where it is on; prints
 JSON. `python offline_kernels.py sizes`: variants of each kernel over many image sizes.
-`combinations DTYPE`: every combination of optional arguments and gradients, as far as Triton's own
+`combinations`: every combination of optional arguments and gradients, as far as Triton's own
 representation, which is where the compiler is stricter than the interpreter. `networks CAPABILITY
-DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code.
+DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code, and in the
+other types as far as that representation.
 """
 
 import itertools
@@ -17,9 +18,11 @@ import tempfile
 from pathlib import Path
 
 os.environ['MMCTX_BACKEND'] = 'triton'
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import triton
+from saved_time import save_time
 from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
@@ -124,27 +127,36 @@ def run_case(tensors, options, given, needed):
 
 
 def run_combinations(dtype):
-    """Each set of optional arguments, with no gradient, each alone and all of them."""
+    """Each set of optional arguments, with no gradient, each alone and all of them.
+
+    bfloat16 takes the paths of float16, so no argument and all of them tell enough there.
+    """
+    sets = [
+        {name for name, is_given in zip(OPTIONAL, chosen) if is_given}
+        for chosen in itertools.product((False, True), repeat=len(OPTIONAL))
+    ]
+    sets = [chosen for chosen in sets if not {'mask', 'mask_logits'} <= chosen]
+    if dtype is torch.bfloat16:
+        sets = [chosen for chosen in sets if len(chosen) in (0, len(OPTIONAL) - 1)]
     for depthwise in (True, False):
         tensors, options = tensors_of((2, 9, 7), 192, depthwise, dtype)
-        for chosen in itertools.product((False, True), repeat=len(OPTIONAL)):
-            given = ['x', 'weight', *(n for n, is_given in zip(OPTIONAL, chosen) if is_given)]
-            if 'mask' in given and 'mask_logits' in given:
-                continue
+        for chosen in sets:
+            given = ['x', 'weight', *(name for name in OPTIONAL if name in chosen)]
             for needed in ([], *([name] for name in given), given):
                 run_case(tensors, options, given, needed)
     torch.use_deterministic_algorithms(True)
     run_case(tensors, options, ['x', 'weight'], ['x'])
 
 
-def shipped_convolutions():
-    """Contextual convolutions of every backbone that a config has, one of each kind."""
+def shipped_layers():
+    """Contextual layers of every backbone that a config has, one of each kind."""
     from mmengine.config import Config
 
-    from mmctx.models.layers import ContextualConv2d
+    from mmctx.models.layers import ContextualConv2d, Contextualizing
     from mmctx.registry import MODELS
 
     found, built = {}, set()
+    save_time()
     # Values are not looked at, and drawing them takes most of the time.
     for name in ('kaiming_uniform_', 'kaiming_normal_', 'uniform_', 'normal_', 'trunc_normal_'):
         setattr(torch.nn.init, name, lambda tensor, *args, **kwargs: tensor)
@@ -160,7 +172,7 @@ def shipped_convolutions():
                 continue
             built.add(str(arguments))
             for layer in MODELS.build(arguments).modules():
-                if isinstance(layer, ContextualConv2d):
+                if isinstance(layer, ContextualConv2d | Contextualizing):
                     # What kernels are compiled for is up to the power of 2 in a number of channels.
                     kind = re.sub(
                         r'\d+', lambda n: str(min(int(n[0]) & -int(n[0]), 64)), str(layer)
@@ -170,19 +182,31 @@ def shipped_convolutions():
 
 
 def run_networks(layers, dtype):
-    """Forward and backward of each convolution under autocast, as in training and without."""
-    from mmctx.models.layers import using_prior
+    """Inference and training of each layer, under autocast in half precision."""
+    from mmctx.models.layers import Contextualizing, using_prior
 
     for layer in layers:
+        if isinstance(layer, Contextualizing):
+            run_stages(layer.eval(), dtype)
+            continue
         predictor = layer.sampling_offset_predictor or layer.weight_offset_predictor
         prior_channels = predictor[0].weight.shape[1] - layer.in_channels
         prior = torch.zeros(2, prior_channels)
         x = torch.zeros(2, layer.in_channels, 2, 2, requires_grad=True)
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), using_prior(prior):
             with torch.no_grad():
-                layer(x)
-            out = layer(x)
+                layer.eval()(x)
+            out = layer.train()(x)
         out.sum().backward()
+
+
+def run_stages(layer, dtype):
+    """What each stage of contextualizing layers launches in inference."""
+    kept = None
+    for index, classifying in enumerate(layer.classifying):
+        x = torch.zeros(2, classifying[0].in_features, 2, 2)
+        with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+            kept = layer(x, index, kept).kept
 
 
 def main():
@@ -198,17 +222,23 @@ def main():
         for name, *_ in recorder.variants:
             report[name] = report.get(name, 0) + 1
     elif mode == 'combinations':
-        run_combinations(getattr(torch, rest[0]))
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            run_combinations(dtype)
         for (name, *_), variant in recorder.variants.items():
             recorder.represent(*variant)
             report[name] = report.get(name, 0) + 1
     else:
-        layers = shipped_convolutions()
+        layers = shipped_layers()
         for dtype in rest[1:]:
             run_networks(layers, getattr(torch, dtype))
         for number, variant in enumerate(recorder.variants.values()):
             name = variant[0].__name__
             report[f'{number} {name}'] = recorder.compile(*variant)
+        compiled = set(recorder.variants)
+        for dtype in {'float16', 'bfloat16', 'float32'} - set(rest[1:]):
+            run_networks(layers, getattr(torch, dtype))
+        for key in recorder.variants.keys() - compiled:
+            recorder.represent(*recorder.variants[key])
     print(json.dumps(report))
 
 

@@ -45,7 +45,7 @@ class TwoProcesses:
     def __init__(self, repo, folder, *arguments, epochs=30):
         training = ToyTraining(repo, folder, epochs)
         launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-        command = [sys.executable, *launch, *training.command[1:], '--launcher', 'pytorch']
+        command = [sys.executable, *launch, *training.command, '--launcher', 'pytorch']
         self.process = subprocess.Popen(
             [*command, '--work-dir', 'run', *arguments],
             cwd=folder,

@@ -18,9 +18,19 @@ from .trainer import mixed_precision
 BATCH = 1000
 
 
-@torch.no_grad()
 def evaluate(network: nn.Module, images: Images, control: str = '') -> dict[str, float]:
-    """Figures on the validation images, in percent.
+    """Figures on the validation images, in percent: the means of `answers`."""
+    return in_percent(answers(network, images, control))
+
+
+def in_percent(hits: dict[str, Tensor]) -> dict[str, float]:
+    """Means of booleans in percent."""
+    return {name: 100 * own.float().mean().item() for name, own in hits.items()}
+
+
+@torch.no_grad()
+def answers(network: nn.Module, images: Images, control: str = '') -> dict[str, Tensor]:
+    """What a network knows of each validation image.
 
     Args:
         network (nn.Module): The network; its mode is put back.
@@ -28,18 +38,22 @@ def evaluate(network: nn.Module, images: Images, control: str = '') -> dict[str,
         control (str): `other` for priors of another image, or ''. Defaults to ''.
 
     Returns:
-        dict[str, float]: `top1`; where there are stages, `top1_stage1` … and `recall_stage1` …,
-        how often the true class is kept after a stage.
+        dict[str, Tensor]: Booleans, (N,). `top1`: whether it is right; where there are stages,
+        `top1_stage1` …, and `recall_stage1` …, whether the true class is kept after a stage.
     """
     training = network.training
     network.eval()
     contextualizing = getattr(network.backbone, 'contextualizing', None)
     kept: list[Tensor] = []
-    sums: dict[str, Tensor | int] = {}
+    found: list[dict[str, Tensor]] = []
+    # Images come class by class, so that the image before would be one of the same class.
+    order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))
+    order = order.to(images.labels.device)
     with ExitStack() as stack:
         stack.enter_context(mixed_precision(images.pixels.device))
-        # A search for the quickest convolutions takes longer than the few batches.
-        stack.enter_context(torch.backends.cudnn.flags(benchmark=False))
+        # A search for the quickest convolutions takes longer than the few batches. Without a word
+        # on `enabled`, cuDNN would be off.
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False))
         if control == 'other':
             stack.enter_context(priors_of_another_image(network))
         if contextualizing is not None:
@@ -47,21 +61,21 @@ def evaluate(network: nn.Module, images: Images, control: str = '') -> dict[str,
                 lambda module, args, context: kept.append(context.kept)
             )
             stack.callback(hook.remove)
-        for begin in range(0, len(images.labels), BATCH):
-            target = images.labels[begin : begin + BATCH]
+        for chosen in order.split(BATCH):
+            target = images.labels[chosen]
             label = target.argmax(1, keepdim=True)
             tell(network, target)
             kept.clear()
-            logits = forward(network, normalize(images.pixels[begin : begin + BATCH]))
+            logits = forward(network, normalize(images.pixels[chosen]))
             hits = {f'top1_stage{i}': s.argmax(1) == label[:, 0] for i, s in enumerate(logits, 1)}
             hits['top1'] = hits[f'top1_stage{len(logits)}']
             for i, among in enumerate(kept, 1):
                 if among is not None:
-                    hits[f'recall_stage{i}'] = among.gather(1, label)
-            for name, value in hits.items():
-                sums[name] = sums.get(name, 0) + value.sum()
+                    hits[f'recall_stage{i}'] = among.gather(1, label)[:, 0]
+            found.append(hits)
     network.train(training)
-    return {name: 100 * float(value) / len(images.labels) for name, value in sums.items()}
+    back = order.argsort()
+    return {name: torch.cat([hits[name] for hits in found])[back] for name in found[0]}
 
 
 @torch.no_grad()

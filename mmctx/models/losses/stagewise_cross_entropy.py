@@ -53,7 +53,7 @@ class StagewiseCrossEntropy(nn.Module):
 
         Raises:
             UserError: The number of stages is not the number of weights, or the target is neither
-            labels nor scores.
+                labels nor scores.
         """
         if len(stage_logits) != len(self.stage_weights):
             raise UserError(

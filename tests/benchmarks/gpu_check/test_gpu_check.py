@@ -11,29 +11,63 @@ import torch
 from benchmarks.gpu_check import processes
 from benchmarks.gpu_check.backbones import Comparison, build, cases, error_of_each
 from benchmarks.gpu_check.sizes import Place
-from benchmarks.gpu_check.steps import NAMES, Step
+from benchmarks.gpu_check.steps import NAMES, Step, run_step
 from benchmarks.gpu_check.training import judge
 from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
 
-def test_every_step_passes_on_a_cpu(run_tool, tmp_path):
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """A CPU, and a folder with rendered data."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmaction')
-    result = run_tool(
-        'check_gpu.py', '--device', 'cpu', '--out', 'check', '--jobs', 1, cwd=tmp_path, seconds=900
-    )
+    place = Place('cpu', tmp_path_factory.mktemp('check'))
+    run_step('data', place)
+    return place
+
+
+def test_tool_runs_steps_and_sums_them_up(run_tool, tmp_path):
+    arguments = ('--device', 'cpu', '--out', 'check', '--jobs', 1, '--steps')
+    steps = ['op', 'train-distributed']
+    result = run_tool('check_gpu.py', *arguments, *steps, cwd=tmp_path, seconds=900)
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / 'check' / 'summary.json').read_text())
     assert summary['passed'] and summary['versions']['torch'] == torch.__version__.split('+')[0]
-    assert {name for name, step in summary['steps'].items() if step['passed']} == {'data', *NAMES}
-    assert summary['steps']['compile']['detail'].startswith('graphs 1, ')
-    assert 'backbones 12' in summary['steps']['backbones-ablations']['detail']
-    for name in ('mask-rcnn', 'tsm', 'classifier'):
-        assert summary['steps'][f'train-{name}']['detail'].startswith('iterations 20, ')
+    assert {name for name, step in summary['steps'].items() if step['passed']} == {'data', *steps}
     assert summary['steps']['train-distributed']['detail'].endswith('backend gloo')
-    for name in NAMES:
+    for name in steps:
         assert f'{name}: passed' in result.stdout
         assert (tmp_path / 'check' / f'{name}.log').is_file()
+
+
+STEPS_OF_MODELS = ('compile', 'backbones-convnext', 'backbones-resnet', 'backbones-ablations')
+STEPS_OF_TRAININGS = ('train-mask-rcnn', 'train-tsm', 'train-classifier')
+
+
+def test_every_step_is_tried():
+    assert {'op', 'train-distributed', *STEPS_OF_MODELS, *STEPS_OF_TRAININGS} == set(NAMES)
+
+
+@pytest.mark.parametrize('name', STEPS_OF_MODELS)
+def test_step_of_models_passes_on_a_cpu(name, place, run_command, repo):
+    result = run_command('-m', 'benchmarks.gpu_check', name, 'cpu', place.out, cwd=repo)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads((place.out / f'{name}.json').read_text())
+    assert name != 'compile' or found['graphs'] == 1
+    assert name != 'backbones-ablations' or found['backbones'] == 12
+
+
+@pytest.mark.parametrize('name', STEPS_OF_TRAININGS)
+def test_step_of_a_training_passes_on_a_cpu(name, place, run_command, repo, monkeypatch):
+    def run(command):
+        python, *rest = command
+        assert python == sys.executable
+        result = run_command(*rest, cwd=repo)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    monkeypatch.setattr('benchmarks.gpu_check.training._run', run)
+    run_step(name, place)
+    assert json.loads((place.out / f'{name}.json').read_text())['iterations'] == 20
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

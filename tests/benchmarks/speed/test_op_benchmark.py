@@ -1,7 +1,6 @@
 """The op's benchmark: its cases, its check, and the tool from end to end."""
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -216,15 +215,12 @@ def test_wrong_options_end_in_one_line(args, message, tool, capsys):
     assert capsys.readouterr().err.startswith(f'error: {message}')
 
 
-def test_host_time_needs_no_gpu(repo, tmp_path):
+def test_host_time_needs_no_gpu(run_tool, tmp_path):
     """In a process of its own, as launching is replaced for good."""
     file = tmp_path / 'host.json'
-    tool = repo / 'tools' / 'analysis' / 'benchmark_op.py'
-    subprocess.run(
-        [sys.executable, str(tool), '--host', '--seconds', '0', '--json', str(file)],
-        check=True,
-        capture_output=True,
-    )
+    arguments = ('--host', '--seconds', 0, '--json', file)
+    result = run_tool('analysis/benchmark_op.py', *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     rows = json.loads(file.read_text())['rows']
     assert {row['layer'] for row in rows} == {'7×7 depthwise', '3×3 dense'}
     parts = {row['part'].partition(',')[0] for row in rows}

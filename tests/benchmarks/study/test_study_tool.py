@@ -3,20 +3,20 @@
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from zipfile import ZipFile
 
 import cv2
 import numpy as np
 import pytest
+from forked import ENVIRONMENT, Command
 
 OPTIONS = [
     '--part', 'classification', '--rows', 'a5', '--seeds', '1', '--cfg-options',
     'train_cfg.max_iters=3', 'train_cfg.val_interval=3', 'train_dataloader.batch_size=4',
     'default_hooks.logger.interval=1', 'model.backbone.base_channels=8',
     'model.backbone.stem_channels=8',
+    # An argument that the vanilla network, of row a1, does not have.
+    'model.backbone.norm=LN',
 ]  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def tiny_imagenet(tmp_path):
 
 
 def test_study_stops_resumes_and_does_nothing_twice(run_tool, tiny_imagenet):
+    """Of two trainings one fails, which leaves a table of the other."""
+
     def study(*options, of=OPTIONS):
         return run_tool(
             'study.py', *options, *of, cwd=tiny_imagenet, TINY_IMAGENET_ROOT=tiny_imagenet
@@ -43,9 +45,14 @@ def test_study_stops_resumes_and_does_nothing_twice(run_tool, tiny_imagenet):
     out = tiny_imagenet / 'benchmarks' / 'study_cpu'
     assert not out.exists()
 
-    finished = study()
-    assert finished.returncode == 0, finished.stderr
-    assert re.search(r'^a5-seed0-\w+: top-1 \d+\.\d, top-5 \d+\.\d$', finished.stdout, re.MULTILINE)
+    both = [*OPTIONS]
+    both.insert(both.index('a5'), 'a1')
+    failed = study('--jobs', 1, of=both)
+    assert failed.returncode == 2
+    failure = failed.stderr.splitlines()[-1]
+    assert '1 of 2 trainings failed: a1-seed0: error: ' in failure and "'norm'" in failure
+    assert re.search(r'^a5-seed0-\w+: top-1 \d+\.\d, top-5 \d+\.\d$', failed.stdout, re.MULTILINE)
+    assert '| a5 | +Ctx +CtxConv |' in failed.stdout
     assert {file.name for file in out.iterdir()} == {
         'runs.jsonl', 'times.json', 'table.md', 'curves.png'
     }  # fmt: skip
@@ -65,46 +72,33 @@ def test_study_stops_resumes_and_does_nothing_twice(run_tool, tiny_imagenet):
     assert study('--table').returncode == 0
 
 
-def test_interrupted_study_resumes_its_training(repo, tiny_imagenet):
+def test_interrupted_study_resumes_its_training(repo, run_tool, tiny_imagenet, tmp_path_factory):
     """Ctrl-C reaches the training as SIGTERM, which saves; the same command resumes from there."""
-    longer = [option.replace('_iters=3', '_iters=40') for option in OPTIONS]
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'TINY_IMAGENET_ROOT': str(tiny_imagenet)}
-    study = dict(
-        args=[sys.executable, repo / 'tools' / 'study.py', *longer, 'train_cfg.val_interval=40'],
-        cwd=tiny_imagenet, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    longer = [option.replace('_iters=3', '_iters=15') for option in OPTIONS]
+    longer.append('train_cfg.val_interval=15')
+    env = {'TINY_IMAGENET_ROOT': str(tiny_imagenet)}
+    study = Command(
+        [repo / 'tools' / 'study.py', *longer], tiny_imagenet, {**ENVIRONMENT, **env},
+        tmp_path_factory.mktemp('printed'),
     )  # fmt: skip
-    with subprocess.Popen(**study) as process:
-        while process.poll() is None and 'Iter(train) [ 5/40]' not in log_of(tiny_imagenet):
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-    assert process.returncode == 75, errors
-    assert 'the same command resumes' in errors and 'Traceback' not in errors
+    while study.wait(0.1) is None and 'Iter(train) [ 5/15]' not in log_of(tiny_imagenet):
+        pass
+    os.kill(study.pid, signal.SIGINT)
+    interrupted = study.completed(200)
+    assert interrupted.returncode == 75, interrupted.stderr
+    assert 'the same command resumes' in interrupted.stderr
+    assert 'Traceback' not in interrupted.stderr
     assert 'SIGTERM: saved iteration' in log_of(tiny_imagenet)
 
-    finished = subprocess.run(**study)
+    finished = run_tool('study.py', *longer, cwd=tiny_imagenet, **env)
     assert finished.returncode == 0, finished.stderr
     log = log_of(tiny_imagenet)
-    assert log.count('[ 5/40]') == 1 and log.count('[40/40]') == 1
+    assert log.count('[ 5/15]') == 1 and log.count('[15/15]') == 1
 
 
 def log_of(folder):
     logs = list(folder.glob('work_dirs/study_cpu/*/*/log.txt'))
     return logs[0].read_text() if logs else ''
-
-
-def test_failed_training_leaves_a_table_of_the_others(run_tool, tiny_imagenet):
-    # An argument that the vanilla network does not have.
-    options = [*OPTIONS, 'model.backbone.norm=LN']
-    options[options.index('a5')] = 'a1'
-    options.insert(options.index('a1') + 1, 'a5')
-    result = run_tool(
-        'study.py', *options, '--jobs', 1, cwd=tiny_imagenet, TINY_IMAGENET_ROOT=tiny_imagenet
-    )
-    assert result.returncode == 2
-    failure = result.stderr.splitlines()[-1]
-    assert '1 of 2 trainings failed: a1-seed0: error: ' in failure and "'norm'" in failure
-    assert '| a5 | +Ctx +CtxConv |' in result.stdout
 
 
 def test_wrong_options_end_in_one_line(run_tool, tmp_path):

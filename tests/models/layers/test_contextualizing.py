@@ -178,3 +178,14 @@ def test_wrong_arguments_are_named(change, message):
     arguments = dict(num_classes=CLASSES, considered=KEPT, embed_dims=8)
     with pytest.raises(ValueError, match=message):
         Contextualizing(WIDTHS, PRIORS, **{**arguments, **change})
+
+
+def test_scale_of_one_element_is_a_scalar():
+    """FSDP has no parameters without axes, so its runs save a vector."""
+    layer = Contextualizing((8,), (), 12, ())
+    state = dict(layer.state_dict(), logit_scale=torch.tensor([1.5]))
+    layer.load_state_dict(state)
+    assert layer.logit_scale.shape == () and layer.logit_scale == 1.5
+    layer.logit_scale = torch.nn.Parameter(torch.zeros(1))
+    layer.load_state_dict(dict(state, logit_scale=torch.tensor(2.5)))
+    assert layer.logit_scale.tolist() == [2.5]
