@@ -27,9 +27,10 @@ class ContextLogHook(Hook):
     * `context/recall_stage<i>`: how often the true class stays considered after the stage, in
       percent.
     * `context/temperature`: τ.
-    * `context/shift/<convolution>`: mean |Δp| of each contextual convolution, in pixels of its
-      input.
-    * `context/kernel_change/<convolution>`: |Δw| relative to |w| of each contextual convolution.
+    * `context/shift/<convolution>`: mean absolute Δp of each contextual convolution, in pixels of
+      its input.
+    * `context/kernel_change/<convolution>`: size of Δw relative to w of each contextual
+      convolution.
 
     A network without some of these, such as a detector without stage losses, logs the others.
     Values are of one iteration and of the first process's batch. Nothing is computed in the other
