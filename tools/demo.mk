@@ -46,6 +46,6 @@ $(WORK_DIR)/pictures/contact_sheet.png: $(WORK_DIR)/predictions.pkl
 	$(PYTHON) $(TOOLS)analysis/draw_predictions.py $(CONFIG) $< $(@D) $(OPTIONS)
 
 $(WORK_DIR)/context/drawn: $(WORK_DIR)/trained
-	$(PYTHON) -m mmctx see sampling $(SEEN:%=$(DATA)/val/%.jpg) --stage 3 --out $(@D) \
+	$(PYTHON) -m mmctx see sampling $(SEEN:%=$(DATA)/val/%.jpg) --stage 2 --out $(@D) \
 		--config $(CONFIG) --checkpoint "$$(cat $(WORK_DIR)/last_checkpoint)"
 	@touch $@

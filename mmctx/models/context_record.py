@@ -86,7 +86,7 @@ def record_context(network: nn.Module) -> Iterator[ContextRecord]:
 
 
 def mean_shift(sampling_offset: Tensor) -> Tensor:
-    """Mean |Δp| over images, positions, taps and both axes, in pixels of the layer's input.
+    """Mean absolute Δp over images, positions, taps and both axes, in pixels of the layer's input.
 
     Args:
         sampling_offset (Tensor): Δp, (B, 2K, H_out, W_out).
@@ -98,7 +98,7 @@ def mean_shift(sampling_offset: Tensor) -> Tensor:
 
 
 def relative_weight_offset(weight_offset: Tensor, weight: Tensor) -> Tensor:
-    """Size of Δw relative to the static kernel w: quadratic mean of |Δw| over the mean of |w|.
+    """Size of Δw relative to the static kernel w: its quadratic mean over the mean size of w.
 
     Both are lengths of the kernel of one output channel, whose Δw all output channels share where
     the convolution is dense.

@@ -143,7 +143,8 @@ def _draw_step(
         else:
             axes.barh(row + 0.32, 1, height=0.05, color=DROPPED, alpha=0.8)
         mark = '' if not true else '✓ ' if entry.kept else '✗ '
-        place = '' if row + 1 == entry.rank else f' ({entry.rank}.)'
+        # Classes that were dropped before share the last place.
+        place = f' ({entry.rank}.)' if row + 1 != entry.rank and entry.score else ''
         axes.text(
             0, row, f'{mark}{shortened(names[entry.label])}{place}', color=TRUE if true else INK,
             va='center', fontweight='bold' if true else 'normal', fontsize=8,

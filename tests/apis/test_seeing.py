@@ -1,7 +1,9 @@
 """What `mmctx see` shows, held to the networks themselves and to layers of known geometry."""
 
+import copy
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,22 +190,39 @@ def test_likeness_is_without_what_all_share():
     assert cosines(torch.tensor([[3.0, 4.0], [4.0, 3.0]]))[0, 1].item() == pytest.approx(0.96)
 
 
-def test_cam_is_the_gradient_weighted_map_of_the_last_block(viewer, subject):
+def vanilla_viewer(viewer):
+    """One that looks into a vanilla ResNet18 with as many classes."""
+    from mmpretrain.models import ImageClassifier
+
+    looking = copy.copy(viewer)
+    looking.model = ImageClassifier(
+        backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=6, in_channels=64),
+    ).eval()
+    looking.backbone = looking.model.backbone
+    return looking
+
+
+@pytest.mark.parametrize('kind', ['contextual', 'vanilla'])
+def test_cam_is_the_gradient_weighted_map_of_the_last_block(kind, viewer, subject):
     pytest.importorskip('captum')
-    label, values = grad_cam(viewer, subject)
+    looking = viewer if kind == 'contextual' else vanilla_viewer(viewer)
+    label, values = grad_cam(looking, subject)
     maps = []
-    handle = viewer.backbone.layer4[-1].register_forward_hook(lambda m, a, out: maps.append(out))
-    with torch.enable_grad():
-        scores = viewer.backbone(subject.inputs)[-1][0]
+    block = looking.backbone.layer4[-1]
+    handle = block.register_forward_hook(lambda m, a, out: maps.append(out))
+    scores = looking.model(subject.inputs)[0]
     handle.remove()
     assert label == scores.argmax()
     (gradient,) = torch.autograd.grad(scores[label], maps[0])
     expected = (gradient.mean((2, 3), keepdim=True) * maps[0]).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(expected, (64, 64), mode='bilinear').detach()
     np.testing.assert_allclose(values, expected[0, 0].numpy(), atol=1e-6)
-    dropped = int((scores == -torch.inf).nonzero()[0])
-    with pytest.raises(UserError, match='no longer considers'):
-        grad_cam(viewer, subject, dropped)
+    if kind == 'contextual':
+        dropped = int((scores == -torch.inf).nonzero()[0])
+        with pytest.raises(UserError, match='no longer considers'):
+            grad_cam(viewer, subject, dropped)
 
 
 def test_frame_of_a_clip_is_seen_too(recognizer, clip):
@@ -221,36 +240,50 @@ def test_every_figure_is_drawn(classifier, pictures, command, tmp_path):
     pytest.importorskip('captum')
     pytest.importorskip('sklearn')
     checkpoint = ('--checkpoint', classifier / 'epoch_1.pth', '--out', tmp_path)
+    vanilla = ('--vanilla', classifier / 'epoch_1.pth')
     for figure in ('cascade', 'sampling', 'tsne', 'cam'):
-        (line,) = command(figure, pictures / 'a.jpg', *checkpoint)[-1:]
+        (line,) = command(figure, pictures / 'a.jpg', *checkpoint, *vanilla)[-1:]
         assert line == str(tmp_path / f'a.jpg.{figure}.png')
         assert np.asarray(Image.open(line).convert('L')).std() > 10
     assert command('kernels', pictures / 'a.jpg', *checkpoint)[-1].endswith('kernels.png')
-    vanilla = ('--vanilla', classifier / 'epoch_1.pth')
     assert command('similarity', *checkpoint, *vanilla)[-1].endswith('similarity.png')
 
 
-def test_mistakes_are_told_in_a_line(classifier, detector, pictures, command, tmp_path):
-    out = ('--out', tmp_path, '--checkpoint')
-    with pytest.raises(UserError, match='Grad-CAM is of class scores'):
-        command('cam', pictures / 'a.jpg', *out, detector / 'epoch_1.pth')
+def test_mistakes_are_told_in_a_line(classifier, viewer, subject, pictures, command, tmp_path):
+    out = ('--out', tmp_path, '--checkpoint', classifier / 'epoch_1.pth')
     with pytest.raises(UserError, match=r'block 1 of stage 2 has no contextual convolution'):
-        command(
-            *('sampling', pictures / 'a.jpg', '--stage', 2, '--block', 1),
-            *(*out, classifier / 'epoch_1.pth'),
-        )
+        command('sampling', pictures / 'a.jpg', '--stage', 2, '--block', 1, *out)
     with pytest.raises(SystemExit):
-        command('similarity', pictures / 'a.jpg', *out, classifier / 'epoch_1.pth')
+        command('similarity', pictures / 'a.jpg', *out)
     with pytest.raises(UserError, match='t-SNE of 3 classes'):
         places_on_a_plane(torch.randn(3, 4))
 
 
-def test_vectors_of_a_vanilla_classifier_are_its_weights(viewer):
+def test_detector_is_looked_at_where_its_objects_are(viewer, subject):
+    pytest.importorskip('captum')
+
+    class Detector:
+        kind = 'mmdet'
+        objects = [dict(box=[10, 20, 30, 60]), dict(box=[90, 0, 110, 10]), dict(box=[0, 0, 1, 1])]
+
+        def __call__(self, files):
+            yield dict(objects=self.objects)
+
+        def load(self, path):
+            return dict(data_samples=SimpleNamespace(ori_shape=(80, 100)))
+
+    looking = copy.copy(viewer)
+    looking.predictor = Detector()
+    assert looking.places_of_interest(subject) == [(0.2, 0.5), (1, 0.0625)]
+    looking.predictor.objects = []
+    assert looking.places_of_interest(subject) == [(0.5, 0.5)] == viewer.places_of_interest(subject)
+    with pytest.raises(UserError, match='Grad-CAM is of class scores'):
+        grad_cam(looking, subject)
+
+
+def test_vanilla_network_has_vectors_of_classes_and_no_cascade(viewer, subject):
     assert class_vectors(viewer).shape[0] == 6
-
-    class Vanilla:
-        backbone = nn.Conv2d(3, 4, 1)
-        model = nn.ModuleDict(dict(head=nn.Linear(4, 6)))
-
-    Vanilla.model.head = Vanilla.model['head']
-    torch.testing.assert_close(class_vectors(Vanilla), Vanilla.model.head.weight.detach())
+    looking = vanilla_viewer(viewer)
+    torch.testing.assert_close(class_vectors(looking), looking.model.head.fc.weight.detach())
+    with pytest.raises(UserError, match='this ResNet is not contextual'):
+        cascade_of(looking, subject)

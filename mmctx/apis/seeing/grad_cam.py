@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmctx.apis.image_network import ImageNetwork, is_detector
+from mmctx.apis.image_network import ImageNetwork
 from mmctx.errors import Unavailable, UserError
 
 from .viewer import ContextViewer, Subject
@@ -36,7 +36,7 @@ def grad_cam(
         from captum.attr import LayerGradCam
     except ImportError as error:
         raise Unavailable("Grad-CAM needs Captum: pip install 'mmctx[see]'") from error
-    if is_detector(viewer.model):
+    if viewer.predictor.kind == 'mmdet':
         raise UserError('Grad-CAM is of class scores: a classifier or recognizer has them')
     network = ImageNetwork(viewer.model)
     with torch.no_grad(), _last_map(viewer.backbone) as seen:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mmctx.apis.image_network import is_detector
 from mmctx.apis.predictions import title_of
 from mmctx.errors import Unavailable, UserError
 from mmctx.models.context_record import contextual_convolutions
@@ -73,7 +72,7 @@ def view_of(
         prediction,
         _drawn(drawing_cascades(viewer), subject) if classifies else None,
         _drawn(drawing_sampling(viewer, layer, None if place is None else [place]), subject),
-        None if is_detector(viewer.model) else _drawn(drawing_cams(viewer), alone),
+        None if viewer.predictor.kind == 'mmdet' else _drawn(drawing_cams(viewer), alone),
     )
 
 

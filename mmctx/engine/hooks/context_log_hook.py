@@ -27,9 +27,9 @@ class ContextLogHook(Hook):
     * `context/recall_stage<i>`: how often the true class stays considered after the stage, in
       percent.
     * `context/temperature`: τ.
-    * `context/shift/<convolution>`: mean length of Δp of each contextual convolution, in pixels of
+    * `context/shift/<convolution>`: mean absolute Δp of each contextual convolution, in pixels of
       its input.
-    * `context/kernel_change/<convolution>`: size of Δw relative to that of w of each contextual
+    * `context/kernel_change/<convolution>`: size of Δw relative to w of each contextual
       convolution.
 
     A network without some of these, such as a detector without stage losses, logs the others.
