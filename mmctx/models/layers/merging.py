@@ -51,17 +51,25 @@ class Merging(nn.ModuleDict):
         self.temperature = temperature
         self.normalize = normalize
 
-    def forward(self, embeddings: Tensor, top: Tensor, logits: Tensor) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, top: Tensor | None, logits: Tensor, shares: Tensor | None = None
+    ) -> Tensor:
         """Merge the kept classes of each image.
 
         Args:
             embeddings (Tensor): Of all classes, (N₁, d).
-            top (Tensor): Numbers of the kept classes, (B, N).
+            top (Tensor, optional): Numbers of the kept classes, (B, N). None with `shares`.
             logits (Tensor): s/τ of all classes, (B, N₁).
+            shares (Tensor, optional): Each class's share in the mean, (B, N₁), instead of `top`.
+                Defaults to None.
 
         Returns:
             Tensor: The prior, (B, P).
         """
+        if shares is not None:
+            each = self._each(embeddings)  # [N₁, hidden]
+            return self['joint'](shares.to(each.dtype) @ each)
+        assert top is not None
         weights = None
         if self.temperature is not None:
             weights = (logits.gather(1, top) / self.temperature).softmax(1)  # [B, N]
@@ -83,11 +91,6 @@ class Merging(nn.ModuleDict):
                 merged = share.scatter(1, top, weights.to(each.dtype)) @ each
         # Called as a module, so that hooks see the prior.
         return self['joint'](merged)
-
-    def merge_shares(self, embeddings: Tensor, shares: Tensor) -> Tensor:
-        """Prior, (B, P), from embeddings, (N₁, d), and each class's share in the mean, (B, N₁)."""
-        each = self._each(embeddings)  # [N₁, hidden]
-        return self['joint'](shares.to(each.dtype) @ each)
 
     def merge_all(self, embeddings: Tensor) -> Tensor:
         """Prior of all classes alike, (1, P), from their embeddings, (N₁, d)."""
