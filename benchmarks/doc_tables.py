@@ -46,7 +46,7 @@ def study_table(folder: str) -> str:
 
 
 def network_table(files: str) -> str:
-    """Contextual networks beside their vanilla ones, a line for each network and result.
+    """Contextual networks beside their vanilla ones, a line for each network, result and mode.
 
     Args:
         files (str): Results of the model benchmark beneath `benchmarks/`, separated by spaces.
@@ -62,8 +62,9 @@ def network_table(files: str) -> str:
             if ratios:
                 cells = [speed_ratio(row), ratios.get(LATENCY), ratios.get(TRAINING)]
                 shown = [ratio(value) + '×' * (value is not None) for value in cells]
-                lines.append([row['config'], f'`{file}`', *shown])
-    headings = ['network', 'result', 'throughput', 'time of one image', 'time of a training step']
+                lines.append([row['config'], f'`{file}`', row['mode'], *shown])
+    figures = ['throughput', 'time of one image', 'time of a training step']
+    headings = ['network', 'result', 'mode', *figures]
     return as_markdown([headings, *sorted(lines, key=lambda line: line[0])])
 
 

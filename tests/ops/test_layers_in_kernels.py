@@ -7,6 +7,7 @@ import torch.nn as nn
 pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
+from mmctx.models.context_record import record_context
 from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
@@ -206,3 +207,16 @@ def test_contextualizes_the_same_in_inference(norm, batch, selection, half, monk
             assert a.dtype == b.dtype and not a.requires_grad
             tolerance = 0.05 if half else 1e-4
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_what_layers_did_is_recorded_in_inference(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv('dense').eval()
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8).to(DEVICE).eval()
+    network = nn.ModuleDict(dict(conv=conv, contextualizing=layer))
+    with torch.no_grad(), record_context(network) as record:
+        with using_prior(torch.randn(1, 5, device=DEVICE)):
+            conv(torch.randn(1, 6, 5, 3, device=DEVICE))
+        context = layer(torch.randn(1, 3, 4, 4, device=DEVICE), 0)
+    assert record.stages[1] is context and context.kept.sum() == 6
+    assert record.convolutions['conv'].sampling_offset.abs().sum() > 0

@@ -123,20 +123,25 @@ class Contextualizing(BaseModule):
         # parameters would take longer than it saves.
         with without_autocast(x):
             if self._infers_in_kernels(x):
-                return self._infer(x, stage_index, kept, classes)
-            logits = self.classify(x, stage_index, classes)
-            if self.selection == 'reduce' and kept is not None:
-                logits = torch.where(kept, logits, -math.inf)
-            if stage_index == len(self.merging):
-                context = StageContext(logits, None, None)
+                context = self._infer(x, stage_index, kept, classes)
             else:
-                top = self.keep(logits, stage_index)
-                kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
-                context = StageContext(logits, kept, self.merge(top, stage_index, logits))
+                context = self._conclude(x, stage_index, kept, classes)
         listener = current_listener()
         if listener is not None:
             listener(self, (stage_index, context))
         return context
+
+    def _conclude(
+        self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
+    ) -> StageContext:
+        logits = self.classify(x, stage_index, classes)
+        if self.selection == 'reduce' and kept is not None:
+            logits = torch.where(kept, logits, -math.inf)
+        if stage_index == len(self.merging):
+            return StageContext(logits, None, None)
+        top = self.keep(logits, stage_index)
+        kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
+        return StageContext(logits, kept, self.merge(top, stage_index, logits))
 
     def _infers_in_kernels(self, x: Tensor) -> bool:
         plain = all(merging.temperature is None for merging in self.merging)
@@ -149,7 +154,7 @@ class Contextualizing(BaseModule):
     def _infer(
         self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
     ) -> StageContext:
-        """`forward` in inference, in half as many kernels."""
+        """`_conclude` in inference, in half as many kernels."""
         if classes is None:
             classes = self.class_directions()
         last = stage_index == len(self.merging)
