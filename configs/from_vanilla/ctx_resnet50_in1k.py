@@ -2,6 +2,9 @@
 
 What is new learns at the full rate and with ten times the weight decay, what was pretrained at a
 tenth of the rate. Other weights: --cfg-options pretrained=FILE
+
+On small networks a start from vanilla weights ended level with the vanilla network, a start from
+scratch behind it (docs/what_helps.md); this policy itself has not been tried there.
 """
 _base_ = ['../ctx_resnet50_in1k.py', '../_base_/released_policy.py']
 

@@ -3,7 +3,8 @@
 `pack` compresses Tiny-ImageNet into one small file. `train` trains a vanilla network and keeps it,
 then trains every row from its weights: the vanilla network itself, the rows of the paper's Table 4,
 other ways to make the prior, and controls. The same command resumes after the last row that was
-finished.
+finished. `ceiling` says, with no network to train, what the classes that earlier stages keep could
+tell the last stage of the vanilla ResNet50.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from mmengine.logging import MMLogger
 from benchmarks.timing import pick_device
 from mmctx.errors import UserError
 
+from .ceiling import measure_ceilings
 from .images import write_packed
 from .rows import MAIN, ROWS
 from .session import Recipe, Session
@@ -63,6 +65,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, value in Recipe()._asdict().items():
         option = f'--{name.replace("_", "-")}'
         train.add_argument(option, type=type(value), default=value, help=f'see Recipe ({value})')
+    ceiling = commands.add_parser('ceiling', help='what kept classes could tell at most')
+    ceiling.add_argument('data', type=Path, help='file that `pack` wrote')
+    ceiling.add_argument('weights', type=Path, help='vanilla weights that `train` kept')
+    ceiling.add_argument(
+        '--every', type=int, default=1, help='fit classifiers to every n-th training image (1)'
+    )
+    ceiling.add_argument('--width', type=int, default=Recipe().width)
     return parser.parse_args(argv)
 
 
@@ -71,6 +80,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == 'pack':
         write_packed(args.root, args.cache, args.data, args.classes, args.quality)
         print(f'{args.data}: {args.data.stat().st_size / 2**20:.1f} MiB')
+        return
+    if args.command == 'ceiling':
+        for name, value in measure_ceilings(
+            args.data, args.weights, args.width, args.every
+        ).items():
+            print(f'{name:22}{value:6.1f}')
         return
     rows = {row.key: row for row in ROWS}
     unknown = [key for key in args.rows or () if key not in rows]

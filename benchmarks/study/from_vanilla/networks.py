@@ -1,6 +1,7 @@
 """Networks of the rows, and where they start from."""
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -84,6 +85,12 @@ def loss_of(network: nn.Module, logits: tuple[Tensor, ...], target: Tensor) -> T
     if hasattr(network.head, 'fc'):
         return network.head.loss_module(logits[0], target)
     return sum(network.head.loss_module(logits, target))
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    """State of a vanilla network that a `Session` kept in half precision, in float32."""
+    state = torch.load(file, map_location='cpu', weights_only=True)
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def start_from(network: nn.Module, row: Row, vanilla: dict[str, Tensor]) -> None:

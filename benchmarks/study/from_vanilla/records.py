@@ -34,7 +34,7 @@ def bits(right: Tensor) -> str:
     return np.packbits(right.cpu().numpy()).tobytes().hex()
 
 
-def sampling_error(row: dict[int, dict], other: dict[int, dict]) -> float:
+def sampling_error(row: dict[int, dict], other: dict[int, dict]) -> float | None:
     """Standard error of the difference of two rows' top-1 that the choice of images leaves.
 
     Args:
@@ -42,9 +42,12 @@ def sampling_error(row: dict[int, dict], other: dict[int, dict]) -> float:
         other (dict[int, dict]): Those of the other row.
 
     Returns:
-        float: In points, of the mean over the seeds that both have.
+        float | None: In points, of the mean over the seeds that both have; None without the
+        answers, which older records lack.
     """
     seeds = sorted(row.keys() & other.keys())
+    if any('right' not in records[seed] for records in (row, other) for seed in seeds):
+        return None
     right = [[_unpacked(records[seed]) for seed in seeds] for records in (row, other)]
     gains = np.subtract(*(np.mean(own, 0) for own in right))
     return 100 * float(gains.std(ddof=1)) / len(gains) ** 0.5
@@ -56,7 +59,10 @@ def _unpacked(record: dict) -> np.ndarray:
 
 
 def table(records: list[dict]) -> list[list[str]]:
-    """Cells, headings first: mean ± standard deviation over seeds, and differences by seed."""
+    """Cells, headings first: mean ± standard deviation over seeds, and differences by seed.
+
+    Columns of which no row has anything are left out.
+    """
     headings = ['row', 'network', 'seeds', 'top-1', '− vanilla', '− another', 'recall 1/2/3']
     headings += ['train', 'priors swapped', 'prior spread', 'size of Δp', 'Δw beside w', 'ms/step']
     cells = [headings]
@@ -64,7 +70,8 @@ def table(records: list[dict]) -> list[list[str]]:
         own = records_of_row(records, row.key)
         if own:
             cells.append(_line(row, own, records))
-    return cells
+    told = [i for i, column in enumerate(zip(*cells[1:])) if set(column) != {NOTHING}]
+    return [[line[i] for i in told] for line in cells]
 
 
 def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
@@ -80,7 +87,8 @@ def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
         seeds = sorted(own.keys() & other.keys()) if key != row.key else []
         gains = [own[s]['metrics']['top1'] - other[s]['metrics']['top1'] for s in seeds]
         shown = spread(gains, signed=True)
-        return f'{shown} ({sampling_error(own, other):.1f})' if gains else shown
+        error = sampling_error(own, other) if gains else None
+        return shown if error is None else f'{shown} ({error:.1f})'
 
     # What starts from scratch has had fewer passes than the vanilla row.
     less_vanilla = NOTHING if row.from_scratch else gain(row.vanilla)

@@ -18,7 +18,7 @@ from mmctx.files import atomic_write
 from .draws import CROP, draw_boxes, draw_crops, draw_order
 from .evaluation import answers, examine, in_percent
 from .images import read_packed
-from .networks import build_network, build_optimizer, considered, start_from
+from .networks import build_network, build_optimizer, considered, load_weights, start_from
 from .records import append, bits, load, write_table
 from .rows import BASES, Row
 from .trainer import Trainer, release_memory, run_together
@@ -196,7 +196,7 @@ class Session:
         network = build_network(row, self.classes, self.recipe.width, self.recipe.embed_dims)
         if not row.from_scratch:
             file = self._file(BASES[row.family], seed % self.recipe.bases)
-            start_from(network, row, _load_weights(file))
+            start_from(network, row, load_weights(file))
         network.to(self.device, memory_format=torch.channels_last).train()
         rng = np.random.default_rng([seed, not row.from_scratch])
         count, batch = len(self.images['train'].labels), self.recipe.batch
@@ -252,8 +252,3 @@ def _groups(rows: list[Row], at_once: int) -> Iterator[list[Row]]:
 def _halved(value: Tensor) -> Tensor:
     half = value.half()
     return half if value.is_floating_point() and half.isfinite().all() else value
-
-
-def _load_weights(file: Path) -> dict[str, Tensor]:
-    state = torch.load(file, map_location='cpu', weights_only=True)
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

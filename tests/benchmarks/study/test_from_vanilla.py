@@ -1,5 +1,6 @@
 """The study from vanilla weights: its data, its steps against mmengine's, and its records."""
 
+import re
 from copy import deepcopy
 from zipfile import ZipFile
 
@@ -12,6 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
 
 from benchmarks.study.from_vanilla import session
+from benchmarks.study.from_vanilla.ceiling import Known, ceilings, fit_probe
 from benchmarks.study.from_vanilla.controls import TrueClassKept, priors_of_another_image, tell
 from benchmarks.study.from_vanilla.draws import (
     crop,
@@ -328,6 +330,39 @@ def test_examination_sees_what_predictors_do(images):
     # One of the two, three and two contextual blocks of each stage.
     assert found['offset_px'] == pytest.approx(0.5 * 3 / 7)
     assert all(0 < found[f'prior_spread_stage{i}'] < 1 for i in (2, 3, 4))
+
+
+def test_ceilings_of_stages_that_know_more_or_nothing():
+    """Twenty classes; the network is right in half of the images, else takes the class after."""
+    labels = torch.arange(400) % 20
+    wrong = torch.arange(400) % 8 >= 4
+    logits = F.one_hot((labels + wrong) % 20, 20) + 0.51 * F.one_hot(labels, 20)
+    knows, blind = F.one_hot(labels, 20).float(), torch.zeros(400, 20)
+    blind[:, :10] = torch.linspace(2, 1, 10)
+    val = Known([knows, blind, blind], logits, labels)
+    found = ceilings(val, [torch.nn.Identity()] * 3)
+    assert found['alone'] == 50 and found['recall_stage1'] == 100
+    assert found['recall_stage2'] == 20 and found['recall_stage3'] == 5
+    assert found['recall_wrong_stage1'] == found['recall_right_stage1'] == 100
+    # Added in full, what the first stage knows decides; a blind one tells nothing.
+    assert found['scores_stage1'] == 50 and found['scores_stage1_error'] == pytest.approx(2.5, 0.01)
+    assert found['scores_stage3'] == 0
+    # One class is kept after stage 3: the true one, or class 0.
+    assert found['true_stage3'] == 50 and found['kept_stage3'] == -45
+
+
+def test_a_probe_learns_what_features_tell():
+    features = torch.randn(2000, 5)
+    labels = features[:, 1:4].argmax(1)
+    probe = fit_probe(features, labels, 3)
+    assert (probe(features).argmax(1) == labels).float().mean() > 0.8
+
+
+def test_ceilings_are_measured_of_kept_weights(packed, tmp_path, capsys):
+    weights = tmp_path / 'a.pth'
+    torch.save({k: v.half() for k, v in network_of('a1').state_dict().items()}, weights)
+    main(['ceiling', str(packed), str(weights), '--width', '8', '--every', '2'])
+    assert re.search(r'^alone +\d+\.\d$', capsys.readouterr().out, re.M)
 
 
 OPTIONS = ['--seeds', '2', '--width', '8', '--embed-dims', '32', '--batch', '16',
