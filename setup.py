@@ -14,7 +14,17 @@ ROOT = Path(__file__).resolve().parent
 DETECTION = ['mmdet>=3.1.0,<3.4.0']
 VIDEO = ['mmaction2>=1.2.0,<1.3.0', 'av>=12']
 LITE = ['mmcv-lite>=2.0.1,<2.2.0']
-DEV = ['pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15', 'timm>=1.0']
+EXPORT = ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.3']
+SEE = ['captum>=0.7', 'scikit-learn>=1.4']
+APP = ['gradio>=6.0']
+DEV = [
+    *EXPORT, *SEE, 'pytest>=8', 'pytest-xdist>=3.5', 'ruff>=0.6', 'mypy>=1.15', 'timm>=1.0',
+]  # fmt: skip
+# The versions of Sphinx and MyST that agree with the rest need Python 3.11.
+DOCS = [
+    f'{name} ; python_version >= "3.11"'
+    for name in ('sphinx>=8', 'myst-parser>=4', 'furo>=2024.8', 'sphinx-copybutton>=0.5')
+]
 
 CLASSIFIERS = [
     'Development Status :: 4 - Beta',
@@ -86,6 +96,10 @@ setup(
         'video': VIDEO,
         'lite': LITE,
         'all': DETECTION + VIDEO + LITE,
+        'export': EXPORT,
+        'see': SEE,
+        'app': SEE + APP,
         'dev': DEV,
+        'docs': DOCS,
     },
 )

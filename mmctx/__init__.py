@@ -12,11 +12,17 @@ from .version import __version__
 compat.install()
 
 # Imported on first use, as they bring torch along.
-_ON_USE = ('collect_stage_logits', 'contextualize')
-__all__ = ['__version__', 'registry', *_ON_USE]
+_HOMES = {
+    'ContextualConvNeXt': 'backbones',
+    'ContextualResNet': 'backbones',
+    'FeaturePyramid': 'feature_pyramid',
+    'collect_stage_logits': 'contextualize',
+    'contextualize': 'contextualize',
+}
+__all__ = ['__version__', 'registry', *_HOMES]
 
 
 def __getattr__(name: str):
-    if name not in _ON_USE:
+    if name not in _HOMES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module('mmctx.models.contextualize'), name)
+    return getattr(import_module(f'mmctx.models.{_HOMES[name]}'), name)

@@ -1,7 +1,7 @@
-"""Atomic writing: a file appears complete or not at all."""
+"""Names of files, and atomic writing: a file appears complete or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +52,26 @@ def leftovers(folder: str | os.PathLike, pattern: str) -> Iterator[Path]:
         Iterator[Path]: Paths of the incomplete files.
     """
     return Path(folder).glob(f'.{pattern}.*.part')
+
+
+def picture_names(files: Sequence[str], folder: Path, ending: str) -> dict[str, Path]:
+    """Where to put the picture of each file: as the files lie beneath their common folder.
+
+    Args:
+        files (Sequence[str]): Images or videos.
+        folder (Path): Where pictures go.
+        ending (str): What follows the full name of a file in that of its picture, such as `.jpg`.
+
+    Returns:
+        dict[str, Path]: A picture for each file.
+    """
+    absolute = [os.path.abspath(file) for file in files]
+    common = os.path.commonpath([os.path.dirname(file) for file in absolute])
+    names = {}
+    for file, path in zip(files, absolute):
+        inside = Path(os.path.relpath(path, common))
+        names[file] = folder / inside.with_name(f'{inside.name}{ending}')
+    return names
 
 
 def _sync_folder(folder):

@@ -1,4 +1,4 @@
-"""Every shipped backbone, in float32 and under autocast, forward and backward, by the reference."""
+"""Comparison of every shipped backbone with the reference, in float32 and under autocast."""
 
 import json
 import math
@@ -26,14 +26,15 @@ GROUPS = {
     'resnet': ('ctx_resnet50_in1k.py', 'tsm_ctx_resnet50_k400.py'),
     'ablations': ('ablations/*.py',),
 }
-# Of the gradients of all parameters as one vector, in float32: rounding moves few values across a
-# kink, but one of them may change a lot.
+# Limit for the gradients of all parameters as one vector, in float32: rounding moves few values
+# across a kink, but a single gradient may change a lot.
 GRADIENT_TOLERANCE = 1e-2
-# Of the gradient of each parameter, on its own scale, of a network without kinks: the median and
-# the largest. Of some hundred roundings the errors add up as their root, and more where a sum
-# cancels: a CPU showed up to 50 and 190 times half a unit in the last place in both half types, so
-# these are 64 and 256 times, but still find a gradient that is missing or counted twice. float32,
-# where only the order of sums differs, showed up to 5e-6 and 2e-5.
+# Limits for the gradient of each parameter, on its own scale, in a network without kinks: for the
+# median and the largest error. The errors of some hundred roundings grow with the square root of
+# their number, and more where terms cancel. On a CPU they were up to 50 and 190 times half a unit
+# in the last place in both half types; the limits are 64 and 256 times, which still finds a
+# gradient that is missing or counted twice. In float32, where only the order of sums differs, they
+# were up to 5e-6 and 2e-5.
 SMOOTH_TOLERANCES = {
     torch.float32: (1e-4, 1e-2),
     torch.float16: (2**-5, 2**-3),
@@ -43,25 +44,25 @@ DTYPES = {
     'cuda': (torch.float32, torch.bfloat16, torch.float16),
     'cpu': (torch.float32, torch.bfloat16),
 }
-# Of networks on a CPU: narrower predictors would have one hidden channel, which LayerNorm zeroes.
+# For networks on a CPU: narrower predictors would have one hidden channel, which LayerNorm zeroes.
 WIDTH = 4
 IMAGES = (4, 3, 64, 96)
 FRAMES = 4
 LARGEST_SCALE = 2.0**16
-# A gradient of less counts as zero.
+# Smaller gradients count as zero.
 TINY = 1e-12
 
 
 def cases(group: str, place: Place) -> dict[str, ConfigDict]:
-    """The backbones of a group's configs, each once.
+    """List the backbones of a group's configs, each once.
 
     Args:
-        group (str): One of `GROUPS`.
-        place (Place): Where they run.
+        group (str): Name of the group, one of `GROUPS`.
+        place (Place): Device and folder of the check.
 
     Returns:
-        dict[str, ConfigDict]: Backbones by the name of their config; where an ImageNet config
-        leaves the preset open, also with `preset='released'`.
+        dict[str, ConfigDict]: Backbones by the name of their config. If an ImageNet config does not
+        set the preset, the backbone is also there with `preset='released'`.
     """
     found, seen = {}, set()
 
@@ -89,7 +90,7 @@ def cases(group: str, place: Place) -> dict[str, ConfigDict]:
 
 
 def build(backbone: ConfigDict) -> nn.Module:
-    """Build a backbone with random predictors; at their initial zero they would hide errors."""
+    """Build a backbone with random predictors; predictors that are zero would hide errors."""
     init_default_scope('mmpretrain')
     model = randomize_predictors(MODELS.build(deepcopy(backbone)))
     for module in model.modules():
@@ -105,12 +106,12 @@ def outputs_and_gradients(
 
     Args:
         model (nn.Module): The backbone.
-        images (Tensor): (B, 3, H, W).
-        dtype (torch.dtype): Type for autocast. Defaults to float32, no autocast.
+        images (Tensor): Images, (B, 3, H, W).
+        dtype (torch.dtype): Data type for autocast. Defaults to float32, no autocast.
 
     Returns:
-        tuple[list[Tensor], dict[str, Tensor]]: Outputs in float32, and by parameter the gradient of
-        their projection on random vectors, infinite where no loss scale makes it finite.
+        tuple[list[Tensor], dict[str, Tensor]]: Outputs in float32 and, by parameter, the gradients
+        of their projection on random vectors; infinite if no loss scale makes them finite.
     """
     with torch.autocast(images.device.type, dtype, enabled=dtype is not torch.float32):
         outputs = model(images)
@@ -118,7 +119,7 @@ def outputs_and_gradients(
     outputs = [out.float() for out in outputs]
     loss = sum(map(_projection, outputs))
     names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    # Searched downwards, as GradScaler does.
+    # The loss scale is searched downwards, as by GradScaler.
     scale = LARGEST_SCALE if dtype is torch.float16 else 1.0
     while True:
         found = torch.autograd.grad(
@@ -131,21 +132,21 @@ def outputs_and_gradients(
 
 
 def _projection(output: Tensor) -> Tensor:
-    # Not a sum of squares, which is constant after a LayerNorm.
+    # A sum of squares would be constant after a LayerNorm.
     draw = torch.Generator().manual_seed(0)
     direction = torch.randn(output.shape, generator=draw).to(output.device)
     return (output.masked_fill(~output.isfinite(), 0) * direction).sum() / output.numel() ** 0.5
 
 
 def error_of_each(got: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Relative error of the gradient of each parameter, on its own scale.
+    """Compute the relative error of the gradient of each parameter, on its own scale.
 
     Args:
         got (dict[str, Tensor]): Gradients by parameter.
-        expected (dict[str, Tensor]): What they should be, for the same parameters.
+        expected (dict[str, Tensor]): Correct gradients of the same parameters.
 
     Returns:
-        dict[str, float]: By parameter; infinite for a gradient that is not finite.
+        dict[str, float]: Error by parameter; infinite for a gradient that is not finite.
     """
     errors = {}
     for name, exact in expected.items():
@@ -155,15 +156,15 @@ def error_of_each(got: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[s
 
 
 class Comparison:
-    """A backbone held to the reference back end in float32.
+    """Comparison of a backbone with the reference back end in float32.
 
     Args:
         model (nn.Module): The backbone, changed in place.
-        device (str): 'cuda' or 'cpu'.
+        device (str): Device of the comparison, 'cuda' or 'cpu'.
 
     Attributes:
-        errors (dict[str, float]): Relative errors by what they are of.
-        wrong (list[str]): Lines that say which are too large.
+        errors (dict[str, float]): Relative errors by the name of the compared value.
+        wrong (list[str]): Lines that name the errors that are too large.
     """
 
     def __init__(self, model: nn.Module, device: str):
@@ -177,7 +178,7 @@ class Comparison:
         """Compare outputs, then the gradients of the same network without kinks."""
         for dtype, name, (outputs, gradients), (expected, exact) in self._results():
             pairs = [*zip(outputs, expected, strict=True)]
-            # The largest, or NaN, which `max` may overlook.
+            # The largest error or NaN, which `max` may miss.
             error = float(torch.tensor([relative_error(*pair) for pair in pairs]).max())
             self._hold(name, error, TOLERANCES[dtype])
             if dtype is torch.float32:
@@ -194,12 +195,12 @@ class Comparison:
             self._hold(f'{name} worst gradient', each[worst], largest, worst)
 
     def _results(self):
-        """Each type and its name, with what `outputs_and_gradients` gives and what it should."""
+        """Yield each type and its name, with results and expected results."""
         model, images = self.model, self.images
         with reference_backend():
             expected = outputs_and_gradients(model, images)
         for dtype in self.dtypes:
-            # The others are in PyTorch's own memory format, as both are in use.
+            # The others use PyTorch's default memory format, as both formats are in use.
             if dtype is torch.float16:
                 model.to(memory_format=torch.channels_last)
                 images = images.to(memory_format=torch.channels_last)
@@ -213,7 +214,7 @@ class Comparison:
 
     def _hold(self, name: str, error: float, limit: float, where: str = '') -> None:
         self.errors[name] = error
-        # A NaN is not below anything.
+        # Every comparison with NaN is false.
         if not error <= limit:
             place = f' of {where}' if where else ''
             self.wrong.append(f'{name}{place}: relative error {error:.2g} over {limit:g}')
@@ -223,14 +224,14 @@ def check(group: str, place: Place) -> dict:
     """Compare the backbones of a group.
 
     Args:
-        group (str): One of `GROUPS`.
-        place (Place): Where they run.
+        group (str): Name of the group, one of `GROUPS`.
+        place (Place): Device and folder of the check.
 
     Returns:
         dict: Number of backbones, and the largest error of each kind.
 
     Raises:
-        RuntimeError: A backbone is wrong or cannot be run; the others were run, too.
+        RuntimeError: A backbone is wrong or cannot be run; all others have been run, too.
     """
     largest, failed = {}, []
     found = cases(group, place)
@@ -242,7 +243,7 @@ def check(group: str, place: Place) -> dict:
                 comparison.run()
             errors, wrong = comparison.errors, comparison.wrong
         except Exception as error:
-            # One that cannot be run must not hide the others.
+            # A backbone that cannot be run must not hide errors of the others.
             errors, wrong = {}, [f'{type(error).__name__}: {error}']
         figures = ', '.join(f'{key} {value:.2g}' for key, value in errors.items())
         print(f'{name}: {figures}', *wrong, sep='\n  ', flush=True)

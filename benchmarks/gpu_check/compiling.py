@@ -17,27 +17,28 @@ from .backbones import GRADIENT_TOLERANCE
 from .sizes import Place, narrow
 
 CONFIG = 'ctx_convnext_t_in1k.py'
-# The first compiles; what is true of it by chance must not be built in. The number of images stays.
+# The first size is compiled; the graph must not depend on it. The number of images is constant.
 SIZES = ((96, 160), (128, 96), (64, 192), (160, 160))
 ARCH = dict(depths=[1, 1, 4, 1], channels=[96, 192, 384, 768])
 LIMITS = (TOLERANCES[torch.float32], GRADIENT_TOLERANCE)
 
 
 def check(place: Place) -> dict:
-    """Compile, and hold scores and gradients to those of the eager network at several sizes.
+    """Compile, and compare scores and gradients with those of the eager network at several sizes.
 
     Args:
-        place (Place): Where it runs; on a CPU it is traced only, as compiling takes minutes there.
+        place (Place): Device and folder of the check; on a CPU the network is only traced, because
+            compiling takes minutes there.
 
     Returns:
         dict: Number of graphs and the largest relative errors.
 
     Raises:
-        RuntimeError: Results differ, or another size was compiled anew.
+        RuntimeError: Results differ, or another size was compiled again.
     """
     backbone = Config.fromfile(config_dir() / CONFIG).model.backbone
     backbone.drop_path_rate = 0.0
-    # Tracing takes minutes at the full depth: these blocks are of all kinds.
+    # At full depth tracing takes minutes; these blocks include all kinds.
     backbone.update(narrow(backbone) if place.small else dict(arch=ARCH))
     torch.manual_seed(0)
     model = randomize_predictors(build_classifier(backbone)).to(place.device).eval()
@@ -49,7 +50,7 @@ def check(place: Place) -> dict:
     with comparable_convolutions():
         for size in SIZES:
             images = torch.rand(2, 3, *size, device=place.device)
-            # Compiling stops where code holds for one height or width only.
+            # Compilation fails where code is specialized to one height or width.
             dynamo.mark_dynamic(images, (2, 3))
             pairs = zip(_run(compiled, images), _run(model, images), strict=True)
             errors = [relative_error(*pair) for pair in pairs]

@@ -1,4 +1,4 @@
-"""Images, clips and shapes that are easy to learn, rendered where no real data is named."""
+"""Images, clips and shapes that are easy to learn, rendered if no real data is named."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def root_of(variable: str, place: Place) -> tuple[Path, bool]:
 
     Args:
         variable (str): 'COCO_ROOT', 'K400_ROOT' or 'IMAGENET_ROOT'; what it names is used on a GPU.
-        place (Place): Where the check runs.
+        place (Place): Device and folder of the check.
 
     Returns:
         tuple[Path, bool]: The folder, and False for one beneath `place.data`.
@@ -71,13 +71,13 @@ def render_clips(root: Path, count: int, frames: int, side: int) -> None:
 
 
 def render(place: Place) -> dict:
-    """Render the sets for which no real one is named.
+    """Render the data sets for which no real one is named.
 
     Args:
-        place (Place): Where they are to be learned.
+        place (Place): Device and folder of the check.
 
     Returns:
-        dict: Where each data set is.
+        dict: Path of each data set.
     """
     counts = dict(images=40, clips=20, shapes=20) if place.small else {}
     counts = {**dict(images=320, clips=80, shapes=40), **counts}

@@ -1,6 +1,6 @@
 """Check that mmctx works on this machine's GPU: its op, backbones, trainings and torch.compile.
 
-COCO_ROOT, K400_ROOT and IMAGENET_ROOT name real data to train on; what is not named is rendered.
+COCO_ROOT, K400_ROOT and IMAGENET_ROOT name real data to train on; the other data are rendered.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def parse_args():
 
 
 def prepare(out):
-    """Empty the folder, if it is one of this tool's."""
+    """Empty the folder if it was written by this tool."""
     if out.is_dir() and any(out.iterdir()):
         if not any(out.glob('*.log')):
             raise UserError(f'--out {out} holds something else than a check; name another folder')
@@ -57,7 +57,7 @@ def prepare(out):
 
 
 def run(steps: list[Step], place: Place, jobs: int) -> list[Outcome]:
-    """Run steps, after rendering what they learn, and print how each ended."""
+    """Render the data for the steps, run the steps, and print how each of them ended."""
     outcomes = []
     for batch in ([DATA] if any(map(needs_data, steps)) else [], steps):
         for outcome in Processes(place, jobs).run(batch):
@@ -76,7 +76,7 @@ def main():
         raise UserError(f'--jobs must be at least 1, not {args.jobs}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('PyTorch sees no GPU here; --device cpu tries the check itself, small')
-    # So that the steps, which have sessions of their own, end with this process.
+    # Ends the steps with this process, as they have sessions of their own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     place = Place(args.device, args.out.resolve())

@@ -13,20 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmctx.models.layers import ContextualConv2d, Contextualizing
 
-# Δp in pixels: about halfway from the whole pixel, and spread far less than to the next one.
+# Δp in pixels: mean about halfway between two pixels, standard deviation far below the distance to
+# the next one.
 SAMPLING_OFFSET, SAMPLING_OFFSET_SHARE = 0.3, 0.005
-# Of the norms ahead of the small networks' ReLUs, whose outputs then are above zero.
+# Bias of the norms before the ReLUs of the small networks, whose outputs then are above zero.
 POSITIVE = 3.0
-# Of residual branches and of Δw, so that 16 blocks hand on a change and do not amplify it.
+# Scale of residual branches and of Δw, at which 16 blocks pass a change on without amplifying it.
 BRANCH_SCALE, WEIGHT_OFFSET_SHARE = 0.3, 0.1
 
 
 def make_smooth(model: nn.Module, images: Tensor) -> nn.Module:
-    """Take the kinks out of a backbone with random predictors, in place.
+    """Remove the kinks from a backbone with random predictors, in place.
 
     Args:
-        model (nn.Module): In evaluation mode, on the device of the images.
-        images (Tensor): (B, 3, H, W), to which BatchNorm's statistics are fitted.
+        model (nn.Module): The backbone, in evaluation mode, on the device of the images.
+        images (Tensor): Images, (B, 3, H, W), from which the statistics of BatchNorm are taken.
 
     Returns:
         nn.Module: The backbone.
@@ -38,7 +39,7 @@ def make_smooth(model: nn.Module, images: Tensor) -> nn.Module:
             elif isinstance(module, Contextualizing):
                 module.considered = (module.embeddings.num_embeddings,) * len(module.considered)
             elif isinstance(module, nn.Sequential):
-                # FC, norm and ReLU, which the layers run without calling the ReLU.
+                # FC, norm and ReLU; the layers apply the ReLU without calling the module.
                 if len(module) > 2 and isinstance(module[2], nn.ReLU):
                     module[1].bias.fill_(POSITIVE)
             elif isinstance(getattr(module, 'relu', None), nn.ReLU):
@@ -60,7 +61,7 @@ def _calm_predictors(conv: ContextualConv2d) -> None:
 
 
 def _fit_batch_norms(model: nn.Module, images: Tensor) -> None:
-    """Without this, features shrink from block to block, until float16 has no gradients left."""
+    """Fit the statistics of BatchNorm, without which features shrink from block to block."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = 1.0

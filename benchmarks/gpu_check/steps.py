@@ -27,9 +27,9 @@ class Step(NamedTuple):
     about: str
 
 
-DATA = Step('data', 60, 'images, clips and shapes, where no real data is named')
+DATA = Step('data', 60, 'images, clips and shapes, if no real data is named')
 STEPS = (
-    Step('op', 300, "the op's tests on the device"),
+    Step('op', 300, 'the tests of the op and of CUDA graphs on the device'),
     Step('compile', 300, 'torch.compile of a classifier: one graph for all image sizes'),
     Step('backbones-convnext', 240, 'Contextual ConvNeXt in mixed precision'),
     Step('backbones-resnet', 240, 'Contextual ResNet50 and TSM in mixed precision'),
@@ -37,7 +37,7 @@ STEPS = (
     Step('train-mask-rcnn', 240, 'Mask R-CNN learns and resumes'),
     Step('train-tsm', 240, 'TSM learns and resumes'),
     Step('train-classifier', 240, 'an ImageNet classifier learns and resumes'),
-    Step('train-distributed', 180, 'tools/dist_train.sh CONFIG 1'),
+    Step('train-distributed', 180, 'tools/dist_train.sh CONFIG 1 with CUDA graphs'),
 )
 # Module and function of a step, or of a kind of steps, which takes the part after the hyphen.
 FUNCTIONS = {
@@ -69,13 +69,16 @@ def command(step: Step, place: Place) -> list[str]:
         # Verbose, so that the log names the failed tests even if the step is ended before pytest.
         pytest = [sys.executable, '-m', 'pytest', '-v', '-p', 'no:cacheprovider']
         if place.small:
-            # The default suite has all of them.
+            # The default test suite runs all of them.
             return [*pytest, str(ROOT / 'tests' / 'ops'), '-k', 'without_context']
         processes = min(GPU_TEST_PROCESSES, os.cpu_count())
-        tests = ROOT / 'tests' / 'ops'
-        # What is compiled without a GPU is no different on a machine with one.
+        tests, graphs = (
+            ROOT / 'tests' / 'ops',
+            ROOT / 'tests' / 'engine' / 'test_graphed_forward.py',
+        )
+        # Compilation without a GPU gives the same result on a machine with one.
         compiled = f'--ignore={tests / "test_offline_kernels.py"}'
-        return [*pytest, '-n', str(processes), compiled, str(tests)]
+        return [*pytest, '-n', str(processes), compiled, str(tests), str(graphs)]
     arguments = [step.name, place.device, str(place.out)]
     return [sys.executable, '-m', 'benchmarks.gpu_check', *arguments]
 

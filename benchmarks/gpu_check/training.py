@@ -18,7 +18,7 @@ from mmctx.compat.config_paths import config_dir
 from .data import root_of
 from .sizes import CONVNEXT, Place, narrow
 
-# Of an epoch; a training has two.
+# Iterations of an epoch; a training has two epochs.
 ITERATIONS = 10
 COMPARED = 5
 CONFIGS = {
@@ -27,20 +27,20 @@ CONFIGS = {
     'classifier': 'ctx_convnext_t_in1k.py',
     'distributed': 'ctx_resnet50_in1k.py',
 }
-# So that a loss falls within a few iterations, from scratch and without a warm-up.
+# With it a loss decreases within a few iterations, from scratch and without a warm-up.
 LEARNING_RATES = {'mask-rcnn': 1e-4, 'tsm': 5e-3, 'classifier': 1e-3, 'distributed': 0.01}
 TOOLS = config_dir().resolve().parent / 'tools'
 
 
 def changes(name: str, place: Place) -> dict:
-    """What a config needs to learn the check's data in twenty iterations.
+    """Make the changes with which a config learns the check's data in twenty iterations.
 
     Args:
-        name (str): One of `CONFIGS`.
-        place (Place): Where it trains.
+        name (str): Name of the training, one of `CONFIGS`.
+        place (Place): Device and folder of the check.
 
     Returns:
-        dict: The variables of a config that inherits from it.
+        dict: Variables of a config that inherits from it.
     """
     batch = {'mask-rcnn': 2, 'tsm': 2, 'classifier': 4, 'distributed': 4}[name]
     if not place.small:
@@ -59,7 +59,7 @@ def changes(name: str, place: Place) -> dict:
     else:
         root, _ = root_of('IMAGENET_ROOT', place)
         dataset.update(data_root=str(root))
-        # Mixed images and labels would hide in twenty iterations that the loss falls.
+        # With mixed images and labels the decrease of the loss would not show in twenty iterations.
         model = dict(train_cfg=None)
         if place.small:
             dataset.update(pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
@@ -67,7 +67,7 @@ def changes(name: str, place: Place) -> dict:
         backbone = Config.fromfile(config_dir() / CONFIGS[name]).model.backbone
         model['backbone'] = {**narrow(backbone), **model.get('backbone', {})}
         if 'arch' in model['backbone']:
-            # The config names one of the paper's.
+            # The config uses one of the paper's.
             model['backbone']['arch'] = dict(model['backbone']['arch'], _delete_=True)
     workers = dict(num_workers=0, persistent_workers=False) if place.small else dict(num_workers=4)
     return dict(
@@ -132,10 +132,10 @@ def write_config(name: str, place: Place) -> Path:
 
     Args:
         name (str): Name of the training.
-        place (Place): Where it trains.
+        place (Place): Device and folder of the check.
 
     Returns:
-        Path: The file.
+        Path: Path of the config file.
     """
     file = place.out / f'{name}.py'
     lines = [f'_base_ = {str(config_dir().resolve() / CONFIGS[name])!r}']
@@ -145,22 +145,22 @@ def write_config(name: str, place: Place) -> Path:
 
 
 def losses_of(work_dir: Path) -> dict[int, float]:
-    """The loss of each iteration of all runs in a work dir, by its number, from 1."""
+    """Read the loss of each iteration of all runs in a work dir, by iteration, counted from 1."""
     lines = chain.from_iterable(read_logs(work_dir))
     return {line['step']: line['loss'] for line in lines if 'loss' in line}
 
 
 def judge(losses: dict[int, float], iterations: int, falling: bool = True) -> str:
-    """What is wrong with the losses of a training.
+    """Find what is wrong with the losses of a training.
 
     Args:
-        losses (dict[int, float]): By iteration.
-        iterations (int): How many there should be at least.
-        falling (bool): Whether the last five should be below the first five, on average. Defaults
-            to True.
+        losses (dict[int, float]): Loss by iteration.
+        iterations (int): Smallest number of iterations that is right.
+        falling (bool): Whether the last five losses have to be below the first five on average.
+            Defaults to True.
 
     Returns:
-        str: One line, '' if nothing is wrong.
+        str: Description in one line; '' if nothing is wrong.
     """
     values = [losses[step] for step in sorted(losses)]
     if sorted(losses) != list(range(1, len(losses) + 1)) or len(losses) < iterations:
@@ -179,18 +179,18 @@ def _run(command, **env):
 
 
 def train(name: str, place: Place) -> dict:
-    """Train for an epoch, resume for a second one, and look at the losses.
+    """Train for an epoch, resume for a second one, and check the losses.
 
     Args:
-        name (str): One of `CONFIGS`.
-        place (Place): Where it trains; in mixed precision on a GPU.
+        name (str): Name of the training, one of `CONFIGS`.
+        place (Place): Device and folder of the check; on a GPU the training is in mixed precision.
 
     Returns:
-        dict: Number of iterations, the first and the last loss.
+        dict: Number of iterations, first and last loss.
 
     Raises:
         RuntimeError: The losses are not as they should be.
-        subprocess.CalledProcessError: A training failed.
+        subprocess.CalledProcessError: A training has failed.
     """
     work_dir = place.out / 'work_dirs' / name
     command = [sys.executable, TOOLS / 'train.py', write_config(name, place)]
@@ -209,10 +209,10 @@ def train(name: str, place: Place) -> dict:
 
 
 def train_distributed(place: Place) -> dict:
-    """Train for an epoch with `tools/dist_train.sh CONFIG 1`.
+    """Train for an epoch with `tools/dist_train.sh CONFIG 1`, and by a CUDA graph on a GPU.
 
     Args:
-        place (Place): Where it trains; with NCCL on a GPU, else gloo.
+        place (Place): Device and folder of the check; a GPU uses NCCL, a CPU gloo.
 
     Returns:
         dict: Number of iterations and the last loss.
@@ -227,11 +227,11 @@ def train_distributed(place: Place) -> dict:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     command = ['bash', TOOLS / 'dist_train.sh', write_config(name, place), '1']
-    command += ['--work-dir', work_dir, *([] if place.small else ['--amp'])]
+    command += ['--work-dir', work_dir, *([] if place.small else ['--amp', '--cuda-graph'])]
     _run(command, PYTHON=sys.executable, PORT=str(port))
     losses = losses_of(work_dir)
     wrong = judge(losses, ITERATIONS, falling=False)
-    # The run writes down the config that it has started with.
+    # The run writes the config that it has started with.
     backend = Config.fromfile(work_dir / f'{name}.py').env_cfg.dist_cfg.backend
     if not wrong and backend != ('gloo' if place.small else 'nccl'):
         wrong = f'it ran with {backend}'

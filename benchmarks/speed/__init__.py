@@ -1,1 +1,1 @@
-"""Speed of the contextual convolution and its networks, compared with what they replace."""
+"""Speed of the contextual convolution and its networks, compared with the vanilla ones."""

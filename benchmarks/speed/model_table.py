@@ -9,7 +9,7 @@ from .model_benchmark import LATENCY, OK, THROUGHPUT, TRAINING
 HEADINGS = ['network', 'mode', 'img/s', '×vanilla', 'latency ms', '×vanilla', 'train step ms',
             '×vanilla', 'peak MB', 'train peak MB', '×vanilla']  # fmt: skip
 NOTHING = '–'
-# Heading of a panel, quantity, and whether it shows speed instead of time.
+# Heading of a panel, its quantity, and whether it shows speed instead of time.
 PANELS = (
     ('Throughput\nhigher is better', THROUGHPUT, True),
     ('Latency of one image\nlower is better', LATENCY, False),
@@ -103,7 +103,7 @@ def draw_ratios(rows: list[dict], path: Path, where: str) -> bool:
         axes.margins(y=0.12)
         axes.spines[['top', 'right']].set_visible(False)
     first = figure.axes[0]
-    first.set_ylabel('in terms of the vanilla network')
+    first.set_ylabel('relative to the vanilla network')
     figure.legend(
         *first.get_legend_handles_labels(), loc='outside upper center', ncols=len(modes),
         frameon=False, fontsize=9,

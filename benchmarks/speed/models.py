@@ -1,6 +1,6 @@
-"""Time configured networks, and how much memory they take, beside their vanilla counterparts.
+"""Measure time and memory of configured networks and of their vanilla counterparts.
 
-A network whose results in a mode are off gets no speed, and the exit status is then 1.
+A network with wrong results in a mode is not timed, and the exit status is then 1.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from . import model_benchmark, model_table, networks
 
 SMALLEST = 32
 SHAPES = {'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
-# Of classifiers and of detectors, by kind of device.
+# For classifiers and for detectors, by kind of device.
 BATCH_SIZES = {
     'cpu': {'mmpretrain': 4, 'mmdet': 1},
     'cuda': {'mmpretrain': 128, 'mmdet': 4},
@@ -37,8 +37,8 @@ def parse_args():
         nargs='+',
         default=['eager'],
         metavar='MODE',
-        help='eager, or some of amp, channels-last and compile joined by + (eager); amp is float16 '
-        'on a GPU and bfloat16 on a CPU',
+        help='eager, or some of amp, channels-last, compile and graph joined by + (eager); amp is '
+        'float16 on a GPU and bfloat16 on a CPU; graph runs the backbone as a CUDA graph',
     )
     parser.add_argument(
         '--baseline',
@@ -46,7 +46,7 @@ def parse_args():
         metavar='CONFIG',
         help="config that ratios are to; by default the one that the paper's tables pair with it",
     )
-    parser.add_argument('--no-baseline', action='store_true', help='time the configs alone')
+    parser.add_argument('--no-baseline', action='store_true', help='time only the configs')
     parser.add_argument(
         '--batch-size',
         type=int,
@@ -59,9 +59,9 @@ def parse_args():
         metavar=('HEIGHT', 'WIDTH'),
         help='size of the images in pixels (800 1280 of detectors, 224 224 of classifiers)',
     )
-    parser.add_argument('--no-train', action='store_true', help='time no training steps')
+    parser.add_argument('--no-train', action='store_true', help='do not time training steps')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (the GPU where there is one)')
-    parser.add_argument('--threads', type=int, help='threads of the CPU')
+    parser.add_argument('--threads', type=int, help='number of threads of the CPU')
     parser.add_argument(
         '--seconds',
         type=float,
@@ -76,7 +76,7 @@ def parse_args():
         nargs='+',
         action=CfgOptions,
         metavar='KEY=VALUE',
-        help='changes of the configs',
+        help='changes of settings of the configs',
     )
     return parser.parse_args()
 
@@ -89,7 +89,7 @@ def check(args):
 
 
 def load(path, options):
-    """A config, and its network with random offsets."""
+    """Load a config, and build its network with random offsets."""
     cfg = load_config(str(path), {'pretrained': None, **options})
     if cfg.default_scope not in SHAPES:
         raise UserError(f'{path} is of {cfg.default_scope}; this tool serves {list(SHAPES)}')
@@ -97,7 +97,7 @@ def load(path, options):
 
 
 def networks_of(path, args):
-    """A config's network and, where there is one, its baseline's, by name."""
+    """Build the networks of a config and of its baseline, if there is one, by name."""
     found = {path.stem: load(path, args.cfg_options or {})}
     baseline = args.baseline
     if baseline is None and (name := networks.vanilla_config(path)):
@@ -105,7 +105,7 @@ def networks_of(path, args):
     if baseline is not None and not args.no_baseline:
         if baseline.stem == path.stem:
             raise UserError(f'--baseline {baseline} is the config itself')
-        # Options are for the configs named; a counterpart may lack what they change.
+        # Options apply to the given configs; a counterpart may lack the settings that they change.
         found[baseline.stem] = load(baseline, {})
     return found
 
@@ -119,7 +119,7 @@ def main():
     device = use_device(args.device, args.threads)
     rows, sizes = [], []
     for path in args.config:
-        # What mmengine and the networks print: stdout is for the table alone.
+        # Output of mmengine and the networks; stdout is only for the table.
         with contextlib.redirect_stdout(sys.stderr):
             group = networks_of(path, args)
         scope = group[path.stem][1].default_scope

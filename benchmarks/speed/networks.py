@@ -1,4 +1,4 @@
-"""Networks to benchmark: built from configs, given inputs and labels, brought into a mode."""
+"""Networks to benchmark: built from configs, with inputs and labels, in a mode."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,13 +13,14 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from benchmarks.tables.paper import TABLES
 from benchmarks.throughput import bare_forward
 from mmctx.apis.image_network import is_detector
+from mmctx.engine import GraphedForward
 from mmctx.errors import UserError
 from mmctx.models.layers import ContextualConv2d
 
-SWITCHES = ('amp', 'channels-last', 'compile')
+SWITCHES = ('amp', 'channels-last', 'compile', 'graph')
 AMP_DTYPES = {'cpu': torch.bfloat16, 'cuda': torch.float16}
 BOXES = 8
-# Of Δw beside the static kernel, and of Δp in pixels.
+# Sizes of Δw relative to the static kernel, and of Δp in pixels.
 WEIGHT_OFFSET_SHARE, SAMPLING_OFFSET_SPREAD = 0.5, 1.0
 
 Mode = tuple[str, ...]
@@ -38,13 +39,13 @@ def parse_mode(text: str) -> Mode:
 
 
 def vanilla_config(path: str) -> str | None:
-    """The vanilla counterpart of one of mmctx's configs, as the paper's tables pair them.
+    """Find the vanilla counterpart of one of mmctx's configs, as the paper's tables pair them.
 
     Args:
-        path (str): Path of the config; its place beneath `configs/` counts.
+        path (str): Path of the config beneath `configs/`.
 
     Returns:
-        str | None: Name beneath `configs/`, without `.py`; None where the tables have none.
+        str | None: Name beneath `configs/`, without `.py`; None if the tables have no counterpart.
     """
     name = Path(path).resolve().with_suffix('').as_posix()
     for table in TABLES.values():
@@ -59,7 +60,7 @@ def vanilla_config(path: str) -> str | None:
 
 
 def randomize_predictors(model: nn.Module) -> nn.Module:
-    """Redraw what predicts the offsets of a fresh network, in place, and set layer scales to 1.
+    """Draw the offset predictors of a new network at random, in place, and set layer scales to 1.
 
     Offsets that start at zero, and a layer scale of 1e-6, would hide a wrong result.
     """
@@ -83,10 +84,10 @@ class Network:
 
     Args:
         model (nn.Module): An mmpretrain classifier or an mmdet detector; it is copied.
-        cfg (Config): Its config, which has the optimizer.
-        mode (Mode): Switches out of `SWITCHES`.
+        cfg (Config): Config of the network, which contains the optimizer.
+        mode (Mode): Switches of the mode, out of `SWITCHES`.
         shape (tuple[int, int]): Height and width of the images, in pixels.
-        device (torch.device): Where it runs.
+        device (torch.device): Device of the network.
     """
 
     def __init__(
@@ -103,25 +104,27 @@ class Network:
         self.memory_format = torch.channels_last if last else torch.contiguous_format
         self.model = deepcopy(model).to(device, memory_format=self.memory_format).eval()
         if 'compile' in mode:
-            # The heads of a detector choose boxes, so the sizes of their tensors vary.
+            # A detector's heads select boxes, so the sizes of their tensors vary.
             target = 'extract_feat' if self.detects else 'forward'
             compiled = torch.compile(getattr(self.model, target), dynamic=False)
             setattr(self.model, target, compiled)
+        if 'graph' in mode:
+            GraphedForward(self.model.backbone).install()
 
     def autocast(self) -> AbstractContextManager:
-        """Mixed precision where the mode has it."""
+        """Context of mixed precision, if the mode has it."""
         dtype = AMP_DTYPES[self.device.type]
         return torch.autocast(self.device.type, dtype, enabled='amp' in self.mode)
 
     def features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """A classifier's scores, or a detector's maps for its heads, in float32."""
+        """Compute a classifier's scores, or the maps for a detector's heads, in float32."""
         images = images.to(memory_format=self.memory_format)
         with self.autocast():
             out = self.model.extract_feat(images) if self.detects else self.model(images)
         return tuple(t.float() for t in (out if isinstance(out, (tuple, list)) else (out,)))
 
     def inference(self, batch_size: int) -> Callable[[], None]:
-        """A forward pass, as `bare_forward`, in the mode."""
+        """Make a forward pass in the mode, as `bare_forward` does."""
         forward = bare_forward(self.model, self.shape, batch_size, self.device, self.memory_format)
 
         def run():
@@ -131,14 +134,14 @@ class Network:
         return run
 
     def training_step(self, batch_size: int) -> tuple[Callable[[], None], OptimWrapper]:
-        """Forward, the model's own losses on made-up labels, backward and the recipe's optimizer.
+        """Make a training step: forward, the model's losses on made-up labels, backward, optimizer.
 
         Args:
-            batch_size (int): Images at a time.
+            batch_size (int): Number of images in a batch.
 
         Returns:
-            tuple[Callable, OptimWrapper]: The step, which takes nothing, and its optimizer; the
-            network is left in training mode.
+            tuple[Callable, OptimWrapper]: Step, called without arguments, and its optimizer. The
+            network stays in training mode.
         """
         wrapper = deepcopy(self.optim_cfg)
         scaled = 'amp' in self.mode and self.device.type == 'cuda'

@@ -1,7 +1,8 @@
-"""Time the contextual convolution: its back ends, the released code's formulation, a plain conv.
+"""Time the contextual convolution: its back ends, the released formulation, a plain convolution.
 
-A formulation whose output or gradients differ from the float64 reference gets no speed, and the
-exit status is then 1. With --host, what the Triton back end costs the host, beside `nn.Conv2d`.
+A formulation whose output or gradients differ from the float64 reference is not timed, and the exit
+status is then 1. With --host, the host time of the Triton back end is compared with that of
+`nn.Conv2d`.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def main():
 
 
 def time_host(args):
-    """What `--host` does."""
+    """Measure the host time, for `--host`."""
     from . import host_time
 
     host_time.disable_launches(os.environ)

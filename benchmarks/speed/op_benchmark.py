@@ -12,7 +12,7 @@ from .op_check import check, exact_results
 
 PASSES = ('forward', 'backward', 'forward and backward')
 OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
-# Runs take turns over so many bytes of inputs that no cache holds what comes next.
+# Size of the sets of inputs that runs use in turn, so that no cache contains the next set.
 CACHES_TO_FILL, CPU_CACHE, MAX_SETS = 4, 2**25, 16
 COPY_BYTES = {'cpu': 2**27, 'cuda': 2**31}
 CEILING_RUNS = 10
@@ -20,16 +20,17 @@ MATRIX_SIZE = {'cpu': 1024, 'cuda': 8192}
 
 
 def measure_ceilings(dtype: torch.dtype, device: torch.device, seconds: float) -> dict[str, float]:
-    """What this device reaches in its best run, on random data.
+    """Measure what this device reaches in its best run, on random data.
 
     Args:
         dtype (torch.dtype): Type of the matrix product.
-        device (torch.device): The device.
-        seconds (float): Seconds to time each for.
+        device (torch.device): Device to measure.
+        seconds (float): Duration of each measurement, in seconds.
 
     Returns:
-        dict[str, float]: `copy_bytes_per_s`, bytes read and written by a copy; and
-        `matmul_flop_per_s` and `float32_flop_per_s`, of products in the type and in float32.
+        dict[str, float]: `copy_bytes_per_s`, bytes that a copy reads and writes;
+        `matmul_flop_per_s` and `float32_flop_per_s`, rates of matrix products in the type and in
+        float32.
     """
     source = torch.rand(COPY_BYTES[device.type] // 4, device=device)
     target = torch.empty_like(source)
@@ -60,22 +61,23 @@ def benchmark_shape(
     modulated: bool = False,
     channels_last: bool = False,
 ) -> list[dict]:
-    """Check every formulation on fresh inputs, then time in turn those that are right.
+    """Check every formulation on new inputs, then time those with correct results in turn.
 
     Args:
-        shape (OpShape): The convolution.
-        functions (dict): What `formulations` returns, with the plain convolution.
-        batch (int): Images, unless the shape fixes them.
+        shape (OpShape): Convolution to benchmark.
+        functions (dict): Result of `formulations`, with the plain convolution.
+        batch (int): Number of images, unless the shape fixes it.
         dtype (torch.dtype): Type of all tensors.
-        device (torch.device): Where to run.
+        device (torch.device): Device of the benchmark.
         seconds (float): Time to spend on each formulation's forward and backward, in seconds.
-        ceilings (dict[str, float]): What `measure_ceilings` returned.
-        modulated (bool): With a mask. Defaults to False.
-        channels_last (bool): Memory format of x. Defaults to False.
+        ceilings (dict[str, float]): Result of `measure_ceilings`.
+        modulated (bool): Whether there is a mask. Defaults to False.
+        channels_last (bool): Whether x is in the memory format channels last. Defaults to False.
 
     Returns:
-        list[dict]: A row for each formulation: what it is; `status`, `ok`, `FAILED` or `not run`,
-        and why; relative errors; and, where `ok`, times and rates of each pass.
+        list[dict]: A row for each formulation: its shape and name; `status`, which is `ok`,
+        `FAILED` or `not run`, and the reason; relative errors; and, if `ok`, times and rates of
+        each pass.
     """
     batch = shape.batch or batch
 
@@ -116,13 +118,13 @@ def benchmark_shape(
 
 
 def _checked(function, shape: OpShape, inputs: OpInputs, exact: dict[str, Tensor]) -> dict:
-    """Status, note and errors of a formulation."""
+    """Check a formulation, and return its status, note and errors."""
     try:
         errors, wrong = check(function, shape, inputs, exact)
     except (NotImplementedError, torch.OutOfMemoryError) as error:
         return dict(status=NOT_RUN, note=_first_line(error), errors={})
     except Exception as error:
-        # Whatever a back end trips over, the others are still worth measuring.
+        # Whatever error a back end raises, the others are still measured.
         return dict(status=FAILED, note=_first_line(error), errors={})
     return dict(status=FAILED if wrong else OK, note=wrong, errors=errors)
 
@@ -139,7 +141,7 @@ def _input_sets(inputs: OpInputs, device: torch.device) -> int:
 
 
 def _calls(function, shape: OpShape, sets: list[OpInputs]) -> dict[str, Call]:
-    """The three passes of a formulation, each run on the next set of inputs."""
+    """Make the three passes of a formulation, each of which uses the next set of inputs."""
     leaves = [[t.detach().requires_grad_() for t in inputs.tensors.values()] for inputs in sets]
     names = list(sets[0].tensors)
 
@@ -166,11 +168,11 @@ def _calls(function, shape: OpShape, sets: list[OpInputs]) -> dict[str, Call]:
 def _rates(
     name: str, times: dict[tuple[str, str], Times], shape: OpShape, inputs: OpInputs, ceilings
 ) -> dict[str, dict]:
-    """Times of each pass, what they mean in bytes and operations, and how they compare."""
+    """Compute times, rates in bytes and operations, and ratios of each pass."""
     contextual = name != PLAIN
     bytes_moved = (inputs if contextual else inputs.plain()).bytes()
     flops = shape.flops(len(inputs.cotangent), contextual)
-    # A depthwise kernel has nothing that matrix units could do.
+    # A depthwise kernel cannot use matrix units.
     best = ceilings['float32_flop_per_s' if shape.depthwise else 'matmul_flop_per_s']
     passes = {}
     for part, count, moved in zip(PASSES, (*flops, sum(flops)), (*bytes_moved, sum(bytes_moved))):

@@ -14,27 +14,27 @@ from mmctx.errors import UserError
 from mmctx.ops import BACKENDS, contextual_conv2d
 
 PATTERN = re.compile(r'(dw|dense)(\d+):(\d+)x(\d+)x(\d+)(?::s(\d+))?(?::b(\d+))?')
-# The contextual convolutions of ConvNeXt-T and ResNet50 at 224², and a map of COCO's.
+# The contextual convolutions of ConvNeXt-T and ResNet50 at 224×224, and a feature map for COCO.
 DEFAULT_SHAPES = (
     'dw7:192x28x28', 'dw7:384x14x14', 'dw7:768x7x7',
     'dense3:128x28x28', 'dense3:128x56x56:s2', 'dense3:256x14x14', 'dense3:512x7x7',
     'dw7:192x100x168:b1', 'dw7:192x100x168:b2',
 )  # fmt: skip
 PLAIN, RELEASED = 'plain conv', 'released'
-# In pixels. Odd multiples of a sixteenth are exact in every type and never meet a whole pixel,
-# where the gradient jumps and rounding decides on which side.
+# Offsets in pixels. Odd multiples of 1/16 are exact in every type, and never reach a whole pixel,
+# where the gradient jumps and rounding would decide the side.
 SAMPLING_OFFSET_SPREAD, SAMPLING_OFFSET_LIMIT, SAMPLING_OFFSET_STEP = 2, 7.5, 1 / 16
 
 
 @dataclass(frozen=True)
 class OpShape:
-    """A convolution to benchmark; as many channels come out as go in.
+    """A convolution to benchmark, with as many output as input channels.
 
     Attributes:
-        depthwise (bool): Depthwise, or else dense.
+        depthwise (bool): Whether the convolution is depthwise; otherwise it is dense.
         kernel (int): Height and width of the kernel.
-        channels (int): Channels of the input, and as many of the output.
-        height, width (int): Size of the input, in pixels.
+        channels (int): Number of channels of the input and of the output. height, width (int): Size
+        of the input, in pixels.
         stride (int): Stride in pixels. Defaults to 1.
         batch (int, optional): Number of images, if the shape fixes it. Defaults to None.
     """
@@ -52,7 +52,7 @@ class OpShape:
         """Read `dw7:192x28x28` or `dense3:128x56x56:s2:b4`.
 
         Raises:
-            UserError: It is not of that form, a size is 0, or the kernel is even.
+            UserError: The text is not of that form, a size is 0, or the kernel is even.
         """
         match = PATTERN.fullmatch(text)
         sizes = [int(group) for group in match.groups()[1:] if group] if match else [0]
@@ -78,7 +78,7 @@ class OpShape:
 
     @property
     def geometry(self) -> dict:
-        """Arguments of the convolution that are no tensors; "same" padding."""
+        """Arguments of the convolution other than tensors, with "same" padding."""
         return dict(stride=self.stride, padding=self.kernel // 2)
 
     @property
@@ -87,17 +87,19 @@ class OpShape:
         return tuple((n - 1) // self.stride + 1 for n in (self.height, self.width))
 
     def flops(self, batch: int, contextual: bool = True) -> tuple[int, int]:
-        """Operations of forward and of backward; a multiply-add counts as two.
+        """Count the operations of forward and backward pass; a multiply-add counts as two.
 
-        For each tap, input channel and output pixel, with O = 1 depthwise or the output channels:
-        forward, 2·O for the product with the kernel; backward, 2·O each for the kernel's and the
-        sample's gradient. Contextual in addition: forward, 8 to blend four corners, so 10
-        depthwise, and 2 dense for the row of Δw; backward, 8 to blend again, 8 to spread the
-        sample's gradient over x, 8 to take it to the four weights, and 4 dense for Δw.
+        Counts are for each tap, input channel and output pixel; O is 1 for depthwise kernels and
+        otherwise the number of output channels. Forward: 2·O for the product with the kernel.
+        Backward: 2·O each for the gradients of kernel and sample. A contextual convolution adds,
+        forward, 8 to interpolate between four corners and, if dense, 2 for Δw; backward, 8 to
+        interpolate again, 8 to distribute the gradient of the sample over x, 8 for the gradients of
+        the four corner weights and, if dense, 4 for Δw.
 
         Args:
             batch (int): Number of images.
-            contextual (bool): Whether it is contextual, or the plain convolution. Defaults to True.
+            contextual (bool): Whether to count the contextual convolution; otherwise the plain one
+                is counted. Defaults to True.
         """
         values = batch * self.channels * self.kernel**2 * prod(self.out_size)
         kernels = 1 if self.depthwise else self.channels
@@ -110,20 +112,21 @@ class OpShape:
 
 @dataclass
 class OpInputs:
-    """Random arguments of the convolution, and a cotangent of its output."""
+    """Random arguments of the convolution, and a gradient of its output."""
 
     tensors: dict[str, Tensor]
     cotangent: Tensor
 
     def plain(self) -> 'OpInputs':
-        """What the plain convolution takes of them."""
+        """Arguments of the plain convolution."""
         kept = {name: self.tensors[name] for name in ('x', 'weight', 'bias')}
         return OpInputs(kept, self.cotangent)
 
     def bytes(self) -> tuple[int, int]:
-        """Bytes that forward and backward must move: every tensor read or written just once."""
+        """Bytes that both passes have to move if each tensor is read or written once."""
         given = sum(t.nbytes for t in self.tensors.values())
-        # Backward reads all inputs and the cotangent, and writes a gradient of each input.
+        # Backward reads all inputs and the gradient of the output, and writes a gradient of each
+        # input.
         return given + self.cotangent.nbytes, 2 * given + self.cotangent.nbytes
 
 
@@ -135,18 +138,19 @@ def draw_inputs(
     modulated: bool = False,
     channels_last: bool = False,
 ) -> OpInputs:
-    """Random inputs of a case, all of one type; offsets spread by two pixels.
+    """Draw random inputs of a case, all of one type, with offsets that spread by two pixels.
 
     Args:
-        shape (OpShape): The convolution.
+        shape (OpShape): Convolution of the case.
         batch (int): Number of images.
         dtype (torch.dtype): Type of every tensor.
-        device (torch.device): Where they are made.
-        modulated (bool): Give a mask as well. Defaults to False.
-        channels_last (bool): Memory format of x and of the cotangent. Defaults to False.
+        device (torch.device): Device of the tensors.
+        modulated (bool): Whether to draw a mask as well. Defaults to False.
+        channels_last (bool): Whether x and the gradient of the output are in the memory format
+            channels last. Defaults to False.
 
     Returns:
-        OpInputs: Named as the arguments of `contextual_conv2d`.
+        OpInputs: Inputs, named as the arguments of `contextual_conv2d`.
     """
     taps, channels, size = shape.kernel**2, shape.channels, shape.out_size
     kernel = (shape.kernel, shape.kernel)
@@ -174,7 +178,7 @@ def draw_inputs(
 
 
 def plain_convolution(x, weight, bias, *, stride, padding) -> Tensor:
-    """The vanilla convolution of the same shape: the floor."""
+    """Vanilla convolution of the same shape, with which the others are compared."""
     groups = 1 if weight.shape[1] == x.shape[1] else x.shape[1]
     return F.conv2d(x, weight, bias, stride, padding, groups=groups)
 
@@ -182,10 +186,11 @@ def plain_convolution(x, weight, bias, *, stride, padding) -> Tensor:
 def released_formulation(
     x, weight, bias, *, sampling_offset, weight_offset, stride, padding, mask=None, **_
 ) -> Tensor:
-    """The authors' code: torchvision's operator over one image of B·C channels.
+    """Formulation of the authors' code: torchvision's operator on one image of B·C channels.
 
-    Every image brings its own kernels, so each is a weight group (depthwise each of its channels)
-    and an offset group. It computes in float32, as torchvision's operator does under autocast.
+    Each image has its own kernels, so each image is a weight group (if depthwise, each of its
+    channels) and an offset group. The computation is in float32, as torchvision's operator does it
+    under autocast.
     """
     kernels = (weight + weight_offset).flatten(0, 1)  # [B·C_out, C_in / groups, kh, kw]
     as_one = [
@@ -198,10 +203,11 @@ def released_formulation(
 
 
 def formulations(names: list[str] | None = None) -> dict[str, Callable[..., Tensor]]:
-    """Ways to compute a case, by name; the plain convolution, which all are set beside, first.
+    """List ways to compute a case, by name; the first is the plain convolution, for comparison.
 
     Args:
-        names (list[str], optional): Some of the back ends and `released`. Defaults to all.
+        names (list[str], optional): Names of back ends, or `released`. Defaults to None, all of
+            them.
 
     Raises:
         UserError: A name is unknown.

@@ -1,4 +1,4 @@
-"""Whether a formulation of the contextual convolution computes what it should, gradients too."""
+"""Checks of the outputs and gradients of a formulation of the contextual convolution."""
 
 from collections.abc import Callable
 from math import prod
@@ -10,14 +10,14 @@ from mmctx.ops import contextual_conv2d
 
 from .op_cases import OpInputs, OpShape
 
-# Of ‖got - exact‖ / ‖exact‖. Seen on a CPU: up to 4e-7, 1e-3 (PyTorch's own convolution) and 3e-3.
-# TF32 products, off by 3e-4, do not pass for float32.
+# Limits of ‖got - exact‖ / ‖exact‖. On a CPU it was up to 4e-7, 1e-3 (PyTorch's own convolution)
+# and 3e-3. TF32 products, with errors of 3e-4, are not accepted as float32.
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 8e-3}
 SAMPLES_AT_A_TIME = 2**22
 
 
 def run_once(function: Callable[..., Tensor], inputs: OpInputs, options: dict) -> dict[str, Tensor]:
-    """Output, under the name `output`, and gradient of every input, under its name."""
+    """Compute the output, named `output`, and the gradient of every input, by its name."""
     leaves = {name: t.detach().requires_grad_() for name, t in inputs.tensors.items()}
     out = function(**leaves, **options)
     gradients = torch.autograd.grad(out, list(leaves.values()), inputs.cotangent)
@@ -25,17 +25,17 @@ def run_once(function: Callable[..., Tensor], inputs: OpInputs, options: dict) -
 
 
 def exact_results(shape: OpShape, inputs: OpInputs) -> dict[str, Tensor]:
-    """What `run_once` should give: the reference in float64, in pieces that fit in memory.
+    """Compute the correct results of `run_once` by the reference in float64, in pieces.
 
-    A piece is an image and some of its input channels, as depthwise outputs of channels stand side
-    by side and dense ones add up.
+    A piece is an image and some of its input channels: outputs of depthwise kernels are
+    concatenated, those of dense kernels are added.
 
     Args:
-        shape (OpShape): The convolution.
-        inputs (OpInputs): Its inputs, with or without context.
+        shape (OpShape): Convolution of the inputs.
+        inputs (OpInputs): Inputs of the convolution, with or without context.
 
     Returns:
-        dict[str, Tensor]: In float64.
+        dict[str, Tensor]: Results in float64, by name.
     """
     tensors = {name: t.detach().double() for name, t in inputs.tensors.items()}
     cotangent = inputs.cotangent.double()
@@ -56,7 +56,7 @@ def exact_results(shape: OpShape, inputs: OpInputs) -> dict[str, Tensor]:
 
 
 def _piece(shape: OpShape, image: slice, channels: slice) -> dict[str, tuple[slice, ...]]:
-    """Where a piece's tensors lie; the first dense one of an image has the bias."""
+    """Select the tensors of a piece; the first dense piece of an image has the bias."""
     everything = slice(None)
     index = dict(x=(image, channels), sampling_offset=(image,), mask=(image,))
     if shape.depthwise:
@@ -68,7 +68,7 @@ def _piece(shape: OpShape, image: slice, channels: slice) -> dict[str, tuple[sli
 
 
 def relative_errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    """‖got - exact‖ / ‖exact‖ of the output and of every gradient; not a number for a NaN."""
+    """‖got - exact‖ / ‖exact‖ of the output and of every gradient; NaN if there is a NaN."""
     return {name: float((got[name].double() - t).norm() / t.norm()) for name, t in exact.items()}
 
 
@@ -78,18 +78,19 @@ def check(
     inputs: OpInputs,
     exact: dict[str, Tensor],
 ) -> tuple[dict[str, float], str]:
-    """Hold a formulation to the exact results.
+    """Compare a formulation with the exact results.
 
     Args:
-        function (Callable): Takes the tensors and the geometry by name.
-        shape (OpShape): The convolution.
-        inputs (OpInputs): The inputs that `exact` is of.
-        exact (dict[str, Tensor]): What `exact_results` gave for these inputs.
+        function (Callable): Formulation, called with tensors and geometry by name.
+        shape (OpShape): Convolution of the inputs.
+        inputs (OpInputs): Inputs for which `exact` was computed.
+        exact (dict[str, Tensor]): Result of `exact_results` for these inputs.
 
     Returns:
-        tuple[dict[str, float], str]: Relative errors by name, and what is wrong; '' if nothing.
+        tuple[dict[str, float], str]: Relative errors by name, and a description of what is wrong;
+            '' if nothing is.
     """
-    # Memory that the formulation leaves unwritten should not hold the last one's right answer.
+    # Memory that the formulation does not write should not contain earlier, correct results.
     stale = [torch.full_like(t, float('nan'), dtype=inputs.cotangent.dtype) for t in exact.values()]
     del stale
     got = run_once(function, inputs, shape.geometry)
@@ -98,6 +99,6 @@ def check(
             return {}, f'{name} is of shape {tuple(tensor.shape)}, not {tuple(exact[name].shape)}'
     errors = relative_errors(got, exact)
     tolerance = TOLERANCES[inputs.cotangent.dtype]
-    # A NaN is not below anything.
+    # Every comparison with NaN is false.
     wrong = [f'{name} {error:.1e}' for name, error in errors.items() if not error <= tolerance]
     return errors, f'relative error over {tolerance:.0e}: {", ".join(wrong)}' if wrong else ''

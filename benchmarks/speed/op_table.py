@@ -9,7 +9,7 @@ HEADINGS = ['shape', 'formulation', 'B', 'forward ms', '×plain', 'GB/s', 'GFLOP
 
 
 def op_cells(rows: list[dict]) -> list[list[str]]:
-    """A line for each row of `benchmark_shape`, the headings first."""
+    """Make a line of cells for each row of `benchmark_shape`, headings first."""
     return [HEADINGS, *map(_line, rows)]
 
 
@@ -32,7 +32,7 @@ def _line(row: dict) -> list[str]:
 
 
 def op_notes(rows: list[dict], ceilings: dict[str, float], where: str) -> list[str]:
-    """What the table means, and why rows have no figures."""
+    """Explain the table, and why some rows have no figures."""
     copy, product, single = (value / 1e9 for value in ceilings.values())
     notes = [
         f'{where}.',

@@ -18,13 +18,13 @@ from .paper import Row, Table
 
 
 class Figures(NamedTuple):
-    """What this project has in a row.
+    """This project's figures of a row.
 
     Attributes:
-        params (int): Parameters.
+        params (int): Number of parameters.
         flops (int): Multiply-adds of one image or clip.
-        speed (float | None): Images or clips per second; None where not measured.
-        accuracy (Accuracy | None): Accuracy of a run; None without one.
+        speed (float | None): Images or clips per second; None if not measured.
+        accuracy (Accuracy | None): Accuracy of a run; None if there is no run.
     """
 
     params: int
@@ -37,8 +37,8 @@ class Accuracy(NamedTuple):
     """The last validation of a run.
 
     Attributes:
-        metrics (dict): Its line in mmengine's log.
-        epochs (int): Epochs that the recipe has.
+        metrics (dict): Line of the validation in mmengine's log.
+        epochs (int): Number of epochs of the recipe.
     """
 
     metrics: dict
@@ -46,22 +46,23 @@ class Accuracy(NamedTuple):
 
 
 def config_path(row: Row) -> Path:
-    """A row's config file, in a checkout or in an installed package."""
+    """Path of a row's config file, in a checkout or in an installed package."""
     return config_dir().resolve() / f'{row.config}.py'
 
 
 def compare(value: Decimal, printed: str, truncated: bool = False, more: int = 0) -> str:
-    """Set a figure beside the paper's.
+    """Compare a figure with the paper's.
 
     Args:
-        value (Decimal): The figure, in the printed unit.
-        printed (str): The paper's, for example '25.5M'.
-        truncated (bool): Whether the paper truncates rather than rounds. Defaults to False.
-        more (int): How many digits to show beyond the paper's. Defaults to 0.
+        value (Decimal): Figure of this project, in the printed unit.
+        printed (str): Figure as the paper prints it, for example '25.5M'.
+        truncated (bool): Whether the paper truncates figures instead of rounding them. Defaults to
+            False.
+        more (int): Number of digits to show in addition to the paper's. Defaults to 0.
 
     Returns:
-        str: The figure with '✓' if the paper would print it the same, '(✓)' if only by the other
-        of the two rules, else with the difference.
+        str: Figure with '✓' if it agrees with the paper's by the paper's rule, with '(✓)' if it
+        agrees only by the other rule, otherwise with the difference.
     """
     digits = printed.rstrip('MG')
     target = Decimal(digits)
@@ -78,14 +79,14 @@ def compare(value: Decimal, printed: str, truncated: bool = False, more: int = 0
 
 
 def read_accuracy(work_dir: Path, names: list[str]) -> dict | None:
-    """The last validation of the newest run in a work dir.
+    """Read the last validation of the newest run in a work dir.
 
     Args:
-        work_dir (Path): The folder in which mmengine makes one for each run.
-        names (list[str]): Metrics that make a line of the log one of a validation.
+        work_dir (Path): Work dir, in which mmengine creates a folder for each run.
+        names (list[str]): Metrics by which a line of the log is known to be a validation.
 
     Returns:
-        dict | None: Metrics by name, and the epoch as `step`; None without a validation.
+        dict | None: Metrics by name, and the epoch as `step`; None if there is no validation.
     """
     for lines in reversed(read_logs(work_dir)):
         validations = [entry for entry in lines if entry.keys() >= set(names)]
@@ -95,7 +96,7 @@ def read_accuracy(work_dir: Path, names: list[str]) -> dict | None:
 
 
 def find_accuracy(table: Table, row: Row, work_dirs: Path) -> Accuracy | None:
-    """The accuracy of a row's own run, else of a run of the same network.
+    """Find the accuracy of a row's own run or, if there is none, of a run of the same network.
 
     Args:
         table (Table): The row's table.
@@ -117,18 +118,18 @@ def find_accuracy(table: Table, row: Row, work_dirs: Path) -> Accuracy | None:
 def measure_row(
     table: Table, row: Row, work_dirs: Path, batch_size: int = 0, seconds: float = 0
 ) -> Figures:
-    """Build a row's model and take its figures.
+    """Build a row's model and measure its figures.
 
     Args:
         table (Table): The row's table.
         row (Row): The row.
         work_dirs (Path): Folder of the work dirs, each named like its config.
-        batch_size (int): Images or clips at a time when the throughput is measured; 0 measures
-            none. Defaults to 0.
-        seconds (float): Seconds to measure the throughput for. Defaults to 0.
+        batch_size (int): Number of images or clips in a batch for the throughput; 0 measures no
+            throughput. Defaults to 0.
+        seconds (float): Duration of the measurement of the throughput, in seconds. Defaults to 0.
 
     Returns:
-        Figures: What this project has in the row.
+        Figures: This project's figures of the row.
     """
     model = build_model(load_config(str(config_path(row)), {'pretrained': None}))
     params, flops = measure_complexity(model, table.shape)
@@ -140,14 +141,15 @@ def measure_row(
 
 
 def table_cells(table: Table, figures: dict[str, Figures]) -> list[list[str]]:
-    """All cells of a table, the headings first.
+    """Make all cells of a table, headings first.
 
     Args:
         table (Table): The paper's table.
-        figures (dict[str, Figures]): This project's figures, by the keys of the rows.
+        figures (dict[str, Figures]): This project's figures, by row key.
 
     Returns:
-        list[list[str]]: The paper's columns, each with this project's to its right.
+        list[list[str]]: Cells, in which each column of the paper has this project's column to its
+            right.
     """
     columns = [_column(table, row, figures) for row in table.rows]
     headings = [name for name in columns[0] if any(name in column for column in columns)]
@@ -200,14 +202,14 @@ def _accuracy_cell(accuracy: Accuracy | None, names, printed: str, percent: int)
 
 
 def legend(table: Table, device: str = '') -> list[str]:
-    """What the marks and columns of a table mean.
+    """Explain the marks and columns of a table.
 
     Args:
         table (Table): The table.
-        device (str): What throughput was measured on. Defaults to '', not measured.
+        device (str): Device of the throughput measurement. Defaults to '', not measured.
 
     Returns:
-        list[str]: A line for each matter.
+        list[str]: Lines of the explanation.
     """
     rule, other = ('truncated', 'rounded') if table.truncated else ('rounded', 'truncated')
     of = 'ResNet50' if table.truncated else 'all networks but ResNet50'

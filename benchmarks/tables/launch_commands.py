@@ -1,4 +1,4 @@
-"""The commands that train a row of the paper's tables, and what they cost."""
+"""The commands that train a row of the paper's tables, and their cost."""
 
 import shlex
 from pathlib import Path
@@ -11,22 +11,22 @@ from .figures import config_path
 from .paper import Row
 
 GPUS_PER_MACHINE = 8
-# Training samples of an epoch; COCO's without the 1,021 images that have no object.
+# Training samples of an epoch; for COCO without the 1,021 images that have no object.
 SAMPLES = {'imagenet': 1_281_167, 'kinetics400': 240_436, 'coco': 117_266}
-# A multiply-add is two operations, and a step costs a forward pass and, twice that, a backward one.
+# A multiply-add is two operations, and a backward pass costs as much as two forward passes.
 OPERATIONS = 2 * 3
-# Sustained on each GPU, far below any data sheet: a round figure for an A100 in mixed precision,
-# with data loading and validation left out.
+# Sustained on each GPU, far below the data sheets: a round figure for an A100 in mixed precision,
+# without data loading and validation.
 TERAFLOPS = 20
 
 
 def launch_commands(row: Row, work_dirs: Path, partition: str) -> list[str]:
-    """How to train a row with the batch size of its recipe; no model is built.
+    """Make the commands that train a row with the batch size of its recipe; build no model.
 
     Args:
         row (Row): The row.
         work_dirs (Path): Folder of the work dirs, each named like its config.
-        partition (str): Slurm's partition.
+        partition (str): Partition of slurm.
 
     Returns:
         list[str]: Comments, and the commands for one machine, for slurm, and for a batch job of
@@ -42,7 +42,8 @@ def launch_commands(row: Row, work_dirs: Path, partition: str) -> list[str]:
     if rounds > 1:
         comment += f' or, on one machine, {local} GPUs × {each} × {rounds} accumulated'
         options = ['--cfg-options', f'optim_wrapper.accumulative_counts={rounds}']
-        # The averaged weights have to move once for each step of the optimizer, as with all GPUs.
+        # The averaged weights have to be updated once for each step of the optimizer, as with all
+        # GPUs.
         options += [
             f'custom_hooks.{i}.interval={rounds}'
             for i, hook in enumerate(cfg.get('custom_hooks', []))
@@ -72,12 +73,12 @@ def launch_commands(row: Row, work_dirs: Path, partition: str) -> list[str]:
 
 
 def node_hours(flops: float, samples: int, epochs: int) -> float:
-    """An estimate of the node hours that training takes.
+    """Estimate the node hours of a training.
 
     Args:
         flops (float): Multiply-adds of a forward pass of one sample.
-        samples (int): Training samples of an epoch.
-        epochs (int): Epochs.
+        samples (int): Number of training samples of an epoch.
+        epochs (int): Number of epochs.
 
     Returns:
         float: Hours of a node of `GPUS_PER_MACHINE` GPUs that sustain `TERAFLOPS` each.

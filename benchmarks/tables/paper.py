@@ -13,14 +13,14 @@ class Row(NamedTuple):
 
     Attributes:
         key (str): Short name, unique within the table.
-        model (str): The paper's name of it.
-        config (str): Config file beneath mmctx's configs, without `.py`.
+        model (str): Name of the model in the paper.
+        config (str): Path of the config file beneath mmctx's configs, without `.py`.
         params (str): Printed #param.; '' where the paper gives none.
         flops (str): Printed FLOPs, which are multiply-adds.
-        accuracy (tuple[str, ...]): Printed accuracies in the order of the table's metrics; a slash
-            separates several within one.
+        accuracy (tuple[str, ...]): Printed accuracies in the order of the table's columns; several
+            in one column are separated by a slash.
         speed (str): Printed img/s on a V100. Defaults to '', not given.
-        vanilla (str): Key of the row that speed is compared with. Defaults to '', none.
+        vanilla (str): Key of the row with which the speed is compared. Defaults to '', none.
         same_as (str): Another config that trains the same network. Defaults to '', none.
     """
 
@@ -39,16 +39,16 @@ class Table(NamedTuple):
     """A table of the paper.
 
     Attributes:
-        title (str): What it is about.
-        metrics (dict[str, dict[str, str]]): Under each heading the metrics of mmengine's log, each
-            with its name in the metafiles.
-        rows (tuple[Row, ...]): Its rows. Defaults to none.
-        truncated (bool): Whether the paper cuts #param. and FLOPs off after the last digit, as it
-            does for ResNet50, instead of rounding them. Defaults to False.
-        shape (tuple[int, int]): Height and width of the image that FLOPs are counted on.
-        frames (int): Images of that size in a clip, for video. Defaults to 1.
+        title (str): Subject of the table.
+        metrics (dict[str, dict[str, str]]): For each heading, the names of its metrics in
+            mmengine's log and, as values, in the metafiles.
+        rows (tuple[Row, ...]): Rows of the table. Defaults to none.
+        truncated (bool): Whether the paper truncates #param. and FLOPs, as it does for ResNet50,
+            instead of rounding them. Defaults to False.
+        shape (tuple[int, int]): Height and width of the image for which FLOPs are counted.
+        frames (int): Number of frames of that size in a clip, for videos. Defaults to 1.
         percent (int): Factor from the logged metrics to the printed ones. Defaults to 1.
-        note (str): What a reader should know. Defaults to ''.
+        note (str): Note for readers. Defaults to ''.
     """
 
     title: str
@@ -71,7 +71,7 @@ _AP = {
     }
     for kind, log in (('box', 'bbox'), ('mask', 'segm'))
 }
-# Without their rows, which the metafiles hold.
+# The rows are in the metafiles.
 _TABLES = {
     1: Table('ImageNet-1K, 224×224, single crop', _TOP1),
     2: Table(
@@ -101,13 +101,13 @@ _TABLES = {
 
 
 def read_models(root: Path) -> list[dict]:
-    """The models of all metafiles that `model-index.yml` names, figures as they are printed.
+    """Read the models of all metafiles that `model-index.yml` names.
 
     Args:
         root (Path): Folder of `model-index.yml`.
 
     Returns:
-        list[dict]: Entries of `Models`, every number a string, so that 78.30 keeps its zero.
+        list[dict]: Entries of `Models`, with numbers as strings, so that 78.30 keeps its zero.
     """
 
     def read(name):
@@ -117,11 +117,11 @@ def read_models(root: Path) -> list[dict]:
 
 
 def read_row(model: dict, metrics: dict[str, dict[str, str]]) -> Row:
-    """A row from its model's entry in a metafile.
+    """Make a row of the entry of its model in a metafile.
 
     Args:
-        model (dict): The entry, with a `Paper Row`.
-        metrics (dict[str, dict[str, str]]): The `metrics` of its table.
+        model (dict): Entry of the model, with a `Paper Row`.
+        metrics (dict[str, dict[str, str]]): `metrics` of the table.
     """
     printed, found = model['Paper Row'], {}
     for result in model['Results']:
@@ -140,7 +140,7 @@ def read_row(model: dict, metrics: dict[str, dict[str, str]]) -> Row:
 
 
 def read_tables(root: Path) -> dict[int, Table]:
-    """The paper's tables by their number, their rows in the order of the metafiles.
+    """Read the paper's tables, by number, with their rows in the order of the metafiles.
 
     Args:
         root (Path): Folder of `model-index.yml`.
@@ -158,17 +158,18 @@ TABLES = read_tables(ROOT)
 
 
 def paper_table(number: int, keys: list[str] | None = None) -> Table:
-    """One of the paper's tables.
+    """Get one of the paper's tables.
 
     Args:
-        number (int): Its number in the paper.
-        keys (list[str], optional): Only these rows, in the table's order. Defaults to all.
+        number (int): Number of the table in the paper.
+        keys (list[str], optional): Keys of the rows to keep, in the order of the table. Defaults to
+            None, all rows.
 
     Returns:
         Table: The table.
 
     Raises:
-        UserError: If there is no such table or row.
+        UserError: There is no such table or row.
     """
     if number not in TABLES:
         known = ', '.join(map(str, TABLES))

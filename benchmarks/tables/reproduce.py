@@ -1,7 +1,7 @@
 """Print a table of the paper beside this project's figures, or how to train its rows.
 
-Parameters, FLOPs and throughput are taken now, accuracies come from finished runs. On a CPU a row
-takes some ten seconds, one of Table 3 a minute.
+Parameters, FLOPs and throughput are measured now; accuracies come from finished runs. On a CPU a
+row takes about ten seconds, a row of Table 3 a minute.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from .figures import legend, measure_row, table_cells
 from .launch_commands import launch_commands
 from .paper import TABLES, paper_table
 
-# Of classifiers, and of recognizers and detectors, by kind of device.
+# For classifiers, and for recognizers and detectors, by kind of device.
 BATCH_SIZES = {'cpu': (4, 1), 'cuda': (64, 4)}
 LARGE = (2, 3)
 
@@ -51,7 +51,7 @@ def parse_args():
         'Tables 2 and 3 1 and 4',
     )
     parser.add_argument(
-        '--seconds', type=float, default=2.0, help='seconds to time each row for (2)'
+        '--seconds', type=float, default=2.0, help='seconds of timing for each row (2)'
     )
     return parser.parse_args()
 
@@ -67,7 +67,7 @@ def measure(table, work_dirs, batch_size, seconds):
     figures = {}
     for index, row in enumerate(table.rows, 1):
         start = time.perf_counter()
-        # mmengine's loggers write to stdout, which is for the table alone.
+        # mmengine's loggers write to stdout, which is only for the table.
         with contextlib.redirect_stdout(sys.stderr):
             figures[row.key] = measure_row(table, row, work_dirs, batch_size, seconds)
         spent = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What a user calls. Names are imported on first use, as each brings a framework along."""
+"""Functions for users. Names are imported on first use, because each imports a framework."""
 
 from importlib import import_module
 
@@ -7,6 +7,8 @@ _HOMES = {
     'stage_logits': 'classifier',
     'Complexity': 'complexity',
     'measure_complexity': 'complexity',
+    'ExportableNetwork': 'exporting',
+    'export': 'exporting',
     'Predictor': 'predicting',
     'predict': 'predicting',
 }

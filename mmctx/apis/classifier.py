@@ -16,7 +16,7 @@ def build_classifier(backbone: dict) -> ImageClassifier:
             `dict(type='mmctx.ContextualConvNeXt', arch='tiny')`; its `out_type` is set here.
 
     Returns:
-        ImageClassifier: With the head and the stage-wise loss that match, and ImageNet's
+        ImageClassifier: Classifier with a contextual head, the stage-wise loss and ImageNet's
         normalisation.
     """
     return MODELS.build(
@@ -36,18 +36,18 @@ def build_classifier(backbone: dict) -> ImageClassifier:
 
 
 def stage_logits(classifier: ImageClassifier, inputs: Tensor) -> tuple[Tensor, ...]:
-    """Class scores of each stage.
+    """Compute the logits of each stage.
 
     Args:
         classifier (ImageClassifier): Classifier made by `build_classifier`, or by a config like it.
         inputs (Tensor): Normalised images, (B, 3, H, W).
 
     Returns:
-        tuple[Tensor, ...]: Logits of the four stages, already divided by τ, (B, N₁) each in class
-        order, −inf for classes no longer considered.
+        tuple[Tensor, ...]: Logits of the four stages, already divided by τ, each (B, N₁) in class
+        order; −inf for classes that are no longer considered.
 
     Raises:
-        UserError: The classifier's backbone does not give logits.
+        UserError: The classifier's backbone does not return logits.
     """
     if getattr(classifier.backbone, 'out_type', None) != 'logits':
         raise UserError("stage_logits needs a contextual backbone with out_type='logits'")

@@ -15,8 +15,8 @@ class Complexity(NamedTuple):
     """Size and cost of a model.
 
     Attributes:
-        params (int): Parameters of the whole model.
-        flops (int): Multiply-adds of one forward pass of one image, of a recognizer one clip.
+        params (int): Number of parameters of the whole model.
+        flops (int): Multiply-adds of a forward pass of one image or, for a recognizer, one clip.
     """
 
     params: int
@@ -24,9 +24,9 @@ class Complexity(NamedTuple):
 
 
 def _count_sampled_depthwise_conv(inputs, outputs) -> int:
-    """K multiply-adds for an output value, as of the convolution that it replaces.
+    """Count K multiply-adds for an output value, as for the convolution that is replaced.
 
-    The four that blend a sample are left out, as is the custom for deformable convolutions.
+    The four multiply-adds of interpolation are left out, as is usual for deformable convolutions.
     """
     taps = inputs[1].type().sizes()[0]
     batch, pixels, channels = outputs[0].type().sizes()
@@ -44,10 +44,10 @@ def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
 
     Args:
         model (nn.Module): An mmpretrain classifier, an mmdet detector or a 2D recognizer of
-            mmaction2. Of a two-stage detector the region heads see the proposals of a random image,
-            up to the test configuration's limit. A recognizer sees a clip of as many frames as its
-            backbone is built for.
-        shape (tuple[int, int]): Height and width of the image or frames, in pixels.
+            mmaction2. The region heads of a two-stage detector get the proposals of a random image,
+            up to the limit of the test configuration. A recognizer gets a clip of as many frames as
+            its backbone is built for.
+        shape (tuple[int, int]): Height and width of the image or the frames, in pixels.
 
     Returns:
         Complexity: Parameters and multiply-adds.

@@ -1,4 +1,4 @@
-"""What kind of model a model is, and how it is called on images alone."""
+"""Which kind of model a model is, and how to call it with images alone."""
 
 import torch.nn as nn
 from torch import Tensor
@@ -10,9 +10,9 @@ def is_detector(model: nn.Module) -> bool:
 
 
 def clip_length(model: nn.Module) -> int | None:
-    """Frames of a clip of a 2D recognizer of mmaction2; None of any other model.
+    """Number of frames of a clip of an mmaction2 2D recognizer; None for any other model.
 
-    A recognizer whose backbone sees each frame by itself is measured on one.
+    It is 1 for a recognizer whose backbone processes each frame by itself.
     """
     if not any(cls.__name__ == 'Recognizer2D' for cls in type(model).__mro__):
         return None
@@ -20,14 +20,14 @@ def clip_length(model: nn.Module) -> int | None:
 
 
 class ImageNetwork(nn.Module):
-    """A classifier, detector or recognizer of the three frameworks as a network of images.
+    """A classifier, detector or recognizer as a network that takes images alone.
 
     Args:
         model (nn.Module): An mmpretrain classifier, an mmdet detector or a `Recognizer2D` of
             mmaction2.
 
     Attributes:
-        frames (int | None): Frames of a clip; None of a model that is no recognizer.
+        frames (int | None): Number of frames of a clip; None if the model is not a recognizer.
     """
 
     def __init__(self, model: nn.Module):
@@ -36,15 +36,16 @@ class ImageNetwork(nn.Module):
         self.frames = clip_length(model)
 
     def forward(self, images: Tensor) -> object:
-        """What the model makes of images, without post-processing.
+        """Run the model on images, without post-processing.
 
         Args:
-            images (Tensor): Normalised images, (B, 3, H, W); for a recognizer whole clips, one
-                after the other, (N·T, 3, H, W).
+            images (Tensor): Normalised images, (B, 3, H, W); for a recognizer whole clips one after
+                the other, (N·T, 3, H, W).
 
         Returns:
-            object: A classifier's scores; of a detector the outputs of its heads, those of the
-            regions for the proposals of these images; class scores of clips, (N, classes).
+            object: Class scores of a classifier, or of a recognizer for each clip, (N, classes);
+            the outputs of a detector's heads, with its region heads applied to the proposals of
+            these images.
         """
         if self.frames:
             return self.model(images.unflatten(0, (-1, self.frames)), stage='head')
@@ -54,7 +55,7 @@ class ImageNetwork(nn.Module):
 
 
 def blank_samples(images: Tensor) -> list:
-    """What mmdet's heads need to know of images, (B, 3, H, W): their size."""
+    """Make samples that tell mmdet's heads the size of images, (B, 3, H, W)."""
     from mmdet.structures import DetDataSample
 
     size = tuple(images.shape[2:])

@@ -1,4 +1,4 @@
-"""Use a trained network on files: classify, detect, recognise."""
+"""Prediction on files: classify and detect in images, recognise actions in videos."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
@@ -34,17 +35,18 @@ class Predictor:
         checkpoint (str | os.PathLike): Checkpoint file or http(s) address.
         config (str | os.PathLike | Config, optional): Config of the network. Defaults to None, the
             one that the checkpoint holds.
-        classes (Sequence[str], optional): Name of each label. Defaults to None: what the checkpoint
-            says, else the data set of the config; labels have no names where neither knows.
+        classes (Sequence[str], optional): Name of each label. Defaults to None, the names in the
+            checkpoint or else those of the config's data set; if neither has names, labels have
+            none.
         device (str, optional): Device to run on. Defaults to None, an accelerator if there is one.
 
     Attributes:
         model (nn.Module): The network, in eval mode.
-        kind (str): `mmpretrain`, `mmdet` or `mmaction`, the framework that it is of.
+        kind (str): Framework of the network: `mmpretrain`, `mmdet` or `mmaction`.
         classes (tuple[str] | None): Name of each label.
 
     Raises:
-        UserError: The checkpoint or the config cannot be used, or they do not fit.
+        UserError: The checkpoint or the config cannot be used, or they do not fit together.
     """
 
     def __init__(
@@ -54,25 +56,15 @@ class Predictor:
         classes: Sequence[str] | None = None,
         device: str | None = None,
     ):
-        path = str(checkpoint)
-        contents = read_checkpoint(fetch(path))
-        if config is None:
-            cfg = stored_config(contents, path)
-        else:
-            cfg = config if isinstance(config, Config) else load_config(str(config))
-        framework(cfg)
+        self.model: Any
+        self.model, cfg, meta = load_network(checkpoint, config)
         self.kind = cfg.default_scope
-        self.model = build_model(cfg)
-        check_fit(self.model, Weights(path, weight_shapes(contents, path), complete=True))
-        with served_from_memory({path: contents}):
-            load_checkpoint(self.model, path, map_location='cpu')
-        self.model.to(device or get_device()).eval()
+        self.model.to(device or get_device())
         dataset = (cfg.get('test_dataloader') or {}).get('dataset')
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
             self._pipeline = Compose(_without_annotations(dataset.pipeline))
-            meta = contents.get('meta') or {}
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 
     def __call__(
@@ -84,22 +76,25 @@ class Predictor:
         top_k: int = 5,
         pictures: Mapping[str, str | os.PathLike] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Predict file after file.
+        """Predict the files one after the other.
 
         Args:
-            files (Sequence[str | os.PathLike]): Images, of a recognizer videos.
-            batch_size (int): Files that go through the network at once. Defaults to 8.
-            num_workers (int): Processes that load files. Defaults to 0, this one.
-            score_thr (float): Lowest score of an object. Defaults to 0.3.
-            top_k (int): Most likely classes of an image or video. Defaults to 5.
-            pictures (Mapping, optional): Where to draw the prediction of a file, by its name.
-                Defaults to None, nowhere.
+            files (Sequence[str | os.PathLike]): Paths of images or, for a recognizer, videos.
+            batch_size (int): Number of files that go through the network at once. Defaults to 8.
+            num_workers (int): Number of processes that load files. Defaults to 0, only this
+                process.
+            score_thr (float): Lowest score of a detected object. Defaults to 0.3.
+            top_k (int): Number of classes for an image or video, the most likely ones. Defaults to
+                5.
+            pictures (Mapping, optional): Path of the picture to draw for a file, by the path of the
+                file. Defaults to None, no pictures.
 
         Yields:
-            dict: `path` and, in the order of their scores, `labels`, each a dict of `label`, `name`
-            (None where classes have no names) and `score`; of a detector `objects`, which have in
-            addition a `box` (x1, y1, x2, y2 in pixels) and, where it segments, a `mask` (COCO's
-            RLE). A file that cannot be read has an `error` instead.
+            dict: Prediction for a file: its `path` and, in the order of their scores, its `labels`,
+            each a dict of `label`, `name` (None if classes have no names) and `score`. A detector
+            gives `objects` instead, which also have a `box` (x1, y1, x2, y2 in pixels) and, with
+            instance segmentation, a `mask` (COCO's RLE). A file that cannot be read has an `error`
+            instead.
         """
         loader = DataLoader(
             _Files([str(file) for file in files], self.kind, self._pipeline),
@@ -120,6 +115,17 @@ class Predictor:
                     draw(self.kind, path, sample, entries, self.classes, score_thr, pictures[path])
                 yield dict(path=path, **entries)
 
+    def load(self, path: str | os.PathLike) -> dict:
+        """What the test pipeline makes of one file: `inputs` and `data_samples`.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+        _, data, error = _Files([str(path)], self.kind, self._pipeline)[0]
+        if data is None:
+            raise UserError(f'{path}: {error}')
+        return data
+
     def _run(self, batch: list[dict]) -> list:
         if not batch:
             return []
@@ -127,8 +133,41 @@ class Predictor:
             return self.model.test_step(pseudo_collate(batch))
 
 
+def load_network(
+    checkpoint: str | os.PathLike, config: str | os.PathLike | Config | None = None
+) -> tuple[nn.Module, Config, dict[str, Any]]:
+    """Build the network of a config and load a checkpoint into it.
+
+    Args:
+        checkpoint (str | os.PathLike): Checkpoint file or http(s) address.
+        config (str | os.PathLike | Config, optional): Config of the network. Defaults to None, the
+            one that the checkpoint holds.
+
+    Returns:
+        tuple[nn.Module, Config, dict]: The network in eval mode on the CPU, its config, and what
+        the checkpoint says of itself (`meta`).
+
+    Raises:
+        UserError: The checkpoint or the config cannot be used, or they do not fit.
+    """
+    path = str(checkpoint)
+    contents = read_checkpoint(fetch(path))
+    if config is None:
+        cfg = stored_config(contents, path)
+    else:
+        cfg = config if isinstance(config, Config) else load_config(str(config))
+    framework(cfg)
+    model = build_model(cfg)
+    check_fit(model, Weights(path, weight_shapes(contents, path), complete=True))
+    with served_from_memory({path: contents}):
+        load_checkpoint(model, path, map_location='cpu')
+    # mmpretrain's networks return nothing here.
+    model.eval()
+    return model, cfg, contents.get('meta') or {}
+
+
 class _Files(Dataset):
-    """Files as the test pipeline of a framework loads them."""
+    """Files, loaded by the test pipeline of a framework."""
 
     def __init__(self, paths: list[str], kind: str, pipeline: Compose):
         self.paths, self.kind, self.pipeline = paths, kind, pipeline
@@ -161,37 +200,39 @@ def predict(
     """Classify images, detect objects in them, or recognise actions in videos.
 
     Args:
-        inputs (str | os.PathLike | Sequence): Files, and folders that are searched for them.
+        inputs (str | os.PathLike | Sequence): Paths of files, and of folders that are searched for
+            files.
         checkpoint (str | os.PathLike): Checkpoint file or http(s) address.
         config (str | os.PathLike | Config, optional): Config of the network. Defaults to None, the
             one that the checkpoint holds.
-        classes (Sequence[str], optional): Name of each label. Defaults to None, what the checkpoint
-            or the data set of the config says.
+        classes (Sequence[str], optional): Name of each label. Defaults to None, the names in the
+            checkpoint or the config's data set.
         device (str, optional): Device to run on. Defaults to None, an accelerator if there is one.
-        **options: Of `Predictor.__call__`: `batch_size`, `num_workers`, `score_thr`, `top_k`.
+        **options: Options of `Predictor.__call__`: `batch_size`, `num_workers`, `score_thr`,
+            `top_k`.
 
     Returns:
-        list[dict]: One for each file, as `Predictor.__call__` yields them.
+        list[dict]: Prediction for each file, as `Predictor.__call__` yields it.
 
     Raises:
-        UserError: There is no such file, or checkpoint and config cannot be used.
+        UserError: A file does not exist, or checkpoint or config cannot be used.
     """
     predictor = Predictor(checkpoint, config, classes, device)
     return list(predictor(find_files(inputs, predictor.kind), **options))
 
 
 def find_files(inputs: Inputs, kind: str) -> list[str]:
-    """Files that are given, and those in folders that are given, in sorted order.
+    """List the given files, and the files in the given folders in sorted order.
 
     Args:
-        inputs (str | os.PathLike | Sequence): Files and folders.
+        inputs (str | os.PathLike | Sequence): Paths of files and folders.
         kind (str): Framework of the network: `mmaction` takes videos, the others take images.
 
     Returns:
-        list[str]: Their paths.
+        list[str]: Paths of the files.
 
     Raises:
-        UserError: A path does not exist, or a folder has no such files.
+        UserError: A path does not exist, or a folder contains no such files.
     """
     endings = VIDEOS if kind == 'mmaction' else IMAGES
     found: list[str] = []
@@ -214,7 +255,7 @@ def _without_annotations(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def _class_names(meta: dict, dataset: dict) -> Sequence[str] | None:
-    """Names that a checkpoint holds, or those of the config's data set."""
+    """Class names of a checkpoint or, if it has none, of the config's data set."""
     stated = meta.get('dataset_meta') or {}
     cls = DATASETS.get(dataset['type'])
     for source in (stated, dataset.get('metainfo') or {}, getattr(cls, 'METAINFO', {})):

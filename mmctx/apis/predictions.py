@@ -101,7 +101,7 @@ def _write_labels(image: np.ndarray, labels: list[dict], out: str | os.PathLike)
     # So that small images have room for words.
     scale = max(1, -(-224 // min(image.shape[:2])))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    lines = [f'{_title(entry)} {entry["score"]:.2f}' for entry in labels]
+    lines = [f'{title_of(entry)} {entry["score"]:.2f}' for entry in labels]
     visualizer = Visualizer(image=image)
     visualizer.draw_texts(
         '\n'.join(lines),
@@ -113,7 +113,8 @@ def _write_labels(image: np.ndarray, labels: list[dict], out: str | os.PathLike)
     mmcv.imwrite(visualizer.get_image()[..., ::-1], str(out))
 
 
-def _title(entry: dict) -> str:
+def title_of(entry: dict) -> str:
+    """Name of the class of a prediction, or its number where it has none."""
     return str(entry['name'] if entry['name'] is not None else entry['label'])
 
 
@@ -133,5 +134,5 @@ def in_words(result: dict) -> str:
     if 'error' in result:
         return f'{result["path"]}: {result["error"]}'
     found = result.get('labels') or result.get('objects') or []
-    words = ', '.join(f'{_title(entry)} {entry["score"]:.2f}' for entry in found)
+    words = ', '.join(f'{title_of(entry)} {entry["score"]:.2f}' for entry in found)
     return f'{result["path"]}: {words or "nothing found"}'

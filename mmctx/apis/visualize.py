@@ -1,7 +1,7 @@
-"""Pictures of instance segmentation: ground truth beside prediction, and a contact sheet of them.
+"""Pictures of instance segmentation: image, ground truth and prediction, and a sheet of them.
 
 mmdet's own visualizer is made for photographs: on small images its labels are hardly legible, and
-it colours an object at random, so that one and the same object differs between the two panels.
+it colours an object at random, so that one and the same object differs between the panels.
 """
 
 from itertools import islice
@@ -18,6 +18,9 @@ HEADING = 24
 PAPER = (250, 250, 250)
 INK = (40, 40, 40)
 SAME_OBJECT = 0.6
+TINT = 0.25
+# Sides of the squares that panels fill, in pixels.
+LARGE, SMALL = 420, 280
 
 
 def decode_mask(segmentation, height, width):
@@ -38,6 +41,20 @@ def decode_mask(segmentation, height, width):
     return coco_mask.decode(segmentation).astype(bool)
 
 
+def enlarged(image, scale):
+    """An RGB uint8 image, (H, W, 3), at `scale` times its size."""
+    size = tuple(round(side * scale) for side in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+
+
+def centred(image, side):
+    """An RGB uint8 image in the middle of a square of paper, `side` pixels wide."""
+    square = Image.new('RGB', (side, side), PAPER)
+    height, width = image.shape[:2]
+    square.paste(Image.fromarray(image), ((side - width) // 2, (side - height) // 2))
+    return np.asarray(square)
+
+
 def draw_instances(image, instances, classes, palette, scale=3):
     """Draw tinted masks, thin boxes and labels onto an enlarged copy of the image.
 
@@ -47,19 +64,21 @@ def draw_instances(image, instances, classes, palette, scale=3):
             (bool array of shape (H, W)) and, for a prediction, `score`. Later ones are on top.
         classes (Sequence[str]): Name of each label.
         palette (Sequence[tuple]): RGB colour of each label.
-        scale (int): Enlargement. Defaults to 3.
+        scale (float): Enlargement. Defaults to 3.
 
     Returns:
-        np.ndarray: RGB uint8 image of shape (H * scale, W * scale, 3).
+        np.ndarray: RGB uint8 image of shape (H * scale, W * scale, 3), rounded.
     """
-    size = (image.shape[1] * scale, image.shape[0] * scale)
-    canvas = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    canvas = enlarged(image, scale)
+    size = canvas.shape[1::-1]
     for instance in instances:
         colour = np.array(palette[instance['label']], np.float32)
         mask = cv2.resize(instance['mask'].astype(np.float32), size) >= 0.5
-        canvas[mask] = (0.45 * canvas[mask] + 0.55 * colour).astype(np.uint8)
+        # Light enough for the colours beneath to be recognised.
+        canvas[mask] = ((1 - TINT) * canvas[mask] + TINT * colour).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.drawContours(canvas, contours, -1, (255, 255, 255), 3, cv2.LINE_AA)
+        cv2.drawContours(canvas, contours, -1, palette[instance['label']], 1, cv2.LINE_AA)
 
     picture = Image.fromarray(canvas)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
@@ -91,8 +110,8 @@ def side_by_side(panels, headings):
     return np.asarray(page)
 
 
-def contact_sheet(pictures, columns=3):
-    """Lay RGB uint8 pictures of any sizes out in a grid."""
+def contact_sheet(pictures, columns=2):
+    """Lay RGB uint8 pictures of any sizes out in an even grid."""
     height = max(picture.shape[0] for picture in pictures) + 2 * GAP
     width = max(picture.shape[1] for picture in pictures) + 2 * GAP
     rows = -(-len(pictures) // columns)
@@ -101,6 +120,14 @@ def contact_sheet(pictures, columns=3):
         row, column = divmod(number, columns)
         page.paste(Image.fromarray(picture), (column * width + GAP, row * height + GAP))
     return np.asarray(page)
+
+
+def _panels(image, results, classes, palette, side):
+    """The image untouched, and with ground truth and prediction, in squares of one size."""
+    scale = side / max(image.shape[:2])
+    drawn = [draw_instances(image, each, classes, palette, scale) for each in results]
+    panels = [centred(panel, side) for panel in (enlarged(image, scale), *drawn)]
+    return side_by_side(panels, ['image', 'ground truth', 'prediction'])
 
 
 def write_pictures(dataset, predictions, out, count=12, score_thr=0.5):
@@ -149,11 +176,7 @@ def write_pictures(dataset, predictions, out, count=12, score_thr=0.5):
             for i in order
         ]
         large, reduced = (
-            side_by_side(
-                [draw_instances(image, each, classes, palette, scale) for each in (truth, guess)],
-                ['ground truth', 'prediction'],
-            )
-            for scale in (3, 2)
+            _panels(image, [truth, guess], classes, palette, side) for side in (LARGE, SMALL)
         )
         small.append(reduced)
         files.append(out / f'{Path(info["img_path"]).stem}.png')

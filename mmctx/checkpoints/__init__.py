@@ -1,1 +1,1 @@
-"""Checkpoint files: read, chosen, compared with a model, and written whole or not at all."""
+"""Checkpoint files: read, chosen, compared with a model, and written completely or not at all."""

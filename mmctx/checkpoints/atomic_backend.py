@@ -1,4 +1,4 @@
-"""mmengine's way to a local disk, by which files are there whole or not at all."""
+"""mmengine's file backend for local disks, changed so that no incomplete file ever appears."""
 
 import os
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ NAME = 'mmctx.atomic'
 
 
 class AtomicBackend(LocalBackend):
-    """mmengine's local files, but a file that is written appears under its name when it is safe."""
+    """mmengine's local backend; a written file appears under its name only when it is complete."""
 
     def __init__(self):
         self._put_off = None
@@ -20,11 +20,12 @@ class AtomicBackend(LocalBackend):
         """Write a file.
 
         Args:
-            obj (bytes): Its contents.
-            filepath (str | os.PathLike): Its path; a file that is there is replaced.
+            obj (bytes): Contents of the file.
+            filepath (str | os.PathLike): Path of the file; an existing file is replaced.
 
         Raises:
-            OSError: With the path, if the file cannot be written; what was there still is.
+            OSError: The file cannot be written; the error has its path. An existing file is
+                unchanged.
         """
         with atomic_write(filepath) as file:
             file.write(obj)
@@ -38,7 +39,7 @@ class AtomicBackend(LocalBackend):
 
     @contextmanager
     def deferred_removals(self):
-        """Remove files at the end of the context only, and not at all if it fails."""
+        """Remove files only at the end of the context, and not at all if the context fails."""
         if self._put_off is not None:
             yield
             return
@@ -47,7 +48,7 @@ class AtomicBackend(LocalBackend):
             yield
             put_off, self._put_off = self._put_off, None
             for filepath, inode in put_off:
-                # A file that was written anew under the same name stays.
+                # A file that has been written again under the same name is kept.
                 if os.path.exists(filepath) and os.stat(filepath).st_ino == inode:
                     super().remove(filepath)
         finally:

@@ -11,18 +11,18 @@ from mmengine.model import BaseModule
 from mmctx.errors import UserError, first_few
 from mmctx.models.unwrapping import bare_model
 
-# Of elements: a file of another depth or width shares a few layers with any network.
+# Shares of elements, as a file of another depth or width shares a few layers with any network.
 LEAST_SHARE, COMPLETE_SHARE = 0.75, 0.9
 
 
 class Weights(NamedTuple):
-    """What a weight file holds, to be compared with the model once that is built.
+    """Contents of a weight file, to be compared with the model after it has been built.
 
     Attributes:
         path (str): The file.
         shapes (dict[str, tuple[int, ...]]): Shape of each tensor by its name.
-        module (str): Dotted name of the submodule that loads it; '' for the whole model.
-        complete (bool): Whether the file must serve every part of that module.
+        module (str): Dotted name of the submodule that loads the file; '' for the whole model.
+        complete (bool): Whether the file must contain weights for every part of the submodule.
     """
 
     path: str
@@ -37,15 +37,16 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
     Args:
         checkpoint (dict): Contents of the file.
         path (str): The file, for messages.
-        prefix (str, optional): Take only names that start with it, and strip it. Defaults to None.
-        bare (bool): Whether a plain network inside `model`, as in files that do not come from
-            OpenMMLab, is looked into. Defaults to False.
+        prefix (str, optional): Prefix of the names to take, which is removed from them. Defaults to
+            None, all names.
+        bare (bool): Whether to accept weights under the key `model`, as in files that do not come
+            from OpenMMLab. Defaults to False.
 
     Returns:
         dict[str, tuple[int, ...]]: Shape of each tensor by its name.
 
     Raises:
-        UserError: If there are no weights, or none under the prefix, or if some are NaN.
+        UserError: The file contains no weights, or none with the prefix, or NaN.
     """
     state = checkpoint.get('state_dict', checkpoint)
     if bare:
@@ -83,10 +84,10 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
 
 
 def shapes_as_loaded(module, shapes):
-    """Shapes after the renaming and resizing that a module's own loading hooks do.
+    """Shapes after the renaming and resizing by the module's own loading hooks.
 
     Args:
-        module (nn.Module): The module that is to load the weights.
+        module (nn.Module): Module that is to load the weights.
         shapes (dict[str, tuple[int, ...]]): Shape of each tensor by its name in the file.
 
     Returns:
@@ -96,7 +97,7 @@ def shapes_as_loaded(module, shapes):
     for name, part in module.named_modules():
         if part._load_state_dict_pre_hooks:
             prefix = f'{name}.' if name else ''
-            # mmengine, too, shows a hook nothing but its own module's weights.
+            # As in mmengine, a hook sees only the weights of its own module.
             own = {key: state.pop(key) for key in list(state) if key.startswith(prefix)}
             for hook in part._load_state_dict_pre_hooks.values():
                 hook(own, prefix, {}, True, [], [], [])
@@ -105,22 +106,23 @@ def shapes_as_loaded(module, shapes):
 
 
 def translates_names(cls):
-    """Whether a class may translate the names of its pretrained weights itself, as Swin does."""
+    """Whether a class may itself translate the names of its pretrained weights, as Swin does."""
     own_way = getattr(cls, 'init_weights', None) is not BaseModule.init_weights
     return own_way and not cls.__module__.startswith('mmctx.')
 
 
 def check_fit(model, weights):
-    """Refuse weights that the model would silently ignore, and log what is loaded of the others.
+    """Refuse weights that the model would silently ignore, and log which weights are loaded.
 
     Args:
-        model (nn.Module): The model, wrapped for distributed runs or test-time augmentation or not.
-        weights (Weights): Weights of the file and the submodule that loads them.
+        model (nn.Module): The model; it may be wrapped for distributed runs or test-time
+            augmentation.
+        weights (Weights): Weights of a file, and the submodule that loads them.
 
     Raises:
-        UserError: If the parameters that fit are less than three quarters of the module, and of the
-            file, by their elements; or, where the file must be complete, if a part of the model
-            lacks a tenth of its own or a weight has another shape.
+        UserError: The parameters that fit are less than three quarters of the module and less than
+            three quarters of the file, counted by elements. If the file must be complete: a part of
+            the model lacks a tenth of its parameters, or a weight has another shape.
     """
     model = bare_model(model)
     try:
@@ -128,7 +130,7 @@ def check_fit(model, weights):
     except AttributeError:
         return
     if weights.module and translates_names(type(module)):
-        # mmaction2's passes over names that it cannot translate without a word.
+        # mmaction2's ResNetTSM silently skips names that it cannot translate.
         if type(module).__name__ == 'ResNetTSM' and 'conv1.weight' not in weights.shapes:
             raise UserError(
                 f"{weights.path} has not the names of torchvision's ResNet, which ResNetTSM reads "
@@ -138,7 +140,7 @@ def check_fit(model, weights):
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = shapes_as_loaded(module, weights.shapes)
     owner = f'the {type(module).__name__} of this config'
-    # Counters of batch norm, say, are in every file, and fit everywhere.
+    # Buffers such as the counters of batch norm are in every file and fit everywhere.
     parameters = {name: tuple(value.shape) for name, value in module.named_parameters()}
     fitting = {name for name, shape in parameters.items() if given.get(name) == shape}
     if not fitting:
@@ -160,7 +162,7 @@ def check_fit(model, weights):
 
 
 def check_complete(module, path, wanted, given, fitting, owner):
-    """Refuse a file that leaves a part of the model without weights; see :func:`check_fit`."""
+    """Refuse a file that lacks the weights of a part of the model; see :func:`check_fit`."""
     parts = {
         part: {f'{part}.{name}': tuple(value.shape) for name, value in child.named_parameters()}
         for part, child in module.named_children()
@@ -187,12 +189,12 @@ def check_complete(module, path, wanted, given, fitting, owner):
 
 
 def elements(shapes, names=None):
-    """Number of elements of tensors, of all or of those with certain names."""
+    """Number of elements of all tensors, or of those with the given names."""
     return sum(math.prod(shapes[name]) for name in (shapes if names is None else names))
 
 
 def summary(weights, parameters, given, fitting):
-    """What is loaded of a file and what is not, in one line."""
+    """Describe in one line which weights of a file are loaded and which are not."""
     total = elements(parameters)
     owner = f'model.{weights.module}' if weights.module else 'the model'
     share = f'{elements(parameters, fitting):,} of {total:,} parameters of {owner}'

@@ -1,4 +1,4 @@
-"""The checkpoint from which a run is to be resumed."""
+"""Choice of the checkpoint from which a run resumes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +11,10 @@ RESUME_KEYS = ('meta', 'message_hub')
 
 
 class Latest(NamedTuple):
-    """What was found in the folder of a run.
+    """Checkpoints found in the folder of a run.
 
     Attributes:
-        path (str | None): The checkpoint to resume from; None if there is none.
+        path (str | None): Path of the checkpoint to resume from; None if there is none.
         contents (dict | None): Contents of the file, on the CPU; None on a remote storage.
         passed_over (list[str]): Newer files that cannot be resumed from, each with the reason.
     """
@@ -27,8 +27,9 @@ class Latest(NamedTuple):
 def read_latest(work_dir: str) -> Latest:
     """Read the checkpoint to resume from.
 
-    It is the one that `last_checkpoint` names, else the newest one that is whole. One in the work
-    dir itself goes before one elsewhere, which may be of the run that the folder is a copy of.
+    It is the one that `last_checkpoint` names or, if that cannot be used, the newest undamaged one.
+    A checkpoint in the work dir itself is preferred to one elsewhere, which may belong to the run
+    that the folder was copied from.
 
     Args:
         work_dir (str): Folder of the run.
@@ -37,7 +38,7 @@ def read_latest(work_dir: str) -> Latest:
         Latest: The checkpoint, if there is one.
 
     Raises:
-        UserError: There are checkpoints, but none that can be resumed from.
+        UserError: There are checkpoints, but the run cannot resume from any of them.
     """
     found = _search(work_dir)
     if found.path is None and found.passed_over:
@@ -49,7 +50,7 @@ def read_latest(work_dir: str) -> Latest:
 
 
 def latest_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
-    """Path of the checkpoint to resume from, None if there is none, and the files passed over."""
+    """Find the checkpoint to resume from, None if there is none, and the files passed over."""
     found = _search(work_dir)
     return found.path, found.passed_over
 
@@ -75,11 +76,11 @@ def _search(work_dir: str) -> Latest:
 
 
 def _candidates(work_dir, target):
-    """Checkpoints to try, the likeliest first.
+    """List the checkpoints to try, the most likely one first.
 
-    A work dir may have been copied or moved, so that `last_checkpoint` in it names a file of the
-    original: only the run's own checkpoints count, that of the same name before all others. Those
-    that a checkpoint hook with an `out_dir` saves lie in a folder of the work dir's name.
+    If a work dir was copied or moved, its `last_checkpoint` names a file of the original. Only the
+    run's own checkpoints count, and among them the one with the same name comes first. A checkpoint
+    hook with an `out_dir` saves them in a folder with the name of the work dir.
     """
     own = [work_dir / target.name] if target and (work_dir / target.name).is_file() else []
     candidates = [*own, *_newest_first(work_dir)]
@@ -89,7 +90,7 @@ def _candidates(work_dir, target):
 
 
 def is_own(checkpoint: Path, work_dir: Path) -> bool:
-    """Whether a checkpoint that `last_checkpoint` names is one of the run of this folder."""
+    """Whether a checkpoint that `last_checkpoint` names belongs to the run of this folder."""
     folder, work_dir = checkpoint.parent.resolve(), work_dir.resolve()
     return folder == work_dir or folder.name == work_dir.name
 
@@ -100,5 +101,5 @@ def _newest_first(folder):
 
 
 def missing_state(checkpoint: dict) -> list[str]:
-    """What a checkpoint lacks for a run to be resumed from it; files of weights alone do."""
+    """List what a checkpoint lacks to resume from it, such as the state of the optimizer."""
     return [key for key in RESUME_KEYS if key not in checkpoint]

@@ -1,4 +1,4 @@
-"""Reading checkpoint files, each once, without running anything that they hold."""
+"""Reading of checkpoint files, each once, without running code that they may contain."""
 
 import os
 import re
@@ -21,11 +21,11 @@ URL_TIMEOUT = 20
 
 
 class UnreadableCheckpoint(UserError):
-    """A file that is no checkpoint, or no whole one.
+    """A file that is not a checkpoint, or is damaged.
 
     Args:
         path (str | Path): The file.
-        reason (str): Fault of the file, in words that follow its name.
+        reason (str): What is wrong with the file, in words that follow its name.
     """
 
     def __init__(self, path, reason: str):
@@ -34,20 +34,20 @@ class UnreadableCheckpoint(UserError):
 
 
 def read_checkpoint(path: str | os.PathLike, allowed: Sequence[type] = ()) -> dict:
-    """Read a checkpoint file, which need not be trusted, onto the CPU.
+    """Read a checkpoint file, which need not be trusted, into the memory of the CPU.
 
-    Its checksums are verified: PyTorch would pass over a hole that a crashed file system left.
+    The checksums are verified, as PyTorch does not notice a gap that a crashed file system left.
 
     Args:
-        path (str | os.PathLike): A local file.
-        allowed (Sequence[type]): Stand-ins for classes that may be in it besides plain weights and
-            mmengine's log. Defaults to none.
+        path (str | os.PathLike): Path of a local file.
+        allowed (Sequence[type]): Stand-ins for classes that the file may contain besides plain
+            weights and mmengine's log. Defaults to none.
 
     Returns:
-        dict: The file's contents.
+        dict: Contents of the file.
 
     Raises:
-        UnreadableCheckpoint: If the file is missing, damaged, holds code or is of another kind.
+        UnreadableCheckpoint: The file is missing, damaged, contains code or is of another kind.
     """
     local = Path(path).expanduser()
     if local.is_dir():
@@ -64,7 +64,7 @@ def read_checkpoint(path: str | os.PathLike, allowed: Sequence[type] = ()) -> di
                 checkpoint = torch.load(file, map_location='cpu')
     except UserError:
         raise
-    # A file in pieces fails anywhere.
+    # Reading a damaged file may raise any exception.
     except Exception as error:
         raise UnreadableCheckpoint(path, _reason(error)) from error
     if not isinstance(checkpoint, dict):
@@ -86,16 +86,16 @@ def _reason(error: Exception) -> str:
 
 
 def fetch(path: str) -> str | Path:
-    """Bring weights into torch.hub's cache, where mmengine looks for them later.
+    """Download weights into torch.hub's cache, where mmengine looks for them later.
 
     Args:
-        path (str): An http or https address, or a local file, which stays where it is.
+        path (str): Address (http or https), or path of a local file, which is returned as it is.
 
     Returns:
-        str | Path: The local file.
+        str | Path: Path of the local file.
 
     Raises:
-        UserError: If the address cannot be reached.
+        UserError: The download failed.
     """
     if not path.startswith(('http://', 'https://')):
         return path
@@ -103,7 +103,7 @@ def fetch(path: str) -> str | Path:
     if target.is_file():
         return target
     try:
-        # torch.hub sets no time limit, so that a dead address could hang for ever.
+        # torch.hub has no timeout, so a dead server could block the program for ever.
         urllib.request.urlopen(path, timeout=URL_TIMEOUT).close()
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(path, str(target), progress=os.isatty(2))
@@ -114,16 +114,16 @@ def fetch(path: str) -> str | Path:
 
 @contextmanager
 def served_from_memory(checkpoints: Mapping[str, dict]) -> Iterator[None]:
-    """Have mmengine take checkpoints that have been read already instead of reading them again.
+    """Let mmengine use checkpoints that have been read already, instead of reading them again.
 
     Args:
-        checkpoints (Mapping[str, dict]): Contents of files on the CPU, by the names under which
-            mmengine asks for them.
+        checkpoints (Mapping[str, dict]): Contents of files, on the CPU, by the names that mmengine
+            uses.
     """
     original = CheckpointLoader.__dict__['load_checkpoint']
 
     def load_checkpoint(cls, filename, map_location=None, logger='current'):
-        # All processes of a run meet where one of them downloads a file.
+        # When one process of a run downloads a file, all processes synchronize.
         met = '://' in str(filename) and is_distributed()
         if filename in checkpoints and not met:
             return checkpoints[filename]

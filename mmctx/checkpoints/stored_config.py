@@ -1,4 +1,4 @@
-"""The config that mmengine stores in a checkpoint, read without running it."""
+"""The config that mmengine stores in a checkpoint, read without being executed."""
 
 import ast
 from typing import Any
@@ -7,22 +7,22 @@ from mmengine.config import Config
 
 from mmctx.errors import UserError
 
-# mmengine writes a config as assignments of literals and of calls of these.
+# mmengine writes a config as assignments of literals and calls of these functions.
 CALLS = {'dict': dict, 'tuple': tuple, 'list': list, 'set': set, 'float': float}
 
 
 def stored_config(checkpoint: dict, path: object) -> Config:
-    """The config of the run that wrote a checkpoint.
+    """Read the config of the run that wrote a checkpoint.
 
     Args:
         checkpoint (dict): Contents of the file.
         path (str | Path): The file, for messages.
 
     Returns:
-        Config: As the run had it, its `_base_` files merged.
+        Config: Config of the run, merged with its `_base_` files.
 
     Raises:
-        UserError: There is none, or it holds more than settings.
+        UserError: The checkpoint contains no config, or the config contains more than settings.
     """
     meta = checkpoint.get('meta')
     text = meta.get('cfg') if isinstance(meta, dict) else None
@@ -46,9 +46,9 @@ def stored_config(checkpoint: dict, path: object) -> Config:
 
 
 def evaluate(node: ast.expr) -> Any:
-    """Value of a literal in which `dict(...)` and the like may be called; else a ValueError."""
+    """Evaluate a literal that may contain calls such as `dict(...)`; else raise a ValueError."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
-        # `**{'a.b': 1}`, for keys that are no names.
+        # `**{'a.b': 1}`, which mmengine writes for keys that are not identifiers.
         spread = {
             k: v for key in node.keywords if key.arg is None for k, v in evaluate(key.value).items()
         }

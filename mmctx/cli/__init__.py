@@ -1,1 +1,1 @@
-"""What the tools share: their options, configs, checks beforehand, runs and reports of errors."""
+"""What the tools share: options, configs, checks before a run, runs and reports of errors."""

@@ -1,4 +1,4 @@
-"""Whose an error is that is raised while a config's modules are built."""
+"""Who is to blame for an error that is raised while a config's modules are built."""
 
 import re
 import sysconfig
@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmctx.errors import UserError, recognise
 
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
-# Numpy's words where mmengine stacks the samples of a data set that has none.
+# Numpy's message when mmengine stacks the samples of a data set that has none.
 NO_SAMPLES = 'need at least one array to concatenate'
 BUILDERS = {build_functions.build_from_cfg.__code__, Runner.build_dataloader.__code__}
 INSTALLED = tuple({sysconfig.get_path(name) for name in ('purelib', 'platlib', 'stdlib')})
@@ -18,7 +18,7 @@ INSTALLED = tuple({sysconfig.get_path(name) for name in ('purelib', 'platlib', '
 
 @contextmanager
 def upstream_errors_recognised(cfg):
-    """Turn other packages' refusals of a config, raised while modules are built, into UserErrors.
+    """Turn the errors by which other packages refuse a config's settings into `UserError`s.
 
     Args:
         cfg (Config): The config that the modules are built from.
@@ -35,36 +35,35 @@ def upstream_errors_recognised(cfg):
 
 
 def unknown_argument(error, cfg):
-    """The refusal of an argument that no module takes.
+    """Turn the error about an argument that a module does not take into a `UserError`.
 
     Args:
         error (Exception): Exception raised while modules were built.
         cfg (Config): The config that they are built from.
 
     Returns:
-        UserError | None: None for another error, and for an argument that the config does not name
-        and that a fault of the code must have added.
+        UserError | None: None for any other error, and for an argument that the config does not
+        contain, which code must have added by mistake.
     """
     found = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
     return UserError(error) if found and names_key(cfg.to_dict(), found[1]) else None
 
 
 def names_key(config, key):
-    """Whether a key stands anywhere in a config of dicts and lists."""
+    """Whether a config, made of dicts and lists, contains a key anywhere."""
     if isinstance(config, dict):
         return key in config or any(names_key(value, key) for value in config.values())
     return isinstance(config, (list, tuple)) and any(names_key(item, key) for item in config)
 
 
 def refusal_of_others(error):
-    """The refusal of an argument by the class that it is for, where that is another package's.
+    """Turn the error by which a class of another package refuses its argument into a `UserError`.
 
     Args:
         error (Exception): Exception raised while modules were built.
 
     Returns:
-        UserError | None: None where code of mmctx or of the user has a part in it, whose fault it
-        may be.
+        UserError | None: None if code of mmctx or of the user is involved, which may be at fault.
     """
     frames = frames_of(error)
     builds = [n for n, frame in enumerate(frames) if frame.f_code in BUILDERS]
@@ -84,7 +83,7 @@ def refusal_of_others(error):
 
 
 def frames_of(error):
-    """Frames that an exception went through, the one that raised it last."""
+    """Frames that an exception passed through; the last one raised it."""
     frames, traceback = [], error.__traceback__
     while traceback:
         frames.append(traceback.tb_frame)
@@ -107,7 +106,7 @@ def is_mended(frame):
 
 
 def is_of_others(frame):
-    """Whether a frame is of an installed package or of Python itself, but not of mmctx."""
+    """Whether a frame belongs to an installed package or to Python itself, but not to mmctx."""
     module = frame.f_globals.get('__name__', '')
     own = module == 'mmctx' or module.startswith('mmctx.')
     file = frame.f_code.co_filename

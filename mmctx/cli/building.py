@@ -1,4 +1,4 @@
-"""Parts of a run that are built before its data are read, so that a bad argument ends it."""
+"""Parts of a run that are built before its data are read, to find bad arguments early."""
 
 import difflib
 import logging
@@ -9,16 +9,16 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 from mmctx.engine.resumed_settings import named_wrappers
 from mmctx.errors import UserError, first_few, meant
 
-# In the place of what only the data tell: batches of an epoch, and the end of a schedule.
+# Placeholders for what is known only from the data: batches of an epoch, end of a schedule.
 ANY_LENGTH, ANY_END = 100, 10**9
 
 
 def build_parts(runner, mode):
-    """Build what mmengine builds late: metrics, optimizer and schedules.
+    """Build the parts that mmengine builds late: metrics, optimizer and schedules.
 
     Args:
-        runner (Runner): The runner, which keeps metrics and optimizer; the schedules, which depend
-            on the length of the data, are built again later.
+        runner (Runner): The runner. It keeps metrics and optimizer; the schedules depend on the
+            length of the data and are built again later.
         mode (str): 'train' or 'test'.
     """
     if mode == 'test':
@@ -36,7 +36,7 @@ def build_parts(runner, mode):
 
 
 def check_optimizer_type(config):
-    """Refuse an optimizer that there is not, of which mmengine says that None is not callable."""
+    """Refuse an unknown optimizer, for which mmengine only says that None is not callable."""
     optimizer = config.get('optimizer') if isinstance(config, dict) else None
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
@@ -61,7 +61,7 @@ def check_custom_keys(config, model):
 def try_schedules(runner):
     """Build the schedules of learning rate and momentum, and leave the optimizer as it was."""
     for name, wrapper in named_wrappers(runner.optim_wrapper):
-        groups = wrapper.optimizer.param_groups
+        groups = wrapper.param_groups
         before = [dict(group) for group in groups]
         try:
             for config in schedules_of(runner.param_schedulers, name):
@@ -77,7 +77,7 @@ def try_schedules(runner):
 
 
 def schedules_of(schedules, optimizer):
-    """Configs of the schedules of an optimizer, by its name where there are several."""
+    """Configs of the schedules of an optimizer, which has a name if there are several."""
     if isinstance(schedules, dict) and 'type' not in schedules:
         if optimizer not in schedules:
             raise UserError(f'param_scheduler has no schedule for the optimizer {optimizer!r}')

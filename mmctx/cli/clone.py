@@ -1,4 +1,4 @@
-"""Tools whose code is in `benchmarks/`, which a clone of the repository has and a wheel has not."""
+"""Tools whose code is in `benchmarks/`, which is part of the repository but not of a wheel."""
 
 import sys
 from importlib import import_module
@@ -12,11 +12,11 @@ from .tool import run_tool
 def run_benchmark(module: str, tool: str) -> None:
     """Run the function `main` of a module of `benchmarks/` as :func:`run_tool` does.
 
-    A tool that is not in a clone ends with one line that says so, and status 2.
+    Outside a clone of the repository the tool ends with one line that says so, and status 2.
 
     Args:
         module (str): Dotted name of the module, such as `benchmarks.speed.op`.
-        tool (str): The tool's `__file__`, somewhere beneath `tools/`.
+        tool (str): `__file__` of the tool, somewhere beneath `tools/`.
     """
     root = next(p for p in Path(tool).resolve().parents if p.name == 'tools').parent
 

@@ -1,6 +1,6 @@
-"""From a config file and `--cfg-options` to a config that can run.
+"""From a config file and `--cfg-options` to the config of a run.
 
-One way for the three frameworks; where their own tools differ, `FRAMEWORKS` says how.
+All three frameworks are treated alike, except for the differences that `FRAMEWORKS` lists.
 """
 
 import inspect
@@ -35,7 +35,7 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) | {
 
 
 def as_list(value):
-    """A setting that may be one thing or several, as a list."""
+    """Make a list of a setting that may be a single value, a sequence or empty."""
     return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
 
 
@@ -43,17 +43,19 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
     """Read a config file and merge the command line into it.
 
     Args:
-        path (str): The config file.
-        options (dict, optional): `--cfg-options`, by dotted key. Defaults to None.
-        work_dir (str, optional): Folder that the run writes to. Defaults to the config's own, else
-            `work_dirs/<name of the config>` beneath the current folder.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to 'none'.
+        path (str): Path of the config file.
+        options (dict, optional): Values of `--cfg-options`, by dotted key. Defaults to None, no
+            options.
+        work_dir (str, optional): Folder that the run writes to. Defaults to None, the folder that
+            the config names or else `work_dirs/<name of the config>`.
+        launcher (str): Launcher of the run: 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to
+            'none'.
 
     Returns:
         Config: The merged config.
 
     Raises:
-        UserError: If the file or an option is not usable.
+        UserError: The file or an option is not usable.
     """
     options = options or {}
     if not Path(path).is_file():
@@ -83,7 +85,7 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
 
 
 def raised_in_mmctx(error):
-    """Whether an error comes from a module of this package, which a config may import."""
+    """Whether an error was raised in this package, which a config may import."""
     traceback = error.__traceback__
     while traceback.tb_next:
         traceback = traceback.tb_next
@@ -91,17 +93,17 @@ def raised_in_mmctx(error):
 
 
 def apply_pretrained(cfg, options):
-    """Let `pretrained` take effect although the config is already expanded.
+    """Apply `pretrained` to the backbone, although the config has already been evaluated.
 
     Args:
-        cfg (Config): The merged config; its `model.backbone.init_cfg`, or the backbone's own
-            `pretrained` where it has one as mmaction2's have, is changed in place. A `pretrained`
-            of None, in the file or among the options, trains from scratch.
-        options (dict): `--cfg-options`; `pretrained=FILE` sets the backbone's weights.
+        cfg (Config): The merged config, changed in place: its `model.backbone.init_cfg` or, as in
+            mmaction2's backbones, `model.backbone.pretrained`. If `pretrained` is None, in the file
+            or among the options, training starts from scratch.
+        options (dict): Values of `--cfg-options`; `pretrained=FILE` sets the backbone's weights.
 
     Raises:
-        UserError: If the config's variable `pretrained` and the backbone name different files,
-            as in a config that inherits from another and replaces one of the two.
+        UserError: The config's variable `pretrained` and the backbone name different files, as in a
+            config that inherits from another one and replaces one of the two.
     """
     backbone = cfg.model.get('backbone')
     if not isinstance(backbone, dict) or 'pretrained' not in cfg:
@@ -111,7 +113,7 @@ def apply_pretrained(cfg, options):
     if names_weights and (cfg.pretrained is None or 'pretrained' in options):
         backbone.pretrained = cfg.pretrained
         if cfg.pretrained is None and backbone.type.split('.')[-1] == 'ResNetTSM':
-            # It would look for weights all the same.
+            # Otherwise it would still look for weights.
             backbone.pretrained2d = False
     elif cfg.pretrained is None:
         # PyTorch's own initialization: with the zero biases of ConvNeXt's every pixel of padding is
@@ -135,10 +137,10 @@ def apply_pretrained(cfg, options):
 
 
 def framework(cfg):
-    """The entry of `FRAMEWORKS` for a config's `default_scope`.
+    """Get the entry of `FRAMEWORKS` for a config's `default_scope`.
 
     Raises:
-        UserError: If the scope is of none of the three frameworks.
+        UserError: The scope is not that of one of the three frameworks.
     """
     scope = cfg.get('default_scope')
     if scope not in FRAMEWORKS:
@@ -149,7 +151,7 @@ def framework(cfg):
 
 
 def set_loaders(cfg):
-    """Fill in the framework's defaults for data loaders, as far as this machine allows them."""
+    """Fill in the framework's defaults for data loaders where this machine supports them."""
     for name in LOADERS:
         if cfg.get(name):
             loader = {**framework(cfg)['loader'], **cfg[name]}

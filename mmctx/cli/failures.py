@@ -1,16 +1,16 @@
-"""What ended a run, in one line that says what to do."""
+"""Reports of what ended a run: one line that says what to do."""
 
 import re
 
 from mmengine.hooks import Hook
 
 from mmctx.checkpoints.latest import latest_checkpoint
-from mmctx.engine.data import Fetch, SampleError, UnreadableSample, image_paths
+from mmctx.engine.data import BatchReader, SampleError, UnreadableSample, image_paths
 from mmctx.errors import DISK_FULL, UserError, recognise
 
 from .blame import refusal_of_others
 
-# What gloo and NCCL say in the processes that are left when one has gone.
+# Messages of gloo and NCCL in the remaining processes after one process has ended.
 PROCESS_LOST = re.compile(
     r'Connection (?:closed|reset) by peer|Connection refused|remote process exited'
 )
@@ -27,14 +27,14 @@ class LastBatch(Hook):
 
 
 def explain(error, runner):
-    """Say what ended a run, where that is a matter of its input or its machine.
+    """Report what ended a run if the cause is its input or its machine.
 
     Args:
         error (Exception): Exception that the runner raised.
         runner (Runner): Runner of :func:`mmctx.cli.running.build_runner`.
 
     Returns:
-        UserError | None: None for a fault of the code, which needs its traceback.
+        UserError | None: The report; None for a bug, which needs its traceback.
     """
     if isinstance(error, UnreadableSample):
         return error
@@ -47,22 +47,22 @@ def explain(error, runner):
     # mmengine raises it anew, to add the hook's name.
     if isinstance(error, TypeError) and isinstance(error.__context__, TypeError):
         error = error.__context__
-    # Some hooks build what their arguments describe when the run begins.
+    # Some hooks build objects from their arguments when the run begins.
     refusal = recognise(error) or refusal_of_others(error)
     return refusal and UserError(refusal, one_rank=True)
 
 
 def with_images(refusal, runner):
-    """A refusal of a batch, with the paths of its images."""
+    """Add the paths of the images of a refused batch to the message."""
     images = next((hook.images for hook in runner.hooks if isinstance(hook, LastBatch)), [])
-    # Losses are compared between processes, so that one of them may report another's.
+    # Losses are compared between processes, so a process may report another one's loss.
     here = getattr(refusal, 'here', True)
     among = f' (images of this batch: {", ".join(images)})' if images and here else ''
     return UserError(f'{refusal}{among}', one_rank=here)
 
 
 def disk_full(error, runner):
-    """The message for a disk without room."""
+    """Make the report of a full disk."""
     saved = latest_checkpoint(runner.work_dir)[0]
     state = f'{saved} is whole' if saved else 'no checkpoint has been saved yet'
     return UserError(
@@ -73,17 +73,17 @@ def disk_full(error, runner):
 
 
 def process_lost(error, runner):
-    """The message for a worker or another training process that died; None for another error."""
+    """Make the report of a worker or another process that died; None for any other error."""
     message = str(error)
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
         fetch = getattr(dataset, '__getitems__', None)
-        died = fetch.describe_dead_workers(message) if isinstance(fetch, Fetch) else None
+        died = fetch.describe_dead_workers(message) if isinstance(fetch, BatchReader) else None
         if died:
             return UserError(
                 f'{died}; if memory ran out, lower num_workers or batch_size', one_rank=True
             )
-    # A store of data loses connections too.
+    # Connections to a remote storage of data can be lost too.
     own = runner.world_size > 1 and not isinstance(error, SampleError)
     if own and PROCESS_LOST.search(message):
         return UserError(

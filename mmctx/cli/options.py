@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 
 
 class CfgOptions(DictAction):
-    """mmengine's `--cfg-options` action, which explains itself when a value is missing."""
+    """mmengine's `--cfg-options` action, with a clear error message if a value is missing."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         try:
@@ -17,17 +17,17 @@ class CfgOptions(DictAction):
 
 
 class LocalRank(argparse.Action):
-    """The number that older launchers pass as an argument, put where today's put it."""
+    """Local rank that older launchers pass as an argument; stored in LOCAL_RANK."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         os.environ.setdefault('LOCAL_RANK', str(values))
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that a run of any kind has: its folder, config settings and launcher.
+    """Add the options that training and testing share: folder, config settings and launcher.
 
     Args:
-        parser (argparse.ArgumentParser): The parser of a tool, changed in place.
+        parser (argparse.ArgumentParser): Parser of a tool, changed in place.
     """
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and metrics')
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='what started this process (none)',
+        help='launcher that started this process (none)',
     )
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, action=LocalRank, help='set by older launchers'

@@ -1,4 +1,4 @@
-"""Checks of a config's data and weights before anything slow or silent can happen with them."""
+"""Checks of a config's data and weights before a run, so that mistakes are found early."""
 
 import inspect
 import os
@@ -23,14 +23,16 @@ ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 
 
 class Checked(NamedTuple):
-    """What was read of the files of a run, so that it is read once.
+    """Contents of the files of a run, kept so that each file is read once.
 
     Attributes:
-        weights (list[Weights]): Weight files to compare with the model once that is built.
-        checkpoints (dict[str, dict]): Contents of these files, by the names that the config has.
-        latest (Latest | None): The checkpoint of the work dir to resume from, if it was asked for.
-        datasets (list[DatasetFiles]): Data sets whose files are there, for :func:`check_contents`.
-        metric_files (list[str]): Annotation files of metrics that read them as COCO's, likewise.
+        weights (list[Weights]): Weights to compare with the model after it has been built.
+        checkpoints (dict[str, dict]): Contents of the weight files, by the names in the config.
+        latest (Latest | None): Checkpoint of the work dir to resume from; None unless `--resume`
+            was given without a name.
+        datasets (list[DatasetFiles]): Data sets whose files exist, for :func:`check_contents`.
+        metric_files (list[str]): Annotation files in COCO's format that metrics read, for
+            :func:`check_contents`.
     """
 
     weights: list
@@ -41,15 +43,15 @@ class Checked(NamedTuple):
 
 
 def preflight(cfg, mode):
-    """Check that the files that a run reads are there, and read its weights.
+    """Check that the files of a run exist, and read its weights.
 
     Args:
         cfg (Config): The merged config.
-        mode (str): 'train' (looks at the training and validation data, the pretrained weights and
-            the checkpoint to start from) or 'test' (the test data and the checkpoint).
+        mode (str): 'train', which checks training and validation data, pretrained weights and the
+            checkpoint to start from, or 'test', which checks test data and checkpoint.
 
     Returns:
-        Checked: The weights and checkpoints that were read, and the data sets to look into.
+        Checked: The weights and checkpoints that were read, and the data sets to check next.
 
     Raises:
         UserError: At the first mistake.
@@ -68,12 +70,12 @@ def preflight(cfg, mode):
 
 
 def check_contents(checked):
-    """Look into the annotation files and folders that :func:`preflight` has found.
+    """Check the contents of the annotation files and folders that :func:`preflight` has found.
 
     It takes up to a minute for a set of COCO's size.
 
     Args:
-        checked (Checked): What it returned.
+        checked (Checked): Result of :func:`preflight`.
 
     Raises:
         UserError: At the first mistake.
@@ -88,7 +90,7 @@ def check_contents(checked):
 
 
 def coco_files_of_metrics(cfg, split):
-    """Annotation files, on this machine, of a split's metrics that read them as COCO's."""
+    """Annotation files in COCO's format that a split's metrics read, if on this machine."""
     found = []
     for metric in as_list(cfg.get(f'{split}_evaluator')):
         cls = registered_class(cfg, metric, METRICS)
@@ -99,10 +101,10 @@ def coco_files_of_metrics(cfg, split):
 
 
 def check_split(cfg, split):
-    """Check that the data sets' and metrics' files of a split are there.
+    """Check that the files of a split's data sets and metrics exist.
 
     Returns:
-        list[DatasetFiles]: Files of the data sets, as far as they are on this machine.
+        list[DatasetFiles]: Files of the data sets that are on this machine.
     """
     found = []
     size = (cfg.get(f'{split}_dataloader') or {}).get('batch_size')
@@ -124,10 +126,10 @@ def check_split(cfg, split):
 
 
 def leaf_datasets(dataset):
-    """Every data set beneath wrappers such as RepeatDataset and ConcatDataset.
+    """Collect all data sets inside wrappers such as RepeatDataset and ConcatDataset.
 
     Args:
-        dataset (dict | None): A data set's config.
+        dataset (dict | None): Config of a data set or a wrapper.
 
     Returns:
         list[dict]: Configs of the data sets that read files.
@@ -139,7 +141,7 @@ def leaf_datasets(dataset):
 
 
 def is_local(holder, path):
-    """Whether a path is to be found on this machine's file system."""
+    """Whether a path is on this machine's file system."""
     return (
         bool(path)
         and isinstance(path, str)
@@ -154,7 +156,7 @@ def described(path):
 
 
 def root_hint(cfg, key):
-    """How to say where the data is, by the environment variables that the config file reads."""
+    """Explain how to set the folder of the data, by the environment variable of the config."""
     names = sorted({name for name in ENV_VARIABLE.findall(cfg.text) if name.endswith('ROOT')})
     if not names:
         return f'set {key}, for example with --cfg-options {key}=FOLDER'
@@ -167,13 +169,13 @@ def find_dataset(cfg, dataset, loader, annotations_needed=True):
     """Find the folders and the annotation file of a data set.
 
     Args:
-        cfg (Config): The whole config, for its scope and its hints.
+        cfg (Config): The whole config, for its scope and for hints in messages.
         dataset (dict): Config of a data set that reads files.
         loader (str): Name of the data loader, for messages.
-        annotations_needed (bool): Whether a COCO file must hold annotations. Defaults to True.
+        annotations_needed (bool): Whether a COCO file must contain annotations. Defaults to True.
 
     Returns:
-        DatasetFiles | None: None for a data set that is downloaded or lies elsewhere.
+        DatasetFiles | None: None for a data set that is downloaded or is on another machine.
 
     Raises:
         UserError: At the first mistake.
@@ -210,7 +212,7 @@ def find_dataset(cfg, dataset, loader, annotations_needed=True):
 
 
 def registered_class(cfg, config, registry):
-    """Class of a module's config in the config's scope; None where it is not registered."""
+    """Class that a module's config names, in the config's scope; None if it is not registered."""
     if not isinstance(config.get('type'), str):
         return config.get('type')
     scope = config.get('_scope_') or cfg.get('default_scope')

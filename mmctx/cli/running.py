@@ -1,9 +1,10 @@
-"""From a config to a run that can be interrupted, checked beforehand."""
+"""From a config to a run that is checked beforehand and can be interrupted."""
 
 from importlib import import_module
 
+import torch.nn as nn
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from mmctx import compat
 from mmctx.checkpoints.fitting import check_fit
@@ -19,15 +20,15 @@ from .tool import local_rank
 
 
 def run_config(cfg, mode):
-    """Check, build and do a run, and leave its launcher.
+    """Check, build and execute a run, and leave its launcher.
 
     Args:
         cfg (Config): The merged config.
         mode (str): 'train' or 'test'.
 
     Raises:
-        UserError: As :func:`build_runner` and :func:`run`.
-        SystemExit: If a signal asked for the end; the state is saved, and the status is 75.
+        UserError: :func:`build_runner` or :func:`run` refuses the run.
+        SystemExit: A signal interrupted the run; its state is saved, and the status is 75.
     """
     run(build_runner(cfg, mode), mode)
     launch.leave_launcher()
@@ -44,7 +45,7 @@ def build_runner(cfg, mode):
         Runner: Ready to train or test.
 
     Raises:
-        UserError: If a file, a weight or an argument of a module is not usable.
+        UserError: A file, a weight or an argument of a module is not usable.
     """
     compat.install_runtime()
     compat.guard_files()
@@ -54,14 +55,17 @@ def build_runner(cfg, mode):
         launch.prepare_launcher(cfg)
         own = 'runner_type' in cfg
         runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
-        launch.revert_sync_norms(runner.model)
-        for weights in checked.weights:
-            check_fit(runner.model, weights)
-        # Data take longest, so everything else comes first.
+        if isinstance(runner, FlexibleRunner):
+            build_model_early(runner)
+        if isinstance(runner.model, nn.Module):
+            launch.revert_sync_norms(runner.model)
+            for weights in checked.weights:
+                check_fit(runner.model, weights)
+        # Reading the data takes longest, so everything else comes first.
         if isinstance(runner, Runner):
             build_parts(runner, mode)
         check_contents(checked)
-        # The runner builds its loops, with data set and loader, only when it is asked for them.
+        # The runner builds its loops, with data set and loader, only on first access.
         _ = runner.train_loop if mode == 'train' else runner.test_loop
         if mode == 'train' and isinstance(runner, Runner) and runner._val_loop is not None:
             _ = runner.val_loop
@@ -73,6 +77,18 @@ def build_runner(cfg, mode):
     return runner
 
 
+def build_model_early(runner):
+    """Build the model of a FlexibleRunner, which its strategy would build when the run starts.
+
+    Args:
+        runner (FlexibleRunner): Runner, changed in place. Its model stays a config if the strategy
+            has `skip_init_weights`, because such a strategy builds it without memory for weights.
+    """
+    if isinstance(runner.model, dict) and not getattr(runner.strategy, 'skip_init_weights', False):
+        runner.model = MODELS.build(runner.model)
+        launch.prepare_sharding(runner.model, runner.strategy)
+
+
 def build_model(cfg):
     """Build a config's model alone, without its data.
 
@@ -80,21 +96,25 @@ def build_model(cfg):
         cfg (Config): The merged config.
 
     Returns:
-        nn.Module: The model, its weights as the constructor leaves them.
+        nn.Module: The model, with the weights that the constructor gave it.
 
     Raises:
-        UserError: If an argument of a module is not usable.
+        UserError: An argument of a module is not usable.
     """
     compat.install_runtime()
     compat.guard_files()
     import_module(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
+    model = cfg.model.copy()
+    if cfg.get('data_preprocessor') is not None:
+        # mmpretrain's configs have it beside the model, where only mmengine's runner finds it.
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with upstream_errors_recognised(cfg):
-        return MODELS.build(cfg.model)
+        return MODELS.build(model)
 
 
 def run(runner, mode):
-    """Train or test; what is wrong with input or machine becomes a :class:`UserError`.
+    """Train or test; an error of the input or the machine becomes a :class:`UserError`.
 
     Args:
         runner (Runner): Runner of :func:`build_runner`.
@@ -104,9 +124,9 @@ def run(runner, mode):
         nn.Module | dict: The trained model, or the metrics.
 
     Raises:
-        UserError: If mmctx refuses a batch or a setting, an image or a video cannot be read, a
-            process of the run was lost, or the disk is full.
-        SystemExit: If a signal asked for the end; the state is saved, and the status is 75.
+        UserError: mmctx refuses a batch or a setting, an image or a video cannot be read, a process
+            of the run was lost, or the disk is full.
+        SystemExit: A signal interrupted the run; its state is saved, and the status is 75.
     """
     try:
         return runner.train() if mode == 'train' else runner.test()

@@ -1,4 +1,4 @@
-"""The files of weights that a run starts from, each read once and checked."""
+"""The weight files that a run starts from, each read once and checked."""
 
 from mmengine.runner.checkpoint import get_torchvision_models
 
@@ -16,17 +16,17 @@ WEB = ('http://', 'https://')
 def pretrained_weights(cfg, checkpoints):
     """Read the weights that the model's `init_cfg` entries name, each file once.
 
-    Those that mmaction2's backbones name by `pretrained` are read too.
+    Weights that mmaction2's backbones name by `pretrained` are read too.
 
     Args:
         cfg (Config): The merged config.
         checkpoints (dict[str, dict]): Contents of the files that have been read, extended in place.
 
     Returns:
-        list[Weights]: Weights for each module that loads some.
+        list[Weights]: Weights of each module that loads any.
 
     Raises:
-        UserError: If a file is missing, damaged or of another kind.
+        UserError: A file is missing, damaged or of another kind.
     """
     found = []
     hint = cfg.get('pretrained_hint', 'Name another file with --cfg-options pretrained=FILE')
@@ -49,13 +49,13 @@ def read(path, purpose, hint=''):
     Args:
         path (str): Local file or http(s) address.
         purpose (str): Use of the file, in words for the message.
-        hint (str): Advice for when it is missing. Defaults to ''.
+        hint (str): Advice for the message if the file is missing. Defaults to ''.
 
     Returns:
-        dict: The file's contents.
+        dict: Contents of the file.
 
     Raises:
-        UserError: If the file is missing, damaged or of another kind.
+        UserError: The file is missing, damaged or of another kind.
     """
     try:
         return read_checkpoint(fetch(path))
@@ -67,24 +67,24 @@ def read(path, purpose, hint=''):
 
 
 def is_remote(path):
-    """Whether only mmengine knows how to read a file."""
+    """Whether a file is on a remote storage that only mmengine can read."""
     return '://' in path and not path.startswith(WEB)
 
 
 def address(path):
-    """Where weights lie; torchvision's, given as `torchvision://resnet50`, at an http address."""
+    """Address of weights; `torchvision://resnet50` becomes an http address."""
     name = path.removeprefix('torchvision://')
     return path if name == path else get_torchvision_models().get(name, path)
 
 
 def init_cfgs(model, name=''):
-    """Every `init_cfg` of type Pretrained in a model's config, with the dotted name of its owner.
+    """Find each `init_cfg` of type Pretrained in a model's config, and the module that it is of.
 
-    A module's `pretrained` is given as an `init_cfg` of type `pretrained`.
+    An argument `pretrained` of a module becomes an `init_cfg` of type `pretrained`.
 
     Args:
         model (dict): Config of a module.
-        name (str): Its dotted name. Defaults to ''.
+        name (str): Dotted name of the module. Defaults to ''.
 
     Yields:
         tuple[str, dict]: Name of the owning module and its `init_cfg`.
@@ -105,14 +105,14 @@ def started_from(cfg, mode, latest, checkpoints):
     Args:
         cfg (Config): The merged config.
         mode (str): 'train' or 'test'.
-        latest (Latest | None): The checkpoint of the work dir, if that is to be resumed from.
+        latest (Latest | None): Checkpoint of the work dir, if the run resumes from it.
         checkpoints (dict[str, dict]): Contents of the files that have been read, extended in place.
 
     Returns:
-        list[Weights]: The weights of the checkpoint, if there is one.
+        list[Weights]: Weights of the checkpoint, if there is one.
 
     Raises:
-        UserError: If the file is missing, damaged, or does not hold what the run needs.
+        UserError: The file is missing, damaged, or does not contain what the run needs.
     """
     resume = mode == 'train' and cfg.get('resume', False)
     path = latest.path if latest else cfg.get('load_from')

@@ -13,7 +13,7 @@ AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 
 
 def training_config(args):
-    """The config of a training.
+    """Build the config of a training.
 
     Args:
         args (argparse.Namespace): Arguments of `tools/train.py`.
@@ -25,12 +25,14 @@ def training_config(args):
         UserError: If the file, an option or a switch is not usable.
     """
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    set_training(cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss)
+    set_training(
+        cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss, args.cuda_graph
+    )
     return cfg
 
 
 def testing_config(args):
-    """The config of a test.
+    """Build the config of a test.
 
     Args:
         args (argparse.Namespace): Arguments of `tools/test.py`.
@@ -47,15 +49,15 @@ def testing_config(args):
 
 
 def set_amp(cfg, wanted):
-    """Switch mixed precision on, or off where this machine has no accelerator for it.
+    """Switch mixed precision on, or off if this machine has no accelerator for it.
 
     Args:
         cfg (Config): The merged config, changed in place.
         wanted (bool): Whether `--amp` was given.
 
     Raises:
-        UserError: If it was given without an accelerator, or the optimizer wrapper is a special
-            one.
+        UserError: `--amp` was given without an accelerator, or with an optimizer wrapper of another
+            kind.
     """
     wrapper = cfg.optim_wrapper
     kind = wrapper.setdefault('type', 'OptimWrapper')
@@ -78,20 +80,25 @@ def set_amp(cfg, wanted):
             wrapper.pop(key, None)
 
 
-def set_training(cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_loss=None):
+def set_training(
+    cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_loss=None, cuda_graph=False
+):
     """Apply `tools/train.py`'s switches.
 
     Args:
         cfg (Config): The merged config, changed in place.
-        amp (bool): Train in mixed precision. Defaults to False.
-        auto_scale_lr (bool): Scale the learning rate by batch size. Defaults to False.
-        resume (str, optional): A checkpoint, or 'auto' for the last one in the work dir. Defaults
-            to None, a new run.
-        nonfinite_loss (str, optional): Action of `NonFiniteLossHook`. Defaults to None, the
-            config's.
+        amp (bool): Whether to train in mixed precision. Defaults to False.
+        auto_scale_lr (bool): Whether to scale the learning rate by the batch size. Defaults to
+            False.
+        resume (str, optional): Checkpoint to resume from, or 'auto' for the last one in the work
+            dir. Defaults to None, a new run.
+        nonfinite_loss (str, optional): Action of `NonFiniteLossHook`. Defaults to None, the action
+            that the config names.
+        cuda_graph (bool): Whether to run the backbone as a CUDA graph, by `CudaGraphHook`. Defaults
+            to False.
 
     Raises:
-        UserError: If a switch does not go with the config or the machine.
+        UserError: A switch does not fit the config or the machine.
     """
     set_amp(cfg, amp)
     if auto_scale_lr:
@@ -103,6 +110,12 @@ def set_training(cfg, amp=False, auto_scale_lr=False, resume=None, nonfinite_los
         cfg.load_from = None if resume == 'auto' else resume
     if nonfinite_loss is not None:
         cfg.nonfinite_loss = nonfinite_loss
+    if cuda_graph:
+        if get_device() != 'cuda':
+            raise UserError(
+                '--cuda-graph needs an NVIDIA GPU, and PyTorch sees none here; leave it out'
+            )
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmctx.CudaGraphHook')]
 
 
 def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=2, tta=False):
@@ -110,17 +123,17 @@ def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=
 
     Args:
         cfg (Config): The merged config, changed in place.
-        checkpoint (str): Weights to test.
-        out (str, optional): Pickle file for the predictions. Defaults to None.
-        show (bool): Show pictures in a window. Defaults to False.
-        show_dir (str, optional): Folder for pictures; mmdet puts it beneath the work dir's folder
-            of this run. Defaults to None.
-        wait_time (float): Seconds that a window stays. Defaults to 2.
-        tta (bool): Test-time augmentation as the config's `tta_model` and `tta_pipeline` state it;
-            mmaction2 needs no `tta_model`. Defaults to False.
+        checkpoint (str): Checkpoint to test.
+        out (str, optional): Pickle file for the predictions. Defaults to None, no file.
+        show (bool): Whether to show pictures in a window. Defaults to False.
+        show_dir (str, optional): Folder for pictures; mmdet creates it inside the folder of this
+            run in the work dir. Defaults to None, no pictures.
+        wait_time (float): Time that a window stays open, in seconds. Defaults to 2.
+        tta (bool): Whether to use test-time augmentation, by the config's `tta_model` and
+            `tta_pipeline`; mmaction2 needs no `tta_model`. Defaults to False.
 
     Raises:
-        UserError: If a switch does not go with the config.
+        UserError: A switch does not fit the config.
     """
     rules = framework(cfg)
     cfg.load_from, cfg.resume = checkpoint, False
@@ -138,7 +151,7 @@ def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=
         if show_dir:
             hook[rules['out_dir']] = show_dir
     if tta:
-        # The heads of mmaction2 average the views of a video themselves.
+        # mmaction2's heads average the views of a video themselves.
         needed = [*([] if cfg.default_scope == 'mmaction' else ['tta_model']), 'tta_pipeline']
         if any(key not in cfg for key in needed):
             raise UserError(f'--tta needs {" and ".join(needed)} in the config')

@@ -1,4 +1,4 @@
-"""How a command line tool runs and reports what the user can mend."""
+"""How a command line tool runs, and how it reports errors that the user can correct."""
 
 import os
 import sys
@@ -13,21 +13,21 @@ SECONDS_FOR_THE_FIRST_RANK = 5
 
 
 def local_rank():
-    """Number of this process on its machine, as its launcher states it; 0 without a launcher."""
+    """Number of this process on its machine, as set by the launcher; 0 without a launcher."""
     return next((int(os.environ[name]) for name in LAUNCHER_LOCAL_RANKS if name in os.environ), 0)
 
 
 def run_tool(main):
     """Run a command line tool; a :class:`UserError` ends it with one line on stderr and status 2.
 
-    So does an error of another package that `recognise` knows. Every other exception is a fault: it
-    keeps its traceback, and the status is 1. Of the processes on one machine only the first reports
-    an error that they all share.
+    An error of another package that `recognise` knows does the same. Every other exception is a
+    bug: it keeps its traceback, and the status is 1. If all processes on a machine have the same
+    error, only the first one reports it.
 
     Args:
         main (callable): The tool, called without arguments.
     """
-    # mmengine imports it wherever a config inherits from a package's.
+    # mmengine imports pkg_resources wherever a config inherits from a package's config.
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     try:
         main()
@@ -38,6 +38,7 @@ def run_tool(main):
         if local_rank() == 0 or refusal.one_rank:
             print('error:', ' '.join(str(refusal).split()), file=sys.stderr, flush=True)
         else:
-            # A launcher ends all processes when the first exits, so leave the reporter time.
+            # A launcher ends all processes when the first one exits, so give the reporting process
+            # time.
             time.sleep(SECONDS_FOR_THE_FIRST_RANK)
         sys.exit(EXIT_STATUS)

@@ -1,4 +1,4 @@
-"""`--cfg-options` that nothing reads, so that a run would be another one than was asked for."""
+"""`--cfg-options` that have no effect are refused: the run would differ from what was asked for."""
 
 import difflib
 import inspect
@@ -16,7 +16,7 @@ from mmengine.registry import Registry
 
 from mmctx.errors import UserError, first_few, meant
 
-# Dicts whose keys are data: names of parameters, classes, folders, keys of samples.
+# Dicts whose keys are data: names of parameters, classes or folders, keys of samples.
 OF_ANY_KEYS = ('custom_keys', 'data_prefix', 'keymap', 'mapping', 'meta', 'metainfo', 'remapping')
 METAINFO = {'classes', 'palette'}
 SIMILAR = 0.75
@@ -24,17 +24,17 @@ FRAMEWORKS = ('mmdet', 'mmpretrain', 'mmaction')
 
 
 def check_options(before: dict, merged: dict, options: dict, known: set, path: str) -> None:
-    """Refuse options without effect, with the key that has one.
+    """Refuse options without effect, and name the key that has an effect.
 
     Args:
-        before (dict): The config as the file has it.
-        merged (dict): The config with the options.
-        options (dict): The options by their dotted keys.
+        before (dict): Config without the options.
+        merged (dict): Config with the options.
+        options (dict): Values of the options, by dotted key.
         known (set[str]): Top-level keys that a run reads.
-        path (str): The config file, for messages.
+        path (str): Path of the config file, for messages.
 
     Raises:
-        UserError: Nothing reads an option.
+        UserError: An option has no effect.
     """
     for option in options:
         first, *rest = option.split('.')
@@ -62,7 +62,7 @@ def inside(parent, key: str):
 
 
 def check_variable(before: dict, merged: dict, option: str, known: set, path: str) -> None:
-    """Refuse a top-level key that no run reads: a variable of the file, or nothing at all."""
+    """Refuse a top-level key that no run reads: a variable of the file or an unknown key."""
     name = option.split('.')[0]
     if read_by_own_modules(name, merged):
         return
@@ -82,7 +82,7 @@ def check_variable(before: dict, merged: dict, option: str, known: set, path: st
 
 
 def rank(path: str) -> tuple:
-    """Training before validation before testing, and what is nearer to the root before the rest."""
+    """Sort key: training before validation before testing, shorter keys before longer ones."""
     return path.startswith(('val_', 'test_', 'tta_')), path.count('.'), path
 
 
@@ -91,7 +91,7 @@ def holders_of(config: dict, name: str, value, known: set) -> list[str]:
     paths = dict(leaf_paths_and_values(config, known))
     same = [path for path, found in paths.items() if is_same(found, value)]
     named = [path for path in same if path.rsplit('.', 1)[-1] == name]
-    # A zero or a switch stands everywhere.
+    # Zeros and booleans occur everywhere.
     telling = not isinstance(value, bool) and value not in (None, 0, 1, '')
     return sorted(named or (same if telling else []), key=rank)
 
@@ -105,7 +105,7 @@ def leaf_paths(config: dict, known: set) -> list[str]:
 
 
 def leaf_paths_and_values(config: dict, known: set) -> Iterator[tuple[str, object]]:
-    """Dotted key and value of everything beneath the top-level keys that a run reads."""
+    """Dotted key and value of each setting beneath the top-level keys that a run reads."""
 
     def walk(value, path):
         yield path, value
@@ -122,7 +122,7 @@ def leaf_paths_and_values(config: dict, known: set) -> Iterator[tuple[str, objec
 
 
 def check_new_key(parent, key: str, parents: list[str], merged: dict, path: str) -> None:
-    """Refuse a key that the file does not have and that nobody who gets its dict knows."""
+    """Refuse a key that is not in the file and that no class that receives its dict knows."""
     where = '.'.join(parents)
     said = f'--cfg-options: nothing reads {where}.{key}'
     if parents[-1] == 'metainfo' and key not in METAINFO and nearest(key, METAINFO):
@@ -150,9 +150,9 @@ def meant_by(where: str, near: list[str]) -> str:
 
 
 def arguments_of(name, scope: str | None) -> set[str]:
-    """Arguments of the classes of a name, and of their bases where they pass any on.
+    """Arguments of the classes with a name, and of their bases if they pass arguments on.
 
-    Empty where none passes any on: such a class refuses what it does not know itself.
+    Empty if none passes arguments on: such a class itself refuses what it does not know.
     """
     found: set[str] = set()
     for cls in classes_of(name, scope):
@@ -166,7 +166,7 @@ def arguments_of(name, scope: str | None) -> set[str]:
 
 
 def classes_of(name, scope: str | None) -> list:
-    """What is registered under a name, in whichever registry."""
+    """Classes and functions that are registered under a name, in any registry."""
     if not isinstance(name, str):
         return [name]
     if scope and find_spec(scope):
@@ -176,7 +176,7 @@ def classes_of(name, scope: str | None) -> list:
         if not isinstance(registry, Registry):
             continue
         cls = None
-        # A registry may name modules that its package lacks.
+        # A registry may name modules that are missing from its package.
         with suppress(ImportError):
             cls = registry.children.get(scope, registry).get(name)
         if inspect.isclass(cls) and cls not in found:
@@ -186,7 +186,7 @@ def classes_of(name, scope: str | None) -> list:
 
 @cache
 def sources(scope: str | None) -> str:
-    """Code of the packages that read a config."""
+    """Source code of the packages that read a config."""
     packages = {'mmengine', 'mmcv', 'mmctx', *([scope] if scope else [])}
     specs = [find_spec(package) for package in sorted(packages)]
     folders = [Path(place) for spec in specs if spec for place in spec.submodule_search_locations]
@@ -195,7 +195,7 @@ def sources(scope: str | None) -> str:
 
 
 def own_modules(merged: dict) -> list[str]:
-    """Code of the user's modules that the config has imported."""
+    """Source code of the user's modules that the config has imported."""
     imports = merged.get('custom_imports') or {}
     names = imports.get('imports') or []
     tops = {name.partition('.')[0] for name in ([names] if isinstance(names, str) else names)}
@@ -210,7 +210,7 @@ def own_modules(merged: dict) -> list[str]:
 
 
 def read_by_own_modules(name: str, merged: dict) -> bool:
-    """Whether a module of the user's takes a key from the whole config."""
+    """Whether a module of the user reads a key of the whole config."""
     reading = re.compile(rf'cfg(?:\.get\(\s*|\[|\.)[\'"]?{re.escape(name)}\b')
     return any(reading.search(text) for text in own_modules(merged))
 
@@ -221,11 +221,11 @@ def is_known_word(word: str, merged: dict) -> bool:
 
 
 def nearest_word(word: str, scope: str | None) -> list[str]:
-    """The word in quotes, as the code reads a dict, that is most like another one."""
+    """Word that is most similar to a given one, of the words in quotes in the packages' code."""
     words = set(re.findall(r'[\'"]([A-Za-z_]\w{2,40})[\'"]', sources(scope)))
     return nearest(word, words)
 
 
 def nearest(word: str, words: set[str]) -> list[str]:
-    """The word that is most like another one; [] where none is similar."""
+    """Word that is most similar to a given one, in a list; [] if none is similar."""
     return difflib.get_close_matches(word, sorted(words), n=1, cutoff=SIMILAR)

@@ -1,7 +1,8 @@
-"""What mmpretrain's `vis_cam` has to be told of a contextual network.
+"""Arguments that mmpretrain's `vis_cam` needs for a contextual network.
 
-Left alone it takes the last norm of the backbone, which here belongs to the contextualizing layers
-and sees no map; and the map of a class that the network has dropped is empty, as its score is 0.
+By default `vis_cam` takes the last norm of the backbone, which in a contextual network belongs to
+the contextualizing layers and gets no feature map. The map of a class that the network has dropped
+is empty, because its score is 0.
 """
 
 import argparse
@@ -16,16 +17,16 @@ from .running import build_model
 
 
 def prepare_vis_cam(arguments: Sequence[str]) -> list[str]:
-    """Add the layer that a contextual network's map is of, and check the classes asked for.
+    """Add the target layer of a contextual network, and check the target classes.
 
     Args:
         arguments (Sequence[str]): Arguments of `vis_cam`.
 
     Returns:
-        list[str]: The same with `--target-layers`, unless that is among them.
+        list[str]: Arguments with `--target-layers` added, unless it was given.
 
     Raises:
-        UserError: The network considers a class no longer for this image.
+        UserError: The network has dropped a target class for this image.
     """
     parser = argparse.ArgumentParser(add_help=False)
     for name in ('img', 'config', 'checkpoint'):
@@ -45,7 +46,7 @@ def prepare_vis_cam(arguments: Sequence[str]) -> list[str]:
 
 
 def last_block(cfg: Config) -> str | None:
-    """Name of the last residual block of a config's contextual backbone; None of another."""
+    """Name of the last residual block of a config's backbone; None if it is not contextual."""
     from mmctx.models.backbones.contextual_backbone import ContextualBackbone
 
     model = build_model(cfg)
@@ -56,16 +57,16 @@ def last_block(cfg: Config) -> str | None:
 
 
 def check_considered(cfg: Config, checkpoint: str, image: str, classes: Sequence[int]) -> None:
-    """Refuse classes that the network drops before its last stage.
+    """Refuse target classes that the network drops before its last stage.
 
     Args:
-        cfg (Config): The config of the classifier.
-        checkpoint (str): Its weights.
-        image (str): The image.
-        classes (Sequence[int]): Classes whose maps are asked for.
+        cfg (Config): Config of the classifier.
+        checkpoint (str): Checkpoint of the classifier.
+        image (str): Path of the image.
+        classes (Sequence[int]): Target classes.
 
     Raises:
-        UserError: One of them is not among the last considered classes of the image.
+        UserError: A target class is not among the classes that the last stage considers.
     """
     if not classes:
         return

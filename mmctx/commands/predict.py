@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from mmctx.errors import UserError
-from mmctx.files import atomic_write
+from mmctx.files import atomic_write, picture_names
 from mmctx.text import read_text
 
 
@@ -14,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'inputs', nargs='+', metavar='FILE|FOLDER', help='images, of a recognizer videos'
+        'inputs', nargs='+', metavar='FILE|FOLDER', help='images or, for a recognizer, videos'
     )
     parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
     parser.add_argument(
@@ -23,23 +22,30 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out',
         metavar='FOLDER',
-        help='folder for predictions.json and pictures/ (without it, lines are printed alone)',
+        help='folder for predictions.json and pictures/ (without it, lines are only printed)',
     )
     parser.add_argument(
         '--no-pictures', action='store_true', help='write no pictures into the folder'
     )
-    parser.add_argument('--batch-size', type=int, default=8, help='files at once (8)')
-    parser.add_argument('--num-workers', type=int, default=0, help='processes that load files (0)')
+    parser.add_argument('--batch-size', type=int, default=8, help='number of files at once (8)')
+    parser.add_argument(
+        '--num-workers', type=int, default=0, help='number of processes that load files (0)'
+    )
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='lowest score of a detected object (0.3)'
     )
     parser.add_argument(
-        '--top-k', type=int, default=5, help='most likely classes of an image or video (5)'
+        '--top-k',
+        type=int,
+        default=5,
+        help='number of classes for an image or video, the most likely ones (5)',
     )
     parser.add_argument(
-        '--classes', metavar='FILE', help='text file with the name of a class a line'
+        '--classes', metavar='FILE', help='text file with a class name on each line'
     )
-    parser.add_argument('--device', help='such as cpu or cuda:1 (an accelerator if there is one)')
+    parser.add_argument(
+        '--device', help='device, such as cpu or cuda:1 (an accelerator if there is one)'
+    )
     args = parser.parse_args()
     for name in ('batch_size', 'top_k'):
         if getattr(args, name) < 1:
@@ -50,7 +56,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    # After the arguments, as these bring torch along.
+    # Imported after the arguments are parsed, as these import torch.
     from rich.console import Console
     from rich.progress import track
 
@@ -62,7 +68,7 @@ def main() -> None:
     files = find_files(args.inputs, predictor.kind)
     pictures = None
     if args.out and not args.no_pictures:
-        pictures = picture_names(files, Path(args.out) / 'pictures')
+        pictures = picture_names(files, Path(args.out) / 'pictures', '.jpg')
     results = predictor(
         files, args.batch_size, args.num_workers, args.score_thr, args.top_k, pictures
     )
@@ -83,22 +89,3 @@ def main() -> None:
     broken = [result['path'] for result in kept if 'error' in result]
     if broken:
         raise UserError(f'{len(broken)} of {len(files)} files could not be read: {broken[0]} ...')
-
-
-def picture_names(files: list[str], folder: Path) -> dict[str, Path]:
-    """Where to draw the prediction of each file: as they lie beneath their common folder.
-
-    Args:
-        files (list[str]): Images or videos.
-        folder (Path): Where pictures go.
-
-    Returns:
-        dict[str, Path]: A picture for each file; videos get one of the type JPEG.
-    """
-    absolute = [os.path.abspath(file) for file in files]
-    common = os.path.commonpath([os.path.dirname(file) for file in absolute])
-    names = {}
-    for file, path in zip(files, absolute):
-        inside = Path(os.path.relpath(path, common))
-        names[file] = folder / inside.with_name(f'{inside.name}.jpg')
-    return names

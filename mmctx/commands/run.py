@@ -38,22 +38,22 @@ def main() -> None:
 
         arguments = prepare_vis_cam(arguments)
     sys.argv = [str(path), *arguments]
-    # As Python does for a script: some tools import what lies beside them.
+    # As Python does for a script: some tools import modules beside them.
     sys.path.insert(0, str(path.parent))
     runpy.run_path(str(path), run_name='__main__')
 
 
 def tools_of(package: str) -> dict[str, Path]:
-    """The Python tools of a package.
+    """List the Python tools of a package.
 
     Args:
-        package (str): One of `PACKAGES`.
+        package (str): Name of a package, one of `PACKAGES`.
 
     Returns:
-        dict[str, Path]: Files by their paths beneath `tools/`, without the ending.
+        dict[str, Path]: Files of the tools, by their paths beneath `tools/` without the ending.
 
     Raises:
-        UserError: The package is none of these, is not installed or brings no tools.
+        UserError: The package is unknown, is not installed or has no tools.
     """
     if package not in PACKAGES:
         raise UserError(f'no tools of {package!r} are known: {", ".join(PACKAGES)}')
@@ -74,12 +74,13 @@ def tools_of(package: str) -> dict[str, Path]:
 
 
 def find_tool(package: str, name: str, tools: dict[str, Path]) -> str:
-    """The full name of a tool of which the last parts are given.
+    """Find the full name of a tool from the last parts of its path.
 
     Args:
-        package (str): The package, for messages.
-        name (str): Such as `browse_dataset`, or `analysis_tools/browse_dataset`.
-        tools (dict[str, Path]): Of `tools_of`.
+        package (str): Name of the package, for messages.
+        name (str): Last parts of the path, such as `browse_dataset` or
+            `analysis_tools/browse_dataset`.
+        tools (dict[str, Path]): Tools of the package, from `tools_of`.
 
     Returns:
         str: A key of `tools`, the one with the fewest folders.

@@ -13,7 +13,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that a window stays open'
+    )
     parser.add_argument(
         '--tta', action='store_true', help="use the config's tta_model and tta_pipeline"
     )
@@ -24,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    # After the arguments, as these bring torch along.
+    # Imported after the arguments are parsed, as these import torch.
     from mmctx.cli.running import run_config
     from mmctx.cli.switches import testing_config
 

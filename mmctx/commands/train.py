@@ -11,6 +11,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (GPU)')
     parser.add_argument(
+        '--cuda-graph',
+        action='store_true',
+        help='run the backbone as a CUDA graph (GPU): faster where a batch is small or the GPU '
+        'waits for the host; for images of one size',
+    )
+    parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by the batch size, from auto_scale_lr.base_batch_size',
@@ -35,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    # After the arguments, as these bring torch along.
+    # Imported after the arguments are parsed, as these import torch.
     from mmctx.cli.running import run_config
     from mmctx.cli.switches import training_config
 

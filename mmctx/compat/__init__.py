@@ -28,7 +28,7 @@ from .after_import import after_import
 
 
 def install():
-    """Mend what can be mended without importing torch; mmctx's import calls it. Idempotent."""
+    """Apply the work-arounds that do not import torch; mmctx's import calls it. Idempotent."""
     fallback_modules.install()
     multimodal.install()
     config_paths.install()
@@ -36,21 +36,21 @@ def install():
     coco_api.install()
     text_marks.install()
     model_hub.install()
-    # mmengine reads checkpoints here, whoever builds the model that they are for.
+    # mmengine reads checkpoints here, whoever builds the model.
     after_import('mmengine.runner.checkpoint', lambda module: install_runtime())
 
 
 def install_runtime():
-    """Mend what needs torch and mmengine's runner. Idempotent."""
+    """Apply the work-arounds that need torch and mmengine's runner. Idempotent."""
     from . import checkpoint
 
     checkpoint.install()
 
 
 def guard_files():
-    """Have this process read nothing but data from checkpoints and pickle files. Idempotent.
+    """Let this process read only data from checkpoints and pickle files. Idempotent.
 
-    It is for mmctx's own runs: a program that imports mmctx may have files of its own.
+    Only mmctx's own runs call it: other programs that import mmctx may need their own files.
     """
     from . import checkpoint, pickles
 

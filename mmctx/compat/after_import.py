@@ -1,4 +1,4 @@
-"""Have something done to a module of another package as soon as it is imported, and not before."""
+"""Change a module of another package as soon as it is imported, and not before."""
 
 import sys
 from collections.abc import Callable
@@ -9,11 +9,11 @@ _actions: dict[str, Callable[[ModuleType], None]] = {}
 
 
 class WatchingFinder:
-    """Meta-path finder of the modules that are watched for; first in `sys.meta_path`."""
+    """Meta-path finder for the modules that are to be changed; first in `sys.meta_path`."""
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None) -> ModuleSpec | None:
-        """Find a module, to be acted on once it is executed.
+        """Find a module, and apply its action after it has been executed.
 
         Args:
             fullname (str): The module's absolute name.
@@ -21,7 +21,7 @@ class WatchingFinder:
             target (ModuleType, optional): Module being reloaded. Defaults to None.
 
         Returns:
-            ModuleSpec | None: None for every module that is not watched for.
+            ModuleSpec | None: None for every module without an action.
         """
         spec = PathFinder.find_spec(fullname, path, target) if fullname in _actions else None
         if spec is not None and spec.loader is not None:
@@ -36,13 +36,13 @@ class WatchingFinder:
 
 
 def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
-    """Call `action` with a module when that is imported: at once if it is already.
+    """Call `action` with a module after its import, or at once if it is imported already.
 
-    Only the first action for a module counts, so that it is safe to ask again.
+    Only the first action for a module is used, so it is safe to call this again.
 
     Args:
         name (str): The module's absolute name.
-        action (Callable): Called with the module, once executed.
+        action (Callable): Function to call with the executed module.
     """
     if name in _actions:
         return
@@ -50,6 +50,6 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
     if WatchingFinder not in sys.meta_path:
         sys.meta_path.insert(0, WatchingFinder)
     module = sys.modules.get(name)
-    # One that is still being executed would be acted on too early.
+    # For a module that is still being executed this would be too early.
     if module is not None and not getattr(module.__spec__, '_initializing', False):
         action(module)

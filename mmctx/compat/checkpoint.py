@@ -1,15 +1,15 @@
 """Loading mmengine's checkpoints with torch >= 2.6, whose `torch.load` only takes plain weights.
 
-A checkpoint of mmengine holds its log as `HistoryBuffer`s: numpy arrays, and references to the
-buffer's own statistics, such as `HistoryBuffer.mean`, that are pickled as calls of `getattr`.
+mmengine's checkpoints contain its log as `HistoryBuffer`s: numpy arrays, and references to the
+buffer's own statistics, such as `HistoryBuffer.mean`, which are pickled as calls of `getattr`.
 Allowing these globals themselves would undo the protection: `getattr` reaches everything, an object
 array made from raw bytes dereferences any address, and a `numpy.dtype`'s state can turn numbers
 into pointers. So restricted stand-ins take their place, each under the name that it replaces, and
 only while mmengine loads a checkpoint.
 
 `Runner.resume` also runs `meta['config']` of a checkpoint as Python, to compare the `gpu_ids` of
-mmdet 2; it is dropped. In mmctx's own runs one more door is shut: `torch.hub` asks `torch.load` for
-everything in a file, so there mmengine's downloads, too, are made to take plain weights. Other
+mmdet 2; it is dropped. In mmctx's own runs one more thing changes: `torch.hub` lets `torch.load`
+read everything in a file, so there mmengine's downloads are restricted to plain weights, too. Other
 programs that import mmctx read their files as before.
 """
 
@@ -26,12 +26,12 @@ from mmengine.logging import HistoryBuffer
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _NUMBER_KINDS = 'biufc'
 FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-# What users set to load mmengine's checkpoints; torch refuses both at once.
+# Environment variables that users set to load mmengine's checkpoints; torch refuses both together.
 FORCE_NOT = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
 
 class _Dtype:
-    """For `numpy.dtype`: the type of a number, its state read but never set on a dtype."""
+    """Stand-in for `numpy.dtype`: a type of numbers; its state is read but never set on a dtype."""
 
     def __init__(self, code, align=False, copy=False):
         dtype = np.dtype(code) if isinstance(code, str) else None
@@ -44,7 +44,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """For `numpy.ndarray`: an array that can only be restored with numbers."""
+    """Stand-in for `numpy.ndarray`: an array that can only be restored with numbers."""
 
     def __new__(cls):
         return super().__new__(cls, (0,), np.uint8)
@@ -78,7 +78,7 @@ def _scalar(dtype, data):
 
 
 class _History(HistoryBuffer):
-    """For `HistoryBuffer`: restores its fields only, then becomes a plain one."""
+    """Stand-in for `HistoryBuffer`: restores only its fields, then becomes a plain buffer."""
 
     def __setstate__(self, state):
         self.__class__ = HistoryBuffer
@@ -123,13 +123,13 @@ for _core in ('numpy.core.multiarray', 'numpy._core.multiarray'):
 
 
 def history_allowed():
-    """Context in which `torch.load` takes mmengine's log history besides plain weights.
+    """Context in which `torch.load` accepts mmengine's log history besides plain weights.
 
-    Where the caller has allowed numpy's own classes with `torch.serialization.add_safe_globals`,
-    these are left to do their part.
+    If the caller has allowed numpy's own classes with `torch.serialization.add_safe_globals`, these
+    are used.
 
     Returns:
-        ContextManager: To be entered around `torch.load`.
+        ContextManager: Context for a call of `torch.load`.
     """
     allowed = torch.serialization.get_safe_globals()
     own_numpy = np.dtype in allowed or np.ndarray in allowed
@@ -138,7 +138,7 @@ def history_allowed():
 
 @contextmanager
 def weights_only():
-    """Context in which `torch.load` takes plain weights whatever its caller asks for."""
+    """Context in which `torch.load` accepts only plain weights, whatever its caller asks for."""
     before = {name: os.environ.pop(name, None) for name in (FORCE, FORCE_NOT)}
     os.environ[FORCE] = '1'
     try:
@@ -149,7 +149,7 @@ def weights_only():
 
 
 def drop_config(checkpoint):
-    """Take away the config that a checkpoint holds, which `Runner.resume` would run as Python.
+    """Remove the config from a checkpoint, which `Runner.resume` would run as Python code.
 
     Args:
         checkpoint (object): Contents of a file, changed in place.
@@ -162,14 +162,14 @@ _plain_only = False
 
 
 def install(plain_only=False):
-    """Have mmengine load and resume checkpoints that hold its log. Idempotent.
+    """Let mmengine load and resume checkpoints that contain its log. Idempotent.
 
     Args:
-        plain_only (bool): From now on nothing else is let through, whatever the caller of
-            `torch.load` or the environment says. Defaults to False.
+        plain_only (bool): Whether this process accepts nothing else from now on, whatever the
+            caller of `torch.load` or the environment says. Defaults to False.
     """
     global _plain_only
-    # Its import calls this function too, which needs the whole of this module by then.
+    # Its import calls this function too, which then needs everything in this module.
     from mmengine.runner.checkpoint import CheckpointLoader
 
     _plain_only = _plain_only or plain_only

@@ -1,9 +1,9 @@
 """COCO's annotation files as mmdet reads them, in data sets and metrics alike.
 
-mmdet numbers the labels in the order of the categories in the *file*, and takes the order of
-`classes` for that. Where it differs, each file has labels of its own: a network is trained on the
-one and scored on the other without a word. pycocotools cannot read a file that begins with a byte
-order mark, as Windows' programs write it.
+mmdet numbers the labels in the order of the categories in the *file*, but assumes that it is the
+order of `classes`. If the orders differ, each file has its own labels, and a network is silently
+trained with the labels of one file and scored with those of another. pycocotools cannot read a file
+that begins with a byte order mark, as programs on Windows write it.
 """
 
 import json
@@ -16,7 +16,7 @@ API = 'mmdet.datasets.api_wrappers.coco_api'
 
 
 def install():
-    """Have mmdet number labels by name, and read marked files. Idempotent."""
+    """Let mmdet number labels by name, and read files with a byte order mark. Idempotent."""
     after_import(API, _mend)
 
 

@@ -1,8 +1,9 @@
 """`_base_ = 'mmctx::...'`, which mmengine cannot resolve.
 
-It only knows a fixed table of packages, demands a slash in the config's name (mmctx's lie flat) and
-reads a `model-index.yml`. It also gives the base's dicts the package's scope, whereas mmctx's
-configs are written for the scope of the framework that they name in `default_scope`.
+mmengine only knows a fixed table of packages, requires a slash in the config's name (mmctx's
+configs are in one folder) and reads a `model-index.yml`. It also gives the base's dicts the scope
+of the package, but mmctx's configs are written for the scope of the framework that they name in
+`default_scope`.
 """
 
 from pathlib import Path
@@ -27,16 +28,17 @@ def config_dir():
 
 
 def resolve(name):
-    """Path of one of mmctx's configs.
+    """Get the path of one of mmctx's configs.
 
     Args:
-        name (str): Such as 'mmctx::_base_/runtime.py'; the prefix may be left out.
+        name (str): Name of the config, such as 'mmctx::_base_/runtime.py'; the prefix may be
+            omitted.
 
     Returns:
-        str: The file's absolute path.
+        str: Absolute path of the file.
 
     Raises:
-        UnknownConfig: If mmctx has no such config.
+        UnknownConfig: mmctx has no such config.
     """
     name = name.removeprefix(_PREFIX)
     path = config_dir() / name
@@ -46,7 +48,7 @@ def resolve(name):
 
 
 def install():
-    """Let `Config.fromfile` resolve `mmctx::` bases; every other base goes mmengine's way."""
+    """Let `Config.fromfile` resolve `mmctx::` bases; mmengine resolves all others."""
     if 'mmctx' in MODULE2PACKAGE:
         return
     MODULE2PACKAGE['mmctx'] = 'mmctx'

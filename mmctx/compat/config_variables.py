@@ -1,8 +1,8 @@
 """Environment variables in a config whose values have quotes or backslashes.
 
-mmengine pastes the value of `{{$NAME:default}}` into the text of the config before it is run, so
-that a quote ends the string that it stands in, what follows is run as Python, and a backslash
-changes the path.
+mmengine pastes the value of `{{$NAME:default}}` into the text of the config before it is run. A
+quote in the value ends the string around it, so that the rest is run as Python code, and a
+backslash changes the path.
 """
 
 import functools
@@ -16,12 +16,12 @@ _ESCAPES = str.maketrans({'\\': r'\\', "'": r'\'', '"': r'\"', '\n': r'\n', '\r'
 
 
 def install():
-    """Have mmengine paste such values as the inside of a string. Idempotent."""
+    """Let mmengine escape such values as in a string. Idempotent."""
     original = Config._substitute_env_variables
     if original.__module__ == __name__:
         return
 
-    # The name of the module tells that it is installed.
+    # The name of the module shows whether the change is installed.
     @functools.wraps(original, assigned=('__name__', '__doc__'))
     def substitute(filename, temp_config_name):
         if not filename.endswith('.py'):
@@ -45,5 +45,5 @@ def install():
 
 
 def _pasted(value):
-    # It goes through `re.sub`, as a replacement, before Python reads it.
+    # `re.sub` processes it as a replacement before Python reads it.
     return value.translate(_ESCAPES).replace('\\', '\\\\')

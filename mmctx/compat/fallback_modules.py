@@ -1,6 +1,6 @@
-"""Modules that a dependency's wheel lacks, served only when Python finds no real one.
+"""Modules that are missing from a dependency's wheel, provided only if Python finds no real one.
 
-* `mmcv._ext`: mmcv's compiled ops. mmcv-lite has none and mmdet does not import without them.
+* `mmcv._ext`: mmcv's compiled ops. mmcv-lite has none, and mmdet cannot be imported without them.
 * `mmaction.models.localizers.drn`: a folder missing from mmaction2's wheel, imported by
   `mmaction.models`.
 """
@@ -30,7 +30,7 @@ class FallbackFinder:
             target (ModuleType, optional): Module being reloaded, not used. Defaults to None.
 
         Returns:
-            ModuleSpec | None: None for every module that mmctx has no stand-in for.
+            ModuleSpec | None: None for every module without a stand-in in mmctx.
         """
         if fullname in _EMPTY_PACKAGES:
             return ModuleSpec(fullname, loader=None, is_package=True)

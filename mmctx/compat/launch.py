@@ -1,8 +1,8 @@
-"""What mmengine's launchers lack, above all on machines without a GPU.
+"""What mmengine's launchers lack, mainly on machines without a GPU.
 
-mmengine sets the CUDA device of each process whatever the machine has, asks for NCCL, and hands DDP
-a GPU's index. It reads LOCAL_RANK when it wraps the model but does not set it for mpi. PyTorch has
-SyncBatchNorm for accelerators only.
+On every machine, mmengine sets the CUDA device of each process, asks for NCCL, and passes the index
+of a GPU to DDP. It reads LOCAL_RANK when it wraps the model, but does not set it for mpi. PyTorch
+has SyncBatchNorm for accelerators only.
 """
 
 import contextlib
@@ -12,40 +12,41 @@ import socket
 import sys
 
 import torch
+from mmengine._strategy import DDPStrategy, FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import init_dist, is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, STRATEGIES
 from mmengine.utils.dl_utils import set_multi_processing
-from torch.nn import SyncBatchNorm
+from torch.nn import Parameter, SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mmctx.errors import UserError
 
-# A variable that each launcher sets, and the command that starts it.
+# Environment variable that each launcher sets, and the command that starts the launcher.
 STARTED_BY = {
     'pytorch': ('LOCAL_RANK', 'torchrun'),
     'slurm': ('SLURM_PROCID', 'srun'),
     'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', "Open MPI's mpirun"),
 }
 
-# Below the ports that Linux gives to outgoing connections.
+# Range below the ports that Linux uses for outgoing connections.
 FIRST_PORT, PORTS = 20000, 10000
 
 
 def prepare_launcher(cfg):
     """Make `cfg.launcher` work on a CPU, and mpi anywhere: call it before `Runner.from_cfg`.
 
-    On a CPU it starts the process group with gloo and tells DDP that there is no device. Where
-    there is an accelerator mmengine chooses as ever, and with the launcher 'none' nothing is done.
+    On a CPU it starts the process group with gloo and tells DDP that there is no device. With an
+    accelerator the choice is mmengine's, and with the launcher 'none' nothing is done.
 
     Args:
-        cfg (Config): The runner's config, changed in place: `env_cfg.dist_cfg.backend` and
+        cfg (Config): Config of the runner, changed in place: `env_cfg.dist_cfg.backend` and
             `model_wrapper_cfg`.
 
     Raises:
-        UserError: If this process was not started by the launcher, or there is no GPU left for it.
+        UserError: This process was not started by the launcher, or there is no GPU left for it.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none':
@@ -57,21 +58,24 @@ def prepare_launcher(cfg):
     env_cfg = cfg.setdefault('env_cfg', {})
     env_cfg['dist_cfg'] = {**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
     cfg['model_wrapper_cfg'] = _wrapper_without_device(cfg)
+    if cfg.get('strategy'):
+        _set_strategy_without_device(cfg['strategy'])
     if is_distributed():
         return
-    # In the runner's order: `init_dist` would settle on another start method if none were set.
+    # In the order of the runner: without it `init_dist` would choose another start method.
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     with _without_cuda_device():
         init_dist(launcher, **env_cfg['dist_cfg'])
 
 
 def revert_sync_norms(model):
-    """Make the SyncBatchNorm of a distributed CPU run plain batch norm, with a warning.
+    """Replace SyncBatchNorm by plain batch norm in a distributed run on CPUs, with a warning.
 
-    mmengine does so without a launcher; with one, training would stop at the first of them.
+    mmengine does so only without a launcher; with one, training would stop at the first
+    SyncBatchNorm.
 
     Args:
-        model (nn.Module): The model, wrapped or not, changed in place.
+        model (nn.Module): The model, changed in place; it may be wrapped.
     """
     if get_device() != 'cpu' or not is_distributed():
         return
@@ -84,11 +88,27 @@ def revert_sync_norms(model):
         revert_sync_batchnorm(model)
 
 
+def prepare_sharding(model, strategy):
+    """Give scalar parameters an axis of one element under FSDP, which refuses them.
+
+    Args:
+        model (nn.Module): The model, changed in place.
+        strategy (BaseStrategy): Strategy of the run; nothing is done under any other.
+    """
+    if not isinstance(strategy, FSDPStrategy):
+        return
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.ndim == 0:
+                vector = Parameter(parameter.detach().reshape(1), parameter.requires_grad)
+                setattr(module, name, vector)
+
+
 def leave_launcher(status=0):
-    """End a process of a distributed CPU run once its work is done; nothing happens in any other.
+    """End a process of a distributed run on CPUs after its work; do nothing in any other process.
 
     gloo's threads sometimes abort the interpreter while it shuts down, and the launcher then
-    reports a finished run as failed; so all processes meet and leave without that shutdown.
+    reports a finished run as failed. So all processes synchronize and exit without that shutdown.
 
     Args:
         status (int): Exit status. Defaults to 0.
@@ -110,7 +130,7 @@ def _prepare_environment(launcher):
         )
     if launcher == 'slurm':
         _set_local_master()
-        # mmengine's default is 29500 for every job, also for two that share a node.
+        # mmengine's default is 29500 for every job, even if two jobs share a node.
         job = int(os.environ.get('SLURM_JOB_ID', 0))
         os.environ.setdefault('MASTER_PORT', str(FIRST_PORT + job % PORTS))
     elif launcher == 'mpi':
@@ -145,9 +165,22 @@ def _wrapper_without_device(cfg):
     }
     wrapper = {'type': 'MMDistributedDataParallel', **wrapper}
     if issubclass(MODEL_WRAPPERS.get(wrapper['type']), DistributedDataParallel):
-        # An absent key is filled in with the process's local rank, an explicit None is not.
+        # mmengine fills in the local rank for a missing key, but not for an explicit None.
         wrapper['device_ids'] = None
     return wrapper
+
+
+def _set_strategy_without_device(strategy):
+    """Tell the wrapper of a FlexibleRunner's strategy that there is no device, in place."""
+    kind = STRATEGIES.get(strategy['type'])
+    if issubclass(kind, FSDPStrategy):
+        # It takes None for an accelerator, which it then misses.
+        wrapper = dict(type='MMFullyShardedDataParallel', device_id=torch.device('cpu'))
+    elif issubclass(kind, DDPStrategy):
+        wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+    else:
+        return
+    strategy['model_wrapper'] = {**wrapper, **(strategy.get('model_wrapper') or {})}
 
 
 def _set_local_master():

@@ -1,4 +1,4 @@
-"""Stands for `mmaction.models.localizers.drn.drn`, which mmaction2's wheel lacks."""
+"""Stand-in for `mmaction.models.localizers.drn.drn`, which is missing from mmaction2's wheel."""
 
 from mmaction.registry import MODELS
 

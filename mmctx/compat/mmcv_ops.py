@@ -1,7 +1,8 @@
-"""What is served as `mmcv._ext` where mmcv has no compiled ops (mmcv-lite).
+"""Replacement of `mmcv._ext` for an mmcv without compiled ops (mmcv-lite).
 
-NMS and RoIAlign run on torchvision's compiled kernels, on whatever device these support; every
-other op can be looked up, as mmcv does when it is imported, and raises when it is called.
+NMS and RoIAlign run on torchvision's compiled kernels, on every device that these support. All
+other ops can be looked up, as mmcv does when it is imported, but raise an error when they are
+called.
 """
 
 from functools import cache
@@ -48,8 +49,8 @@ def nms(boxes, scores, iou_threshold, offset):
     Args:
         boxes (Tensor): Boxes (x1, y1, x2, y2) in pixels, of shape (N, 4).
         scores (Tensor): Scores, of shape (N,).
-        iou_threshold (float): Boxes that overlap a better one by more than this are dropped.
-        offset (int): 0, or 1 where a box's width is x2 - x1 + 1.
+        iou_threshold (float): IoU with a better box above which a box is dropped.
+        offset (int): 1 if the width of a box is x2 - x1 + 1, 0 if it is x2 - x1.
 
     Returns:
         Tensor: int64 indices of the boxes that are kept, by descending score, of shape (M,).
@@ -129,7 +130,8 @@ def roi_align_backward(
 ):
     """Gradient of :func:`roi_align_forward`, written into `grad_input` of shape (B, C, H, W).
 
-    On CUDA it adds up atomically, and so raises under `torch.use_deterministic_algorithms(True)`.
+    On CUDA it uses atomic additions, and so raises an error with
+    `torch.use_deterministic_algorithms(True)`.
 
     Raises:
         NotImplementedError: With `pool_mode` 0.
@@ -151,12 +153,12 @@ def roi_align_backward(
 
 
 def get_compiler_version():
-    """Compiler of mmcv's ops, asked for by mmcv's `collect_env`; there is none."""
+    """Text for the compiler of mmcv's ops in mmcv's `collect_env`; there is no compiler."""
     return "n/a (mmcv without compiled ops, torchvision's are used)"
 
 
 def get_compiling_cuda_version():
-    """CUDA of mmcv's ops, asked for by mmcv's `collect_env`; there is none."""
+    """Text for the CUDA version of mmcv's ops in mmcv's `collect_env`; there is no such version."""
     return 'n/a'
 
 

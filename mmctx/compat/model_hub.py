@@ -1,7 +1,7 @@
-"""mmctx's classifiers by name in mmpretrain: `get_model`, `list_models`, its inferencers.
+"""mmctx's classifiers by name in mmpretrain's `get_model`, `list_models` and inferencers.
 
-mmpretrain's hub knows its own models alone; other packages can add theirs, but only by importing
-it. It reads its list when it is first asked for a model, and so is this one.
+mmpretrain's hub knows only its own models; other packages can add theirs, but only by importing the
+hub. It reads its list when a model is first asked for, and mmctx's list is read then, too.
 """
 
 from .after_import import after_import
@@ -20,13 +20,13 @@ def register(hub):
     known = set(hub._models_dict)
     hub.register_model_index(root / 'model-index.yml', config_prefix=root)
     for name in set(hub._models_dict) - known:
-        # mmpretrain builds no detectors and recognizers.
+        # mmpretrain cannot build detectors and recognizers.
         if TASK not in {result.task for result in hub._models_dict[name].results or ()}:
             del hub._models_dict[name]
 
 
 def install():
-    """Have mmpretrain's hub, once it is imported, know mmctx's classifiers. Idempotent."""
+    """Add mmctx's classifiers to mmpretrain's hub when it is imported. Idempotent."""
 
     def extend(module):
         hub = module.ModelHub

@@ -1,9 +1,9 @@
-"""mmpretrain and mmaction2 beside packages that their multimodal models cannot be imported with.
+"""mmpretrain and mmaction2 with versions of packages that their multimodal models do not support.
 
-Both import these models wherever `transformers>=4.28` is installed (mmpretrain: pycocotools too),
-and die of it where that no longer has what the models import: `GenerationMixin` left
-`transformers.modeling_utils` in 4.52, the rest by 4.57. mmaction2's want timm as well, unasked.
-Their own switch then turns the models off.
+Both import these models if `transformers>=4.28` is installed (mmpretrain: pycocotools too), and
+fail if that version no longer has what the models import: `GenerationMixin` left
+`transformers.modeling_utils` in 4.52, the rest by 4.57. mmaction2's models need timm as well,
+without checking for it. The packages' own switch then turns the models off.
 """
 
 import sys
@@ -14,7 +14,7 @@ from .after_import import after_import
 _BERT = ('PreTrainedModel', 'apply_chunking_to_forward', 'find_pruneable_heads_and_indices',
          'prune_linear_layer')  # fmt: skip
 _TRANSFORMERS = 'transformers.modeling_utils'
-# The modules that hold the switch, and what the models behind it import.
+# The modules with the switch, and what the models behind it import.
 _NEEDED = {
     'mmpretrain.utils.dependency': {
         _TRANSFORMERS: ('GenerationConfig', 'GenerationMixin', 'PretrainedConfig') + _BERT,
@@ -35,10 +35,10 @@ def _look_at(module):
 
 
 def _trouble(source, names):
-    """What keeps a module from serving the models, and the remedy; '' if nothing does."""
+    """Reason why the models cannot be imported, and the remedy; '' if they can."""
     try:
         module = import_module(source)
-    # Its own dependencies may fail it in any way.
+    # Its own dependencies may raise any error.
     except Exception as error:
         trouble = f'{source} cannot be imported ({type(error).__name__}: {error})'
     else:
@@ -51,7 +51,7 @@ def _trouble(source, names):
 
 
 def _placeholders(module_name, troubles):
-    """Stands for `register_multimodal_placeholder`, and says what is amiss."""
+    """Replacement of `register_multimodal_placeholder` that says what is wrong."""
     package = module_name.partition('.')[0]
 
     def refusal(name):
@@ -68,6 +68,6 @@ def _placeholders(module_name, troubles):
 
 
 def install():
-    """Watch for the two modules, or look at those that are imported already. Idempotent."""
+    """Check the two modules when they are imported, or at once if they are already. Idempotent."""
     for name in _NEEDED:
         after_import(name, _look_at)

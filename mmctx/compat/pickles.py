@@ -1,8 +1,8 @@
-"""Reading pickled annotations, proposals and skeletons without running what they hold.
+"""Reading of pickled annotations, proposals and skeletons without running code in them.
 
-mmengine's `load` unpickles files by their ending, and a pickle can call any function. What data
-sets and tests keep in pickles are plain values, arrays of numbers, tensors, and OpenMMLab's own
-containers of these, so nothing else is let through.
+mmengine's `load` unpickles files by their ending, and a pickle can call any function. Data sets and
+tests store plain values, arrays of numbers, tensors, and OpenMMLab's own containers of these in
+pickles, so everything else is refused.
 """
 
 import pickle
@@ -51,7 +51,7 @@ ALLOWED = {
     ('torch._utils', '_rebuild_tensor_v2'): _tensor,
     ('torch', 'device'): torch.device,
 }
-# What holds annotations, predictions and proposals; mmdet's `DumpProposals` writes the first.
+# Containers of annotations, predictions and proposals; mmdet's `DumpProposals` writes the first.
 CONTAINERS = {
     'mmengine.structures.instance_data': ('InstanceData',),
     'mmengine.structures.pixel_data': ('PixelData',),
@@ -70,11 +70,11 @@ for _core in ('numpy.core', 'numpy._core'):
 
 
 class RefusedPickle(UserError, pickle.UnpicklingError):
-    """A file that holds more than data."""
+    """A file that contains more than data."""
 
 
 def _container(cls):
-    """Stands for a class, which a file could change if it got hold of it."""
+    """Stand-in for a class, as a file could change the class itself."""
 
     class Container:
         def __new__(cls_, *args):
@@ -90,8 +90,8 @@ class DataUnpickler(pickle.Unpickler):
     """Unpickles plain values, arrays of numbers and containers, and refuses everything else."""
 
     def find_class(self, module, name):
-        """What stands in for a global."""
-        # Protocols before 3 have Python 2's name.
+        """Find the stand-in for a global."""
+        # Protocols before 3 use the name of Python 2.
         module = module.replace('__builtin__', 'builtins')
         if name in CONTAINERS.get(module, ()):
             return _container(getattr(import_module(module), name))
@@ -104,7 +104,7 @@ class DataUnpickler(pickle.Unpickler):
 
 
 def install():
-    """Have mmengine read pickle files with :class:`DataUnpickler`."""
+    """Let mmengine read pickle files with :class:`DataUnpickler`."""
 
     def load_from_fileobj(self, file, **kwargs):
         return DataUnpickler(file, **kwargs).load()

@@ -1,7 +1,7 @@
 """Text files that begin with a byte order mark, as Windows' Notepad and Excel write them.
 
-mmengine decodes lists of files and classes as UTF-8, so that the mark becomes an invisible part of
-the first name.
+mmengine decodes lists of files and classes as UTF-8, which makes the mark an invisible part of the
+first name.
 """
 
 from mmengine.fileio import LocalBackend
@@ -10,7 +10,7 @@ from mmctx.text import decode_text, with_plain_line_ends
 
 
 def install():
-    """Have mmengine read local text files without their marks. Idempotent."""
+    """Let mmengine read local text files without their marks. Idempotent."""
     original = LocalBackend.get_text
     if original.__module__ == __name__:
         return

@@ -5,7 +5,7 @@
   arrays can be converted to Python scalars`.
 * It holds bfloat16 as 16-bit integers, and adds and multiplies these, in `tl.dot` too.
 
-Nothing happens without TRITON_INTERPRET=1 or where it is mended.
+Nothing is changed without TRITON_INTERPRET=1 or if Triton has mended it.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def _fix_bfloat16(interpreter) -> None:
         return interpreter.TensorHandle(data, tl.float32)
 
     def narrowed(handle):
-        # To the nearest, to an even one of two.
+        # Rounds to the nearest value, and in a tie to the even one.
         bits = handle.data.view(np.uint32)
         data = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
         data = np.where(np.isnan(handle.data), np.uint16(0x7FC0), data)

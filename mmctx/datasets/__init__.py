@@ -1,1 +1,1 @@
-"""Data sets, registered on first use; each module brings the framework that it extends."""
+"""Data sets, registered on first use; each module imports the framework that it extends."""

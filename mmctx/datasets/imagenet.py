@@ -1,4 +1,4 @@
-"""ImageNet for mmpretrain, with mistakes in the data named."""
+"""ImageNet for mmpretrain, with error messages that name broken images and wrong labels."""
 
 import logging
 import zipfile
@@ -20,16 +20,16 @@ else:
 
 
 class CheckedImages(Unchecked):
-    """Mixin before a data set of mmpretrain: labels are checked, broken images named.
+    """Mixin that checks the labels of an mmpretrain data set and names its broken images.
 
     Args:
-        skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
-            to False.
-        **kwargs: Arguments of the data set, which knows its `split`.
+        skip_broken (bool): Whether a broken image is replaced by another one, with a warning;
+            possible in training only. Defaults to False.
+        **kwargs: Arguments of the data set, `split` among them.
 
     Raises:
-        UserError: `skip_broken` outside training, where it would change what is measured, or a
-            label is out of range.
+        UserError: `skip_broken` is set outside training, where it would change what is measured, or
+            a label is out of range.
     """
 
     def __init__(self, skip_broken: bool = False, **kwargs):
@@ -51,7 +51,7 @@ class CheckedImages(Unchecked):
         return images
 
     def prepare_data(self, idx: int) -> dict | None:
-        """What the pipeline makes of an image; None for a broken one with `skip_broken`.
+        """Run the pipeline on an image; return None for a broken one if `skip_broken` is set.
 
         Raises:
             UserError: The image is broken.
@@ -65,7 +65,7 @@ class CheckedImages(Unchecked):
             message = f'{path} is not a readable image'
             if not self.skip_broken:
                 raise UserError(message) from error
-            # Of all processes but the first mmengine shows errors alone.
+            # mmengine's log shows nothing but errors of processes other than the first.
             print_log(f'{message}: another one takes its place', 'current', logging.ERROR)
             return None
 
@@ -83,7 +83,7 @@ class ImageNet(CheckedImages, MMPretrainImageNet):
     """mmpretrain's `ImageNet`, which names a broken image and a label out of range.
 
     Args:
-        skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
-            to False.
+        skip_broken (bool): Whether a broken image is replaced by another one, with a warning;
+            possible in training only. Defaults to False.
         **kwargs: Arguments of `mmpretrain.datasets.ImageNet`.
     """

@@ -1,4 +1,4 @@
-"""Lists of checked videos, from the folders or the tables that Kinetics comes in."""
+"""Lists of checked videos, made from class folders or from the tables of Kinetics."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from mmctx.text import read_text
 SPLITS = ('train', 'val')
 EXTENSIONS = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.flv', '.mpg', '.mpeg', '.wmv')
 CSV_COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end', 'split')
-# The tables have said both.
+# Names of the validation set in different editions of the tables.
 CSV_SPLITS = {'train': 'train', 'val': 'val', 'validate': 'val'}
 
 
@@ -27,8 +27,8 @@ class Split(NamedTuple):
     Attributes:
         name (str): `train` or `val`.
         folder (Path): Folder of the videos.
-        classes (dict[str, str]): Class of each video by its path from the folder.
-        missing (list[str]): Names of those that a table lists and the folder lacks.
+        classes (dict[str, str]): Class of each video, by its path relative to the folder.
+        missing (list[str]): Names of the videos that a table lists and the folder lacks.
     """
 
     name: str
@@ -38,18 +38,18 @@ class Split(NamedTuple):
 
 
 def find_splits(root: Path, tables: list[Path]) -> list[Split]:
-    """Find the videos beneath `videos_train/` and `videos_val/`, as far as these are there.
+    """Find the videos beneath `videos_train/` and `videos_val/`; one of the two may be missing.
 
     Args:
         root (Path): Folder of the data.
-        tables (list[Path]): Kinetics' csv files, which say the class of each video; without any,
-            the folder that a video is in is its class.
+        tables (list[Path]): Kinetics' csv files, which state the class of each video. If the list
+            is empty, the class of a video is the name of its folder.
 
     Returns:
-        list[Split]: One for each folder.
+        list[Split]: A split for each of the two folders that exists.
 
     Raises:
-        UserError: There is neither folder, one has no videos, or a table is malformed.
+        UserError: Both folders are missing, one has no videos, or a table is malformed.
     """
     rows = [row for table in tables for row in _read_table(table)]
     splits = []
@@ -133,10 +133,10 @@ def _match(files: list[str], rows: list[dict]) -> tuple[dict, list]:
 
 
 def read_classes(path: Path) -> list[str]:
-    """Class names in the order of their numbers, one a line.
+    """Read class names, one on each line, in the order of their numbers.
 
     Raises:
-        UserError: The file cannot be read, or has a name twice or none at all.
+        UserError: The file cannot be read, is empty, or contains a name twice.
     """
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
@@ -153,8 +153,8 @@ def number_classes(splits: list[Split], names: list[str] | None = None) -> dict[
 
     Args:
         splits (list[Split]): Splits of :func:`find_splits`.
-        names (list[str], optional): The classes in their order. Defaults to None, those that there
-            are, sorted.
+        names (list[str], optional): Class names in the order of their numbers. Defaults to None,
+            the sorted names of the classes that were found.
 
     Returns:
         dict[str, int]: The number of each class.
@@ -177,22 +177,22 @@ def number_classes(splits: list[Split], names: list[str] | None = None) -> dict[
 def prepare(
     splits: list[Split], numbers: dict, out: Path, full: bool, skip_broken: bool, nproc: int
 ) -> Iterator[str]:
-    """Check the videos and write their lists; what was checked before is not checked again.
+    """Check the videos and write their lists; videos checked earlier are not checked again.
 
     Args:
         splits (list[Split]): Splits of :func:`find_splits`.
-        numbers (dict[str, int]): Number of each class, of :func:`number_classes`.
+        numbers (dict[str, int]): Number of each class, as :func:`number_classes` returns it.
         out (Path): Folder for the lists and the reports.
-        full (bool): Decode every frame.
-        skip_broken (bool): Leave broken videos out of the lists.
+        full (bool): Whether to decode every frame.
+        skip_broken (bool): Whether to leave broken videos out of the lists.
         nproc (int): Number of processes.
 
     Yields:
-        str: What was done, for the user.
+        str: A message for the user about what was done.
 
     Raises:
-        UserError: A video is broken and `skip_broken` is not set, or none is left; no list is then
-            written.
+        UserError: A video is broken and `skip_broken` is not set, or a split has no good video. In
+            both cases no list is written.
     """
     good, broken = {}, []
     for split in splits:
@@ -218,7 +218,7 @@ def prepare(
 
 
 def summary(split: Split, facts: dict[str, VideoFacts]) -> str:
-    """Numbers of videos, classes and frames of a split, in a sentence."""
+    """Describe how many videos, classes and frames a split has, in a sentence."""
     frames = [fact.frames for fact in facts.values() if not fact.problem]
     hours = sum(fact.seconds for fact in facts.values()) / 3600
     text = f'{split.folder}: {len(facts)} videos of {len(set(split.classes.values()))} classes'

@@ -28,10 +28,10 @@ from .zip_backend import PREFIX
 class PackedTinyImageNet(Dataset):
     """Tiny-ImageNet as one uint8 array, so that loading costs next to nothing.
 
-    The first use decodes the images as `pack_tiny_imagenet` does, which can also be called ahead;
-    later ones map that file into memory, or copy it to the GPU where there is one. It goes with
-    loaders of `num_workers=0` and `pin_memory=False`, and with augmentation of whole batches, as by
-    `CropPreprocessor`.
+    The first use decodes the images into a file, as `pack_tiny_imagenet` does, which can also be
+    called in advance. Later uses map that file into memory, or copy it to the GPU if there is one.
+    Use it with loaders of `num_workers=0` and `pin_memory=False`, and augment whole batches on the
+    device, for example by `CropPreprocessor`.
 
     Args:
         data_root (str): Root of the set, see `TinyImageNet`.
@@ -75,8 +75,8 @@ class Packed(NamedTuple):
 
     Attributes:
         file (Path): The images, a `.npy` file of an array (N, 3, H, W) of uint8, BGR.
-        labels (list[int]): Numbers of the classes of the N images.
-        classes (tuple[str]): Their names.
+        labels (list[int]): Class numbers of the N images.
+        classes (tuple[str]): Names of the classes.
     """
 
     file: Path
@@ -91,7 +91,7 @@ def pack_tiny_imagenet(
     image_size: int = 64,
     num_classes: int | None = None,
 ) -> Packed:
-    """Decode a split into a file, unless that is there, and load nothing.
+    """Decode a split into a file unless the file exists; load nothing.
 
     Args:
         data_root (str): Root of the set, see `TinyImageNet`.
@@ -102,11 +102,11 @@ def pack_tiny_imagenet(
             None, all.
 
     Returns:
-        Packed: The file, whose name tells it from those of other images, and what it shows.
+        Packed: The file, whose name depends on the images, with labels and class names.
 
     Raises:
-        UserError: There are not as many classes, an image cannot be read or is smaller, or as
-            `TinyImageNet` does.
+        UserError: The set has fewer classes, an image cannot be read or is smaller, or
+            `TinyImageNet` refuses the set.
     """
     images = TinyImageNet(data_root, split, lazy_init=True)
     images.full_init()
@@ -130,14 +130,15 @@ def pack_tiny_imagenet(
 
 
 def digest(paths: list[str], root: str) -> str:
-    """Twelve hexadecimal digits for images, the same wherever their root lies.
+    """Compute a digest of images, of twelve hexadecimal digits, that does not depend on their root.
 
     Args:
         paths (list[str]): Paths of the images, from `TinyImageNet`.
         root (str): Folder above them.
 
     Returns:
-        str: Others for other names, order or contents, as far as `_versions` tells these.
+        str: Digest, different for other names, another order or other contents as far as
+            `_versions` detects them.
     """
     prefix = f'{Path(root)}{os.sep}'
     hashed = hashlib.blake2b(digest_size=6)
@@ -148,7 +149,7 @@ def digest(paths: list[str], root: str) -> str:
 
 
 def _versions(paths: list[str]) -> Iterator[tuple[int, int]]:
-    """Size and checksum of archives' members; size and time of change of other files."""
+    """Size and checksum of archives' members; size and modification time of other files."""
     archives = {}
     for path in paths:
         if path.startswith(PREFIX):
@@ -169,7 +170,7 @@ def decode(paths: list[str], image_size: int, file: Path) -> None:
     Args:
         paths (list[str]): Paths that mmengine's file functions take.
         image_size (int): Side in pixels.
-        file (Path): The `.npy` file; it is there only when it is complete.
+        file (Path): The `.npy` file to write; it appears only when it is complete.
 
     Raises:
         UserError: An image cannot be read or is smaller.

@@ -1,7 +1,7 @@
 """A small instance-segmentation set in COCO format that is rendered, not downloaded.
 
-Each image depends on the seed, its split and its index alone, so that any of them can be rendered
-again by itself, in any order and in any process.
+Each image depends only on the seed, its split and its index, so images can be rendered in any order
+and in any process.
 """
 
 import colorsys
@@ -30,10 +30,11 @@ SUPERSAMPLING = 4
 
 
 class ForeignFolder(UserError, FileExistsError):
-    """The folder to render into holds other files."""
+    """The folder to render into contains other files."""
 
 
-def _turn(angle):
+def turned(angle):
+    """Matrix that turns points by an angle in radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin], [sin, cos]])
 
@@ -52,7 +53,7 @@ def _regular(corners, inner=None):
 
 
 def _crescent(distance=0.5, radius=0.8):
-    """The unit disk less a disk of `radius` whose centre lies `distance` to the right."""
+    """The unit disk without a disk of `radius` whose centre is `distance` to the right."""
     tip = np.arccos((1 + distance**2 - radius**2) / (2 * distance))
     inner_tip = np.arctan2(np.sin(tip), np.cos(tip) - distance)
     outer = _arc(tip, 2 * np.pi - tip)
@@ -62,7 +63,7 @@ def _crescent(distance=0.5, radius=0.8):
 
 def _cross(arm=0.34):
     corner = np.array([[1, -arm], [1, arm], [arm, arm]])
-    return np.concatenate([corner @ _turn(-quarter * np.pi / 2) for quarter in range(4)])
+    return np.concatenate([corner @ turned(-quarter * np.pi / 2) for quarter in range(4)])
 
 
 def _heart():
@@ -76,7 +77,7 @@ def _heart():
 OUTLINES = {
     'disk': [_arc(0, 2 * np.pi)],
     'ring': [_arc(0, 2 * np.pi), _arc(0, 2 * np.pi, 0.55)],
-    'square': [_regular(4) @ _turn(np.pi / 4)],
+    'square': [_regular(4) @ turned(np.pi / 4)],
     'triangle': [_regular(3)],
     'star': [_regular(5, inner=0.45)],
     'cross': [_cross()],
@@ -98,7 +99,7 @@ METAINFO = {
 }
 
 
-def _coverage(contours, transform, shape):
+def coverage_of(contours, transform, shape):
     """Fraction of each pixel that the contours cover, (H, W) float32 in [0, 1]."""
     fine = np.zeros([side * SUPERSAMPLING for side in shape], np.uint8)
     corners = [contour @ transform[:, :2].T + transform[:, 2] for contour in contours]
@@ -108,8 +109,8 @@ def _coverage(contours, transform, shape):
     return coarse.astype(np.float32) / 255
 
 
-def _colour(rng, saturation, value):
-    rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value))
+def _colour(rng, saturation, value, hue=(0, 1)):
+    rgb = colorsys.hsv_to_rgb(rng.uniform(*hue) % 1, rng.uniform(*saturation), rng.uniform(*value))
     return np.array(rgb[::-1], np.float32)
 
 
@@ -128,7 +129,8 @@ def _pattern(rng, shape):
     return np.clip(0.5 + 2 * wave, 0, 1)
 
 
-def _background(rng, shape):
+def background(rng, shape):
+    """A pale patterned canvas, BGR, (H, W, 3) float32."""
     ramp = _pattern(rng, shape)[..., None] * rng.uniform(0.1, 0.5)
     first, second = _colour(rng, (0.05, 0.4), (0.3, 0.9)), _colour(rng, (0.05, 0.4), (0.3, 0.9))
     grid = rng.integers(3, 7, 2)
@@ -137,8 +139,8 @@ def _background(rng, shape):
     return (first * (1 - ramp) + second * ramp + clouds).astype(np.float32)
 
 
-def _paint(rng, canvas, coverage):
-    """Put one textured object with a soft shadow and a darker rim onto the canvas, in place."""
+def paint(rng, canvas, coverage, hue=(0, 1)):
+    """Paint a textured object with a soft shadow and a darker rim onto the canvas, in place."""
     x, y, width, height = cv2.boundingRect((coverage > 0).astype(np.uint8))
     window = slice(max(y - 12, 0), y + height + 12), slice(max(x - 12, 0), x + width + 12)
     canvas, coverage = canvas[window], coverage[window]
@@ -147,10 +149,17 @@ def _paint(rng, canvas, coverage):
     shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, offset, shape[::-1]), (0, 0), 2.5)
     canvas *= 1 - 0.4 * shadow[..., None]
     blend = _pattern(rng, shape)[..., None] * (rng.uniform() < 0.7)
-    main, other = _colour(rng, (0.45, 1), (0.55, 1)), _colour(rng, (0.2, 1), (0.4, 1))
+    main = _colour(rng, (0.45, 1), (0.55, 1), hue)
+    other = _colour(rng, (0.2, 1), (0.4, 1), hue)
     inside = cv2.erode(coverage, np.ones((3, 3), np.uint8))[..., None]
     surface = (main * (1 - blend) + other * blend) * (0.6 + 0.4 * inside)
     canvas += coverage[..., None] * (surface - canvas)
+
+
+def finish(rng, canvas):
+    """Add the noise of a camera, and turn the canvas into a uint8 image."""
+    canvas += rng.normal(0, rng.uniform(0.005, 0.03), canvas.shape)
+    return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
 
 
 def render_image(index, split='train', seed=0):
@@ -172,7 +181,7 @@ def render_image(index, split='train', seed=0):
     wanted = rng.integers(len(outlines), size=rng.integers(1, 6))
     wanted[0] = index % len(outlines)
 
-    canvas = _background(rng, shape)
+    canvas = background(rng, shape)
     categories, masks, whole = [], [], []
     for category in wanted:
         for _ in range(10):
@@ -182,8 +191,8 @@ def render_image(index, split='train', seed=0):
             x = rng.uniform(0.6 * radius, width - 0.6 * radius)
             y = rng.uniform(0.6 * radius, height - 0.6 * radius)
             squeeze = np.diag([radius, radius * rng.uniform(0.85, 1)])
-            transform = np.column_stack([_turn(turn) @ squeeze, (x, y)])
-            coverage = _coverage(outlines[category], transform, shape)
+            transform = np.column_stack([turned(turn) @ squeeze, (x, y)])
+            coverage = coverage_of(outlines[category], transform, shape)
             mask = coverage >= 0.5
             left = [np.count_nonzero(below & ~mask) for below in masks]
             fits = all(
@@ -194,10 +203,9 @@ def render_image(index, split='train', seed=0):
                 masks = [below & ~mask for below in masks] + [mask]
                 whole.append(np.count_nonzero(mask))
                 categories.append(int(category))
-                _paint(rng, canvas, coverage)
+                paint(rng, canvas, coverage)
                 break
-    canvas += rng.normal(0, rng.uniform(0.005, 0.03), canvas.shape)
-    return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8), categories, masks
+    return finish(rng, canvas), categories, masks
 
 
 def _write_image(index, root, split, seed):
@@ -248,12 +256,12 @@ def _is_complete(root, stamp):
 
 
 def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
-    """Render the set into `root`, unless the same set is there already.
+    """Render the set into `root`, unless `root` contains the same set already.
 
     Writes `train/`, `val/` and `annotations/instances_{train,val}.json` in COCO format.
 
     Args:
-        root (str | Path): Folder of the set. Another rendered set in it is replaced.
+        root (str | Path): Folder of the set. Another rendered set in the folder is replaced.
         num_train (int): Number of training images, at least 1. Defaults to 1600.
         num_val (int): Number of validation images, at least 1. Defaults to 200.
         seed (int): Seed of the set, not negative. Defaults to 0.
@@ -263,8 +271,8 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
         bool: Whether anything had to be rendered.
 
     Raises:
-        UserError: If a number is out of range.
-        ForeignFolder: If `root` holds something that is not a rendered set.
+        UserError: A number is out of range.
+        ForeignFolder: `root` contains something that is not a rendered set.
     """
     if min(num_train, num_val) < 1 or seed < 0:
         raise UserError(

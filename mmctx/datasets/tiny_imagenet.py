@@ -60,23 +60,23 @@ class _TinyImageNet(BaseDataset):
 
 @DATASETS.register_module()
 class TinyImageNet(CheckedImages, _TinyImageNet):
-    """Tiny-ImageNet in its standard folders or in zip archives, which are read as they are.
+    """Tiny-ImageNet in its standard folders or in zip archives, which need not be unpacked.
 
-    Beneath the root lie `train/` and `val/`, or archives `train*.zip` and `val*.zip`; in them an
-    image belongs to the class whose WordNet number its folder bears or, in the standard `val/`,
-    `val_annotations.txt` states. The labels number the WordNet numbers in sorted order: those in
-    `classes.tsv` or `wnids.txt`, else those in the training set.
+    The root contains `train/` and `val/`, or archives `train*.zip` and `val*.zip`. The class of an
+    image is the WordNet number that its folder is named after or, in the standard `val/`, the one
+    that `val_annotations.txt` states. Labels count the sorted WordNet numbers of `classes.tsv` or
+    `wnids.txt`, or of the training set if neither file exists.
 
     Args:
-        data_root (str): The root.
+        data_root (str): Root folder of the data.
         split (str): `train` or `val`. Defaults to `train`.
-        skip_broken (bool): Warn of a broken image and take another one, in training only. Defaults
-            to False.
+        skip_broken (bool): Whether a broken image is replaced by another one, with a warning;
+            possible in training only. Defaults to False.
         **kwargs: Arguments of mmpretrain's `BaseDataset`.
 
     Raises:
-        UserError: The split is not there, a class is unknown or has no images, or labels are out
-            of the range of a given `metainfo`.
+        UserError: The split is missing, a class is unknown or has no images, or a label is out of
+            the range of a given `metainfo`.
     """
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs):
@@ -91,11 +91,11 @@ def images_by_class(root: Path, split: str) -> dict[str, list[str]]:
         split (str): `train` or `val`.
 
     Returns:
-        dict[str, list[str]]: Paths for mmengine's file functions by WordNet number; an empty list
-        for an empty folder.
+        dict[str, list[str]]: Paths of the images, for mmengine's file functions, by WordNet number;
+        an empty list for an empty folder.
 
     Raises:
-        UserError: There is neither a folder nor an archive of the split.
+        UserError: The split has neither a folder nor an archive.
     """
     folder, archives = root / split, sorted(root.glob(f'{split}*.zip'))
     if not folder.is_dir() and not archives:
@@ -112,7 +112,7 @@ def images_by_class(root: Path, split: str) -> dict[str, list[str]]:
 
 
 def class_names(root: Path) -> dict[str, str]:
-    """Names by WordNet number, from `classes.tsv` or `wnids.txt` and `words.txt`; empty without."""
+    """Class names by WordNet number, from `classes.tsv` or from `wnids.txt` and `words.txt`."""
     if (root / 'classes.tsv').is_file():
         return dict(_table(root / 'classes.tsv'))
     if not (root / 'wnids.txt').is_file():

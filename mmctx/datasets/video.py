@@ -1,4 +1,4 @@
-"""Labelled videos for mmaction2, with mistakes in the data named."""
+"""Labelled videos for mmaction2, with error messages that name broken videos and lines."""
 
 import logging
 import os
@@ -17,18 +17,22 @@ from .video_list import read_video_list
 class VideoDataset(MMActionVideoDataset):
     """mmaction2's `VideoDataset`, which names broken videos and malformed lines of its list.
 
-    The last word of a line is the label; the file before it may have spaces in its name.
+    The last word of a line is the label; everything before it is the file name, which may contain
+    spaces.
 
     Args:
-        skip_broken (bool, optional): Warn of an unreadable or truncated video and take another one,
-            in training only. Defaults to None: in training yes.
-        num_classes (int, optional): Labels must be below it. Defaults to None, any.
-        max_refetch (int): Give up when so many videos in a row are broken. Defaults to 100.
+        skip_broken (bool, optional): Whether an unreadable or truncated video is replaced by
+            another one, with a warning; possible in training only. Defaults to None: True in
+            training.
+        num_classes (int, optional): Number of classes, which labels have to be below. Defaults to
+            None, any label.
+        max_refetch (int): Number of broken videos in a row after which the run gives up. Defaults
+            to 100.
         **kwargs: Arguments of `mmaction.datasets.VideoDataset`.
 
     Raises:
-        UserError: `skip_broken` with `test_mode`, where it would change what is measured; or a
-            line of the list is malformed or its label out of range.
+        UserError: `skip_broken` is set with `test_mode`, where it would change what is measured, or
+            a line of the list is malformed or its label out of range.
     """
 
     def __init__(
@@ -57,11 +61,11 @@ class VideoDataset(MMActionVideoDataset):
         ]
 
     def prepare_data(self, idx: int) -> dict | None:
-        """What the pipeline makes of a video; None for a broken one with `skip_broken`.
+        """Run the pipeline on a video; return None for a broken one if `skip_broken` is set.
 
         Raises:
-            VideoError: The video is broken, and so were `max_refetch` before it where they are
-                skipped.
+            VideoError: The video is broken. If broken ones are skipped: the `max_refetch` videos
+                before it were broken as well.
         """
         try:
             data = super().prepare_data(idx)
@@ -74,7 +78,7 @@ class VideoDataset(MMActionVideoDataset):
                     f'{error} (and so were the {self.max_refetch} videos of {self.ann_file} that '
                     'were drawn before it)'
                 ) from error
-            # Of all processes but the first mmengine shows errors alone.
+            # mmengine's log shows nothing but errors of processes other than the first.
             print_log(f'{error}; another one takes its place', 'current', logging.ERROR)
             return None
         self._broken_in_a_row = 0

@@ -1,7 +1,7 @@
-"""How a video is to be shown, which its container says besides its pixels.
+"""How a video is to be shown: rotation, mirroring and shape of pixels, as its container states.
 
-Phones record lying frames and a matrix that turns or mirrors them; pixels of DV, DVDs and many
-broadcasts are not square.
+Phones record frames in landscape format with a matrix that turns or mirrors them. The pixels of DV,
+DVDs and many broadcasts are not square.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ class Display(NamedTuple):
     """How the frames of a video are to be shown.
 
     Attributes:
-        width (int): Width of a decoded frame once its pixels are square.
-        height (int): Height of it, in pixels.
-        turns (tuple[tuple[int, int], tuple[int, int]]): Where the axes of a frame lead, as
-            ((a, b), (c, d)): a step along x goes to (a, b), one along y to (c, d); each of 1, 0,
-            -1, with y pointing downwards.
+        width (int): Width of a decoded frame in pixels, after its pixels have been made square.
+        height (int): Height of a decoded frame in pixels.
+        turns (tuple[tuple[int, int], tuple[int, int]]): Directions of the axes of a frame when it
+            is shown, as ((a, b), (c, d)): a step along x becomes (a, b), a step along y becomes (c,
+            d). Each number is 1, 0 or -1; y points downwards.
     """
 
     width: int
@@ -30,7 +30,7 @@ class Display(NamedTuple):
         return (self.height, self.width) if self.turns[0][1] else (self.width, self.height)
 
     def show(self, frame) -> np.ndarray:
-        """An RGB image, (H, W, 3) uint8, of a decoded frame."""
+        """Convert a decoded frame to an RGB image, (H, W, 3) uint8, as it is to be shown."""
         image = frame.to_ndarray(format='rgb24', width=self.width, height=self.height)
         (a, b), (c, d) = self.turns
         if b:
@@ -42,8 +42,8 @@ def display_of(stream, frame) -> Display:
     """How a video is to be shown.
 
     Args:
-        stream (av.VideoStream): The stream, for the shape of its pixels.
-        frame (av.VideoFrame): Its first frame, for size and matrix.
+        stream (av.VideoStream): Stream of the video, which states the shape of its pixels.
+        frame (av.VideoFrame): First frame of the video, which has the size and the matrix.
     """
     aspect = stream.sample_aspect_ratio or 1
     width = max(round(frame.width * aspect), 1)

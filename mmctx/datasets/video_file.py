@@ -1,7 +1,7 @@
-"""Videos decoded by PyAV, frame by frame from the start, so that frame i is always the i-th one.
+"""Videos decoded by PyAV from the start, frame by frame, so that frame i is always the i-th one.
 
-Seeking is left out on purpose: the time stamps of many AVIs are not in order, and the clips that
-networks are trained on have a key frame every few seconds at best.
+There is no seeking, on purpose: the time stamps of many AVIs are not in order, and the clips that
+networks are trained on have a key frame only every few seconds.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ MAY_END_EARLY = 1.0
 
 
 class VideoError(UserError):
-    """A video that cannot be read to the wanted frame; the message names it and says why."""
+    """A video that cannot be read up to the wanted frame; the message names it and the reason."""
 
 
 class Video:
@@ -31,15 +31,16 @@ class Video:
     Args:
         path (str): A local path, or what mmengine's file functions accept.
         backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
-        num_threads (int): Threads of the decoder; 0 is one for each CPU. Defaults to 1.
+        num_threads (int): Number of threads of the decoder; 0 means one for each CPU. Defaults to
+            1.
 
     Attributes:
-        total_frames (int): Number of frames that the container states, else that of its packets.
-            A few of them may hold no frame of their own, as in DivX AVIs.
-        fps (float): Mean frame rate, 0 where it is unknown.
+        total_frames (int): Number of frames that the container states or, if it states none, number
+            of its packets. A few packets may contain no frame of their own, as in DivX AVIs.
+        fps (float): Mean number of frames per second; 0 if it is unknown.
 
     Raises:
-        VideoError: It is missing, not a video, or its container has been cut off.
+        VideoError: The file is missing, is not a video, or its container is cut off.
     """
 
     def __init__(self, path: str, backend_args: dict | None = None, num_threads: int = 1):
@@ -55,13 +56,13 @@ class Video:
 
         backend = fileio.get_file_backend(self.path, backend_args=self.backend_args)
         try:
-            # Without `file:` FFmpeg takes what stands before a colon for a protocol.
+            # Without `file:` FFmpeg takes the part of a name before a colon for a protocol.
             source = (
                 f'file:{self.path}'
                 if isinstance(backend, LocalBackend)
                 else BytesIO(backend.get(self.path))
             )
-            # Some AVIs have a title in another encoding than UTF-8.
+            # The titles of some AVIs are not encoded in UTF-8.
             self.container = av.open(source, metadata_errors='replace')
         except (av.FFmpegError, OSError) as error:
             raise self._error(error.strerror) from error
@@ -101,7 +102,7 @@ class Video:
         return count
 
     def _stated_duration(self):
-        """Seconds that Matroska and WebM state for this very stream, else 0."""
+        """Duration in seconds that Matroska and WebM state for this stream; 0 if none is stated."""
         hours, _, rest = self.stream.metadata.get('DURATION', '').partition(':')
         minutes, _, seconds = rest.partition(':')
         try:
@@ -116,7 +117,7 @@ class Video:
             av.VideoFrame: The frames in the order of display.
 
         Raises:
-            VideoError: A frame is damaged, or fewer packets are there than the container states.
+            VideoError: A frame is damaged, or there are fewer packets than the container states.
         """
         import av
 
@@ -139,18 +140,18 @@ class Video:
             raise self._error(f'it ends after {self._packets_read} of {self.total_frames} frames')
 
     def read(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """Decode the frames with these numbers; no others are kept in memory.
+        """Decode the frames with the given numbers; other frames are not kept in memory.
 
         Args:
-            indices (Iterable[int]): Numbers below `total_frames`, in any order, repeated or not.
-                The last frame stands in for those whose packets hold no frame of their own.
+            indices (Iterable[int]): Frame numbers below `total_frames`, in any order, also
+                repeated. For packets without a frame of their own the last frame is returned.
 
         Returns:
-            list[np.ndarray]: RGB images, (H, W, 3) uint8, shown as the container says, all of the
-            first one's size, each with memory of its own.
+            list[np.ndarray]: RGB images, (H, W, 3) uint8, turned and scaled as the container
+            states, all as large as the first frame, each with memory of its own.
 
         Raises:
-            VideoError: Decoding ends, or meets damage, before the last wanted frame.
+            VideoError: The video ends or is damaged before the last wanted frame.
         """
         indices = [int(index) for index in indices]
         wanted, last = set(indices), max(indices)
@@ -170,15 +171,15 @@ class Video:
 
 
 class VideoFacts(NamedTuple):
-    """What :func:`check_video` has found out.
+    """Result of :func:`check_video`.
 
     Attributes:
-        frames (int): Number of frames; of packets, which may be a few more, unless all were
-            decoded. 0 for a broken video.
-        seconds (float): Duration at the mean frame rate, 0 where that is unknown.
+        frames (int): Number of frames if all were decoded; otherwise number of packets, which may
+            be a few more. 0 for a broken video.
+        seconds (float): Duration at the mean frame rate; 0 if that is unknown.
         width (int): Width of the first frame in pixels, as it is to be shown.
-        height (int): Height of it in pixels.
-        problem (str): Why the video cannot be used; '' for a good one.
+        height (int): Height of the first frame in pixels, as it is to be shown.
+        problem (str): Reason why the video cannot be used; '' for a good video.
     """
 
     frames: int = 0
@@ -193,12 +194,12 @@ def check_video(path: str, full: bool = False, backend_args: dict | None = None)
 
     Args:
         path (str): Local path, or what mmengine's file functions accept.
-        full (bool): Decode every frame. Otherwise only the first is decoded and the others' packets
-            are counted, which finds whatever was cut off. Defaults to False.
+        full (bool): Whether to decode every frame. Otherwise only the first frame is decoded and
+            the packets are counted, which finds videos that are cut off. Defaults to False.
         backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
 
     Returns:
-        VideoFacts: Its size and length, or its problem.
+        VideoFacts: Size and length of the video, or its problem.
     """
     try:
         video = Video(path, backend_args)

@@ -10,18 +10,19 @@ from mmctx.errors import UserError
 def read_video_list(
     path: str, num_classes: int | None = None, delimiter: str = ' '
 ) -> list[tuple[str, int]]:
-    """Read a list; the last word of each line is the label, so that file names may have spaces.
+    """Read a list. The last word of each line is the label, so file names may contain spaces.
 
     Args:
-        path (str): The list, for mmengine's file functions.
-        num_classes (int, optional): Labels must be below it. Defaults to None, any.
+        path (str): Path of the list, for mmengine's file functions.
+        num_classes (int, optional): Number of classes, which labels have to be below. Defaults to
+            None, any label.
         delimiter (str): Separator of file and label. Defaults to ' ', any white space.
 
     Returns:
         list[tuple[str, int]]: File and label of each video.
 
     Raises:
-        UserError: A line is malformed or its label out of range, or there are no lines.
+        UserError: A line is malformed, its label is out of range, or the list is empty.
     """
     try:
         lines = fileio.get_text(path).splitlines()
@@ -41,10 +42,10 @@ def read_video_list(
 
 
 def read_line(line: str, num_classes: int | None = None, delimiter: str = ' ') -> tuple[str, int]:
-    """File and label of a line; the arguments are those of :func:`read_video_list`.
+    """Get file and label of a line; the arguments are those of :func:`read_video_list`.
 
     Raises:
-        UserError: The line is malformed or its label out of range.
+        UserError: The line is malformed or its label is out of range.
     """
     try:
         name, number = line.rstrip().rsplit(delimiter.strip() or None, 1)
@@ -61,7 +62,7 @@ def write_video_list(path: str, videos: Iterable[tuple[str, int]]):
     """Write a list that :func:`read_video_list` reads.
 
     Args:
-        path (str): The file to write.
+        path (str): Path of the list to write.
         videos (Iterable[tuple[str, int]]): File and label of each video.
     """
     fileio.put_text(''.join(f'{name} {label}\n' for name, label in videos), path)

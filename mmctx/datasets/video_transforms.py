@@ -14,13 +14,14 @@ from .video_file import Video
 class PyAVInit(BaseTransform):
     """Open a video.
 
-    mmaction2's step of this name refuses AVIs whose titles are not UTF-8 and trusts a stated number
-    of frames even where it is 0.
+    mmaction2's step of this name refuses AVIs whose titles are not encoded in UTF-8, and trusts the
+    stated number of frames even if it is 0.
 
     Required keys: `filename`. Added keys: `video_reader`, `total_frames`, `avg_fps`.
 
     Args:
-        num_threads (int): Threads of the decoder; 0 is one for each CPU. Defaults to 1.
+        num_threads (int): Number of threads of the decoder; 0 means one for each CPU. Defaults to
+            1.
         backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
 
     Raises:
@@ -47,14 +48,14 @@ class PyAVInit(BaseTransform):
 class PyAVDecode(BaseTransform):
     """Decode the sampled frames and close the video.
 
-    mmaction2's step of this name keeps every frame up to the last wanted one in memory, and
-    silently begins again from the first frame where a truncated video ends too early.
+    mmaction2's step of this name keeps every frame up to the last wanted one in memory, and where a
+    truncated video ends too early it silently begins again from the first frame.
 
     Required keys: `video_reader`, `frame_inds`. Added keys: `imgs` (list of (H, W, 3) uint8 RGB),
     `original_shape`, `img_shape`.
 
     Raises:
-        VideoError: Decoding ends, or meets damage, before the last sampled frame.
+        VideoError: The video ends or is damaged before the last sampled frame.
     """
 
     def transform(self, results: dict) -> dict:
@@ -75,13 +76,14 @@ class PyAVDecode(BaseTransform):
 class SampleShiftedClips(SampleFrames):
     """Sample several clips, each from the whole video, for tests.
 
-    The video is divided into `num_clips` equal parts. Clip j takes, of each part, the frame
-    (j + 1/2) / `shifts` of its length behind its beginning; one clip is what `SampleFrames` takes.
+    The video is divided into `num_clips` equal parts. Of each part, clip j takes the frame at (j +
+    1/2) / `shifts` of its length. With one shift the clip is that of `SampleFrames`.
 
     Args:
         num_clips (int): Number of frames of each clip.
         shifts (int): Number of clips. Defaults to 10.
-        clip_len (int): Must be 1, for networks that take single frames. Defaults to 1.
+        clip_len (int): Number of consecutive frames at each position, which must be 1. Defaults to
+            1.
     """
 
     def __init__(self, num_clips: int, shifts: int = 10, clip_len: int = 1):

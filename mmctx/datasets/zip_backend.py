@@ -1,4 +1,4 @@
-"""Files inside zip archives for every reader of OpenMMLab, as `zip://<archive>!/<member>`."""
+"""Files inside zip archives, which all of OpenMMLab can read as `zip://<archive>!/<member>`."""
 
 import os
 from zipfile import ZipFile
@@ -9,13 +9,13 @@ PREFIX = 'zip://'
 
 
 def zip_path(archive: str | os.PathLike, member: str) -> str:
-    """Path of a member of an archive for mmengine's file functions."""
+    """Make the path of an archive's member, for mmengine's file functions."""
     return f'{PREFIX}{archive}!/{member}'
 
 
 @register_backend('zip', prefixes='zip', force=True)
 class ZipBackend(BaseStorageBackend):
-    """Reads members of zip archives, which stay open; each process opens its own."""
+    """Reader of members of zip archives; each process opens an archive once and keeps it open."""
 
     def __init__(self):
         self._archives: dict[tuple[int, str], ZipFile] = {}
@@ -27,10 +27,10 @@ class ZipBackend(BaseStorageBackend):
             filepath (str): Path made by `zip_path`.
 
         Raises:
-            FileNotFoundError: The archive is not there, or has no such member.
+            FileNotFoundError: The archive does not exist, or has no such member.
         """
         archive, _, member = filepath.removeprefix(PREFIX).partition('!/')
-        # Workers are forked, and processes that share an open file move each other's position.
+        # Workers are forked, and processes that share an open file share its position too.
         key = os.getpid(), archive
         if key not in self._archives:
             self._archives[key] = ZipFile(archive)

@@ -38,7 +38,7 @@ class UnreadableSample(UserError):
         super().__init__(message, one_rank=True)
 
 
-class Fetch:
+class BatchReader:
     """Reader of the samples of a numbered batch, each with its own random numbers.
 
     It replaces a data set's `__getitems__`, which PyTorch calls to read whole batches. The seed of
@@ -167,7 +167,7 @@ class LazyDataLoader(DataLoader):
 
 
 def instrument(loader: DataLoader, seed: int) -> DataLoader:
-    """Make a data loader with numbered batches read through `Fetch`.
+    """Make a data loader with numbered batches read through `BatchReader`.
 
     Args:
         loader (DataLoader): Data loader of a map-style data set, changed in place.
@@ -176,7 +176,7 @@ def instrument(loader: DataLoader, seed: int) -> DataLoader:
     Returns:
         DataLoader: The same data loader.
     """
-    reader = Fetch(loader.dataset, seed, loader.num_workers)
+    reader = BatchReader(loader.dataset, seed, loader.num_workers)
     loader.dataset.__getitems__ = reader  # type: ignore[attr-defined]
     loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn)
     loader.__class__ = LazyDataLoader

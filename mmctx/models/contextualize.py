@@ -75,12 +75,18 @@ def contextualize(
         nn.Module: The network, with `contextualizing`, a module, added to it.
 
     Raises:
-        UserError: A path leads nowhere, a stage has no such convolution or does not give a map
-            (B, C, H, W), a convolution cannot be contextual (grouped, with padding that is not of
-            zeros, or of a class of its own), or an argument is not possible.
+        UserError: The network is an `nn.Sequential` itself, a path leads nowhere, a stage has no
+            such convolution or does not give a map (B, C, H, W), a convolution cannot be contextual
+            (grouped, with padding that is not of zeros, or of a class of its own), or an argument
+            is not possible.
     """
     if hasattr(network, 'contextualizing'):
         raise UserError(f'this {type(network).__name__} is contextual already')
+    if isinstance(network, nn.Sequential):
+        raise UserError(
+            'network is an nn.Sequential, which would run the layers that are added to it: make it '
+            'an attribute of a module'
+        )
     if isinstance(stages, str) or len(stages) < 2:
         raise UserError(f'stages should be paths of two modules or more, got {stages!r}')
     if not isinstance(every, int) or every < 1:

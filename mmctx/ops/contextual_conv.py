@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from mmctx.errors import UserError
 
+from .exporting import contextual_conv2d_in_standard_operators, is_exporting
 from .reference import contextual_conv2d_reference
 from .sampling import Pair, output_size
 from .tapwise import contextual_conv2d_tapwise
@@ -62,7 +63,8 @@ def contextual_conv2d(
         dilation (int | tuple[int, int]): Distance between taps, in pixels. Defaults to 1.
         backend (str, optional): `reference`, `tapwise` or `triton`. Defaults to None: what the
             environment variable MMCTX_BACKEND names, else `triton` on a GPU where it is installed,
-            else `tapwise`.
+            else `tapwise`. While a network is exported (`torch.export`, ONNX), None stands for
+            standard operators of PyTorch.
 
     Returns:
         Tensor: Result, (B, C_out, H_out, W_out), in x's type; autocast casts x as it does for
@@ -83,6 +85,13 @@ def contextual_conv2d(
     stride, padding, dilation = check_geometry(stride, padding, dilation)
     if mask is not None and mask_logits is not None:
         raise ValueError('give mask or mask_logits, not both')
+    if not x.is_floating_point():
+        raise ValueError(f'x should be of a floating-point type, got {x.dtype}')
+    if backend is None and is_exporting():
+        mask = mask if mask_logits is None else mask_logits.sigmoid()
+        return contextual_conv2d_in_standard_operators(
+            x, weight, bias, sampling_offset, weight_offset, mask, stride, padding, dilation
+        )
     either = mask if mask_logits is None else mask_logits
     shapes = [
         None if t is None else t.shape for t in (bias, sampling_offset, weight_offset, either)
@@ -91,8 +100,6 @@ def contextual_conv2d(
     symbolic = torch.compiler.is_compiling() or not all(type(n) is int for n in x.shape)
     check = check_shapes.__wrapped__ if symbolic else check_shapes
     check(x.shape, weight.shape, *shapes, stride, padding, dilation)
-    if not x.is_floating_point():
-        raise ValueError(f'x should be of a floating-point type, got {x.dtype}')
     name = backend or os.environ.get(BACKEND_VARIABLE)
     name = name or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if name not in BACKENDS:

@@ -1,17 +1,22 @@
 """Steps of the sampling offset predictor on a map, in Triton kernels on a GPU or in PyTorch."""
 
 import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
+from .exporting import is_exporting
 from .sampling import Pair
 from .triton import sampling_offset_predictor
 from .triton.operator import needs_operators
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
+# What one program can rank.
+MOST_CLASSES = 8192
 KERNEL_TYPES = torch.float16, torch.bfloat16, torch.float32
 
 
@@ -19,7 +24,7 @@ def runs_kernels(x: Tensor) -> bool:
     """Whether the predictors of a map run in Triton kernels.
 
     They do if its contextual convolution does, but not while something other than a compiler needs
-    to see every operation, such as a tracer or a FLOPs counter.
+    to see every operation, such as an exporter, a tracer or a FLOPs counter.
 
     Args:
         x (Tensor): The map.
@@ -28,7 +33,9 @@ def runs_kernels(x: Tensor) -> bool:
     backend = backend or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
     if backend != 'triton' or x.dtype not in KERNEL_TYPES:
         return False
-    return torch.compiler.is_compiling() or not needs_operators(x)
+    if torch.compiler.is_compiling():
+        return not is_exporting()
+    return not needs_operators(x)
 
 
 def norm_relu(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -94,3 +101,92 @@ def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
     """
     rows = x.permute(0, 2, 3, 1).contiguous()
     return sampling_offset_predictor.predict_sampling_offset(rows, *arguments).permute(0, 3, 1, 2)
+
+
+def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
+    """Whether both predictors run in the few kernels that serve inference alone.
+
+    They do if they run in kernels, nothing will ask for gradients, and batch norms use the
+    statistics that they have.
+
+    Args:
+        x (Tensor): The map.
+        *norms (nn.Module): Norms of the predictors.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not runs_kernels(x):
+        return False
+    for norm in norms:
+        fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
+        if not fixed and not isinstance(norm, nn.LayerNorm):
+            return False
+    return True
+
+
+def infer_offsets(
+    x: Tensor,
+    prior: Tensor,
+    sampling: Any,
+    weight: Any,
+    geometry: tuple[Pair, Pair, Pair],
+) -> tuple[Tensor, Tensor]:
+    """Run both predictors, for maps and norms for which `infers_in_kernels` is true.
+
+    Args:
+        x (Tensor): Map, (B, C, H, W).
+        prior (Tensor): Prior of each image, (B, P), in the type of the parameters.
+        sampling (nn.Sequential): 1×1 convolution, norm, ReLU and last convolution.
+        weight (nn.Sequential): Linear layer, norm, ReLU and last linear layer.
+        geometry (tuple): Stride, padding and dilation of the last convolution.
+
+    Returns:
+        tuple[Tensor, Tensor]: Δp, and mask logits if there are any, (B, N, H_out, W_out), in
+        float32 and channels last in memory; Δw, (B, M), in the type of the parameters.
+    """
+    from .triton.fixed_norm import Norm
+    from .triton.offset_inference import hidden_rows, hidden_vectors
+    from .triton.static_conv import static_conv_forward
+
+    reduce, norm, _, last = sampling
+    rows = x.permute(0, 2, 3, 1)
+    hidden, sums = hidden_rows(rows, prior, reduce.weight, reduce.bias, Norm.of(norm))
+    predicted = static_conv_forward(hidden, last.weight, last.bias, geometry).permute(0, 3, 1, 2)
+    first, norm, _, last = weight
+    pixels = rows.shape[1] * rows.shape[2]
+    vectors = hidden_vectors(prior, sums, pixels, first.weight, first.bias, Norm.of(norm))
+    return predicted, F.linear(vectors.to(last.weight.dtype), last.weight, last.bias)
+
+
+def infer_vector_step(x: Tensor, weight: Tensor, bias: Tensor, norm: nn.Module) -> Tensor:
+    """ReLU(norm(linear layer)) of vectors, where `infers_in_kernels` is true.
+
+    Args:
+        x (Tensor): Vectors, (N, C_in), in the type of the parameters.
+        weight (Tensor): Weight of the layer, (C_out, C_in).
+        bias (Tensor): Bias of the layer, (C_out,).
+        norm (nn.Module): Norm of C_out channels.
+
+    Returns:
+        Tensor: Results, (N, C_out).
+    """
+    from .triton.fixed_norm import Norm, norm_relu_vectors
+
+    return norm_relu_vectors(F.linear(x, weight), bias, Norm.of(norm))
+
+
+def infer_kept_classes(
+    images: Tensor, classes: Tensor, before: Tensor | None, count: int | None
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Logits and kept classes of a stage, where `infers_in_kernels` is true.
+
+    Args:
+        images (Tensor): Image embeddings of any length, (B, d), in float32.
+        classes (Tensor): Class directions, (N, d), in float32.
+        before (Tensor, optional): Whether a class may be kept, (B, N), bool; None for all.
+        count (int, optional): Number of classes to keep; None if the stage is the last.
+
+    Returns:
+        tuple: See `keeping.keep_classes`.
+    """
+    from .triton.keeping import keep_classes
+
+    return keep_classes(images @ classes.t(), images, before, count)

@@ -42,19 +42,21 @@ def tap_positions(
     Returns:
         tuple[Tensor, Tensor]: Positions y and x, each (B or 1, K, H_out, W_out).
     """
-    axes = []
-    for n, k, s, p, d in zip(output_size(size, kernel, stride, padding, dilation),
-                             kernel, stride, padding, dilation):  # fmt: skip
-        centre = torch.arange(n, device=device, dtype=dtype) * s - p
-        axes.append((centre, torch.arange(k, device=device, dtype=dtype) * d))
-    (rows, tap_rows), (columns, tap_columns) = axes
-    y = (tap_rows[:, None, None, None] + rows[:, None]).expand(-1, kernel[1], -1, len(columns))
-    x = (tap_columns[:, None, None] + columns).expand(kernel[0], -1, len(rows), -1)
-    y, x = y.flatten(0, 1)[None], x.flatten(0, 1)[None]  # [1, K, H_out, W_out]
+    if sampling_offset is None:
+        out_height, out_width = output_size(size, kernel, stride, padding, dilation)
+    else:
+        # The same numbers, but an exporter need not prove it.
+        out_height, out_width = sampling_offset.shape[2:]
+    rows = torch.arange(out_height, device=device, dtype=dtype) * stride[0] - padding[0]
+    columns = torch.arange(out_width, device=device, dtype=dtype) * stride[1] - padding[1]
+    taps = torch.arange(kernel[0] * kernel[1], device=device)
+    # Only sums that broadcast: an exporter cannot follow a size that is asked for.
+    y = (taps // kernel[1] * dilation[0])[:, None, None] + rows[:, None]  # [K, H_out, 1]
+    x = (taps % kernel[1] * dilation[1])[:, None, None] + columns  # [K, 1, W_out]
     if sampling_offset is not None:
         sampling_offset = sampling_offset.to(dtype).unflatten(1, (-1, 2))  # [B, K, 2, H_out, W_out]
-        y, x = y + sampling_offset[:, :, 0], x + sampling_offset[:, :, 1]
-    return y, x
+        return y + sampling_offset[:, :, 0], x + sampling_offset[:, :, 1]
+    return y.expand(-1, -1, out_width)[None], x.expand(-1, out_height, -1)[None]
 
 
 def bilinear_corners(y: Tensor, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:

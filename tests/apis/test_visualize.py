@@ -5,6 +5,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from mmctx.apis.visualize import (
+    GAP,
+    LARGE,
     contact_sheet,
     decode_mask,
     draw_instances,
@@ -41,7 +43,7 @@ def test_mask_is_tinted_where_it_lies_and_nothing_else_changes(scale):
     instance = {'box': (20, 30, 50, 55), 'label': 0, 'mask': box_mask(61, 83, 20, 30, 50, 55)}
     drawn = draw_instances(image, [instance], CLASSES, PALETTE, scale)
     assert drawn.shape == (61 * scale, 83 * scale, 3)
-    tint = 0.45 * 100 + 0.55 * np.array(PALETTE[0])
+    tint = 0.75 * 100 + 0.25 * np.array(PALETTE[0])
     assert np.allclose(drawn[42 * scale, 35 * scale], tint, atol=1)
     assert (drawn[58 * scale :] == 100).all()
     assert (drawn[:, 70 * scale :] == 100).all()
@@ -116,8 +118,17 @@ def test_pictures_show_the_best_of_what_is_certain(tmp_path):
     ]
     files = write_pictures(dataset, predictions, tmp_path / 'pictures', count=5)
     assert [file.name for file in files] == ['contact_sheet.png', '0.png', '1.png']
-    right = cv2.imread(str(files[1]))[:, -shape[1] * 3 :, ::-1]
+    picture = cv2.imread(str(files[1]))[..., ::-1]
+    width = picture.shape[1] // 3
+    right = picture[:, -width:]
     assert (right == PALETTE[0]).all(-1).any()
     assert not (right == PALETTE[1]).all(-1).any()
+    # Nothing is drawn onto the image itself, nor are there true objects to draw.
+    untouched, truth = (
+        picture[24:, start : start + LARGE].astype(int) for start in (0, LARGE + GAP)
+    )
+    assert np.array_equal(untouched, truth)
+    # All of one size, however large the images are.
+    assert {cv2.imread(str(file)).shape for file in files[1:]} == {picture.shape}
     one_predicted = write_pictures(dataset, predictions[:1], tmp_path / 'pictures')
     assert [file.name for file in one_predicted] == ['contact_sheet.png', '1.png']

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmctx.cli.blame import names_key, upstream_errors_recognised
 from mmctx.cli.config import load_config
 from mmctx.cli.failures import LastBatch
-from mmctx.cli.running import build_runner, run
+from mmctx.cli.running import build_model, build_runner, run
 from mmctx.cli.switches import set_testing, set_training
 from mmctx.cli.tool import run_tool
 from mmctx.errors import UserError
@@ -199,3 +199,12 @@ model = dict(
     metrics = run(build_runner(cfg, 'test'), 'test')
     assert 0 <= metrics['accuracy/top1'] <= 100
     assert (tmp_path / 'out.pkl').is_file()
+
+
+def test_normalisation_that_a_config_states_beside_its_model_reaches_it(repo):
+    cfg = load_config(str(repo / 'configs' / 'ctx_resnet_coloured_shapes.py'))
+    model = build_model(cfg)
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx(
+        [123.675, 116.28, 103.53]
+    )
+    assert 'data_preprocessor' not in cfg.model

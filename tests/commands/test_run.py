@@ -33,7 +33,9 @@ def run_loaded(run_command):
 def test_help_and_version(tmp_path):
     for arguments in ([], ['--help']):
         printed = run_mmctx(*arguments, cwd=tmp_path).stdout
-        assert all(f'  {name} ' in printed for name in ('train', 'test', 'predict', 'run'))
+        assert all(
+            f'  {name} ' in printed for name in ('train', 'test', 'predict', 'export', 'run')
+        )
     assert run_mmctx('--version', cwd=tmp_path).stdout == f'mmctx {mmctx.__version__}\n'
     assert 'usage: mmctx train' in run_mmctx('train', '--help', cwd=tmp_path).stdout
 
@@ -41,7 +43,7 @@ def test_help_and_version(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'reason'),
     [
-        (['forecast'], "no command 'forecast': train, test, predict, run"),
+        (['forecast'], "no command 'forecast': train, test, predict, export, run"),
         (['train', 'no_such_config.py'], 'no_such_config.py does not exist'),
         (['run', 'mmfoo/vis_cam'], "no tools of 'mmfoo' are known"),
         (['run', 'mmdet/no_such_tool'], '`mmctx run mmdet` lists them'),

@@ -148,11 +148,11 @@ def run_combinations(dtype):
     run_case(tensors, options, ['x', 'weight'], ['x'])
 
 
-def shipped_convolutions():
-    """Contextual convolutions of every backbone that a config has, one of each kind."""
+def shipped_layers():
+    """Contextual layers of every backbone that a config has, one of each kind."""
     from mmengine.config import Config
 
-    from mmctx.models.layers import ContextualConv2d
+    from mmctx.models.layers import ContextualConv2d, Contextualizing
     from mmctx.registry import MODELS
 
     found, built = {}, set()
@@ -172,7 +172,7 @@ def shipped_convolutions():
                 continue
             built.add(str(arguments))
             for layer in MODELS.build(arguments).modules():
-                if isinstance(layer, ContextualConv2d):
+                if isinstance(layer, ContextualConv2d | Contextualizing):
                     # What kernels are compiled for is up to the power of 2 in a number of channels.
                     kind = re.sub(
                         r'\d+', lambda n: str(min(int(n[0]) & -int(n[0]), 64)), str(layer)
@@ -182,19 +182,31 @@ def shipped_convolutions():
 
 
 def run_networks(layers, dtype):
-    """Forward and backward of each convolution under autocast, as in training and without."""
-    from mmctx.models.layers import using_prior
+    """Inference and training of each layer, under autocast in half precision."""
+    from mmctx.models.layers import Contextualizing, using_prior
 
     for layer in layers:
+        if isinstance(layer, Contextualizing):
+            run_stages(layer.eval(), dtype)
+            continue
         predictor = layer.sampling_offset_predictor or layer.weight_offset_predictor
         prior_channels = predictor[0].weight.shape[1] - layer.in_channels
         prior = torch.zeros(2, prior_channels)
         x = torch.zeros(2, layer.in_channels, 2, 2, requires_grad=True)
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32), using_prior(prior):
             with torch.no_grad():
-                layer(x)
-            out = layer(x)
+                layer.eval()(x)
+            out = layer.train()(x)
         out.sum().backward()
+
+
+def run_stages(layer, dtype):
+    """What each stage of contextualizing layers launches in inference."""
+    kept = None
+    for index, classifying in enumerate(layer.classifying):
+        x = torch.zeros(2, classifying[0].in_features, 2, 2)
+        with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+            kept = layer(x, index, kept).kept
 
 
 def main():
@@ -216,7 +228,7 @@ def main():
             recorder.represent(*variant)
             report[name] = report.get(name, 0) + 1
     else:
-        layers = shipped_convolutions()
+        layers = shipped_layers()
         for dtype in rest[1:]:
             run_networks(layers, getattr(torch, dtype))
         for number, variant in enumerate(recorder.variants.values()):

@@ -7,6 +7,7 @@ import torch.nn as nn
 pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
+from mmctx.models.context_record import record_context
 from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
@@ -47,10 +48,14 @@ def exact(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
 
 
-def make_conv(layout):
-    conv = ContextualConv2d(6, 6, prior_channels=5, **LAYOUTS[layout])
+def make_conv(layout, prior_channels=5):
+    conv = ContextualConv2d(6, 6, prior_channels=prior_channels, **LAYOUTS[layout])
     for parameter in conv.parameters():
         nn.init.normal_(parameter, std=0.3)
+    for module in conv.modules():
+        if hasattr(module, 'running_var'):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
     return conv.to(DEVICE)
 
 
@@ -99,6 +104,24 @@ def test_predicts_the_same(layout, channels_last, monkeypatch):
     plain, kernels = both_ways(monkeypatch, run)
     for got, want in zip(kernels, plain, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    'layout, prior_channels', [*((layout, 5) for layout in LAYOUTS), ('dense', 0)]
+)
+def test_predicts_the_same_in_inference(layout, prior_channels, monkeypatch):
+    conv = make_conv(layout, prior_channels).eval()
+    x = torch.randn(1, 6, 5, 3, device=DEVICE)
+    prior = torch.randn(1, prior_channels, device=DEVICE)
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    expected = conv.predict_offsets(x, prior)
+    with torch.no_grad():
+        got = conv.predict_offsets(x, prior)
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert not a.requires_grad
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -155,3 +178,45 @@ def test_contextualizes_the_same(norm, batch, monkeypatch):
     plain, kernels = both_ways(monkeypatch, run)
     for got, want in zip(kernels, plain, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('half', [False, True])
+@pytest.mark.parametrize('selection', ['reduce', 'rerank'])
+@pytest.mark.parametrize(('norm', 'batch'), [('LN', 1), ('BN', 3)])
+def test_contextualizes_the_same_in_inference(norm, batch, selection, half, monkeypatch):
+    layer = Contextualizing(
+        (3, 5, 4), (4, 6), 11, (6, 2), embed_dims=8, norm=norm, selection=selection
+    )
+    layer = layer.to(DEVICE).eval()
+    maps = [torch.randn(batch, channels, 4, 4, device=DEVICE) for channels in (3, 5, 4)]
+    if half:
+        layer, maps = layer.bfloat16(), [x.bfloat16() for x in maps]
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    results = []
+    for grad in (True, False):
+        kept, found = None, []
+        with torch.set_grad_enabled(grad):
+            for index, x in enumerate(maps):
+                logits, kept, prior = layer(x, index, kept)
+                found += [logits, kept, prior]
+        results.append(found)
+    expected, got = results
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype and not a.requires_grad
+            tolerance = 0.05 if half else 1e-4
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_what_layers_did_is_recorded_in_inference(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv('dense').eval()
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8).to(DEVICE).eval()
+    network = nn.ModuleDict(dict(conv=conv, contextualizing=layer))
+    with torch.no_grad(), record_context(network) as record:
+        with using_prior(torch.randn(1, 5, device=DEVICE)):
+            conv(torch.randn(1, 6, 5, 3, device=DEVICE))
+        context = layer(torch.randn(1, 3, 4, 4, device=DEVICE), 0)
+    assert record.stages[1] is context and context.kept.sum() == 6
+    assert record.convolutions['conv'].sampling_offset.abs().sum() > 0

@@ -175,3 +175,74 @@ def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
     with FlopCounterMode(display=False) as counter:
         conv2d_in_float32(x, x.new_ones(5, 3, 3, 3), None, (1, 1), (1, 1), (1, 1), 1)
     assert counter.get_total_flops() == 2 * x[:, 0].numel() * 5 * 27
+
+
+@pytest.mark.parametrize('fixed_statistics', [False, True])
+@pytest.mark.parametrize((
+    'dtype', 'batch', 'size', 'channels', 'prior_channels', 'hidden_channels'
+), [
+    (torch.float32, 1, (1, 1), 1, 1, 2), (torch.float32, 1, (33, 34), 6, 0, 12),
+    (torch.bfloat16, 2, (9, 8), 70, 5, 98), (torch.float16, 3, (5, 5), 64, 130, 147),
+])  # fmt: skip
+def test_hidden_maps_and_vectors_agree_with_pytorch(
+    dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics, poisoned
+):
+    from mmctx.ops.triton.fixed_norm import Norm
+    from mmctx.ops.triton.offset_inference import hidden_rows, hidden_vectors
+
+    rows = torch.randn(batch, *size, channels, device=DEVICE).to(dtype)
+    prior = torch.randn(batch, prior_channels, device=DEVICE)
+    weight = torch.randn(hidden_channels, prior_channels + channels, 1, 1, device=DEVICE)
+    bias, scale, shift, mean = torch.randn(4, hidden_channels, device=DEVICE)
+    variance = torch.rand(hidden_channels, device=DEVICE) + 0.5
+    if not fixed_statistics:
+        mean = variance = None
+
+    def exact(*parts):
+        x = torch.cat([part.double() for part in parts], -1)
+        x = F.linear(x, weight.flatten(1).to(x), bias.to(x))
+        if fixed_statistics:
+            x = (x - mean) / (variance + 1e-5).double().sqrt()
+        else:
+            x = F.layer_norm(x, (hidden_channels,), eps=1e-5)
+        return F.relu(x * scale + shift)
+
+    norm = Norm(scale, shift, mean, variance, 1e-5)
+    hidden, sums = hidden_rows(rows, prior, weight, bias, norm)
+    assert hidden.dtype == dtype
+    # The kernel multiplies in the type of the rows.
+    weight_before = weight
+    weight = torch.cat(
+        [weight[:, :prior_channels], weight[:, prior_channels:].to(dtype).to(weight)], 1
+    )
+    at_each_pixel = prior[:, None, None].expand(-1, *size, -1)
+    assert_near([hidden], [exact(at_each_pixel, rows)], dtype)
+    weight = weight_before
+    vectors = hidden_vectors(prior, sums, size[0] * size[1], weight.flatten(1), bias, norm)
+    expected = exact(prior, rows.double().mean((1, 2)))
+    assert_near([vectors], [expected], torch.float32)
+
+
+@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37)])
+@pytest.mark.parametrize('follows', [False, True])
+def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
+    from mmctx.ops.triton.keeping import keep_classes
+
+    # Whole numbers, so that many are equal and both zeros and signs occur.
+    products = torch.randn(3, classes, device=DEVICE).mul(4).round()
+    images = torch.randn(3, 5, device=DEVICE)
+    before = None
+    if follows:
+        before = torch.zeros(3, classes, dtype=torch.bool, device=DEVICE)
+        before[:, torch.randperm(classes)[: (count + classes + 1) // 2]] = True
+    logits, kept, share = keep_classes(products, images, before, count)
+    expected = products / images.norm(dim=1, keepdim=True)
+    if follows:
+        expected = torch.where(before, expected, -torch.inf)
+    torch.testing.assert_close(logits, expected)
+    assert kept.dtype == torch.bool and (kept.sum(1) == count).all()
+    for row, chosen in zip(expected, kept, strict=True):
+        assert row[chosen].sort().values.tolist() == row.topk(count).values.sort().values.tolist()
+    torch.testing.assert_close(share, kept / count)
+    alone = keep_classes(products, images, before, None)
+    assert alone[1] is None and alone[2] is None and torch.equal(alone[0], logits)

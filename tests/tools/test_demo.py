@@ -34,6 +34,9 @@ def test_demo_leaves_pictures_and_does_nothing_twice(repo, tmp_path):
     pictures = sorted(path.name for path in (tmp_path / 'work_dirs/demo/pictures').iterdir())
     assert pictures[-1] == 'contact_sheet.png' and len(pictures) > 1
 
+    context = sorted(path.name for path in (tmp_path / 'work_dirs/demo/context').glob('*.png'))
+    assert context == [f'00000{index}.jpg.sampling.png' for index in range(3)]
+
     second = make()
     assert second.returncode == 0, second.stderr
     assert second.stdout.startswith('Pictures: work_dirs/demo/pictures/contact_sheet.png')

@@ -45,6 +45,48 @@ def crop(pixels: Tensor, maps: Tensor) -> Tensor:
     return F.grid_sample(pixels.float(), grid, padding_mode='border', align_corners=False)
 
 
+def draw_boxes(steps: int, share: float, rng: np.random.Generator) -> Tensor:
+    """Boxes that a batch's images take from each other by CutMix, (steps, 4): x0, x1, y0, y1.
+
+    Args:
+        steps (int): Number of batches.
+        share (float): Share of them that have a box; that of the others is empty.
+        rng (np.random.Generator): Where from.
+
+    Returns:
+        Tensor: Shares of the width and height, float32. A box's area is evenly spread between none
+        and the whole image, before what lies outside is cut off.
+    """
+    side = np.sqrt(rng.uniform(size=steps)) * (rng.uniform(size=steps) < share)
+    middles = rng.uniform(size=(2, steps))
+    corners = [np.clip(at + half, 0, 1) for at in middles for half in (-side / 2, side / 2)]
+    return torch.from_numpy(np.stack(corners, 1)).float()
+
+
+def cut_mix(images: Tensor, target: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W), of which each has a box (4,) of the one half a batch away, with labels.
+
+    Args:
+        images (Tensor): Images.
+        target (Tensor): One-hot labels, (B, N₁).
+        box (Tensor): See `draw_boxes`.
+
+    Returns:
+        tuple[Tensor, Tensor]: Images, and labels by the share of their pixels.
+    """
+    inside = []
+    for length, (begin, end) in zip(images.shape[:1:-1], box.view(2, 2)):
+        at = (torch.arange(length, device=images.device) + 0.5) / length
+        inside.append((at >= begin) & (at < end))
+    across, down = inside
+    pasted = down[:, None] & across  # [H, W]
+    share = pasted.float().mean()
+    # Not the neighbour, whose prior `priors_of_another_image` takes.
+    away = len(images) // 2
+    mixed = torch.where(pasted, images.roll(away, 0), images)
+    return mixed, torch.lerp(target, target.roll(away, 0), share.to(target.dtype))
+
+
 @cache
 def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     # Once, as a CUDA graph takes in no copies from the host.

@@ -1,9 +1,9 @@
 """What context adds to a trained vanilla network.
 
-`pack` compresses Tiny-ImageNet into one small file. `train` trains vanilla networks and keeps them,
-then trains every row from their weights: the vanilla network itself, the rows of the paper's
-Table 4, other ways to make the prior, and controls. The same command resumes after the last row
-that was finished.
+`pack` compresses Tiny-ImageNet into one small file. `train` trains a vanilla network and keeps it,
+then trains every row from its weights: the vanilla network itself, the rows of the paper's Table 4,
+other ways to make the prior, and controls. The same command resumes after the last row that was
+finished.
 """
 
 import argparse
@@ -47,18 +47,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--minutes',
         type=float,
         default=float('inf'),
-        help='cut the passes so that all rows fit, and begin none later',
+        help='end by then, with the rows that are done (no limit)',
     )
-    keys = ', '.join(row.key for row in ROWS)
+    known = ', '.join(row.key for row in ROWS)
     train.add_argument(
         '--rows',
         nargs='+',
         metavar='ROW',
-        help=f'these, in this order (the first {len(MAIN)}), of: {keys}',
+        help=f'these, in this order (the first {len(MAIN)}), of: {known}',
     )
     train.add_argument('--seeds', type=int, default=3, help='number of seeds (3)')
+    train.add_argument(
+        '--at-once', type=int, default=2, help='number of rows that are trained side by side (2)'
+    )
     for name, value in Recipe()._asdict().items():
-        train.add_argument(f'--{name.replace("_", "-")}', type=type(value), default=value)
+        option = f'--{name.replace("_", "-")}'
+        train.add_argument(option, type=type(value), default=value, help=f'see Recipe ({value})')
     return parser.parse_args(argv)
 
 
@@ -72,8 +76,10 @@ def main(argv: list[str] | None = None) -> None:
     unknown = [key for key in args.rows or () if key not in rows]
     if unknown:
         raise UserError(f'no row {", ".join(unknown)}; the rows are {", ".join(rows)}')
-    if args.seeds < 1:
-        raise UserError(f'--seeds must be at least 1, not {args.seeds}')
+    for name in ('seeds', 'bases', 'at_once'):
+        if getattr(args, name) < 1:
+            option = name.replace('_', '-')
+            raise UserError(f'--{option} must be at least 1, not {getattr(args, name)}')
     torch.backends.cudnn.benchmark = True
     # mmengine reports each parameter's options through the current logger.
     MMLogger.get_instance('from_vanilla', log_level='WARNING')
@@ -82,9 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device()
     session = Session(args.data, args.out, weights, recipe, args.seeds, device)
     try:
-        done = session.run(
-            [rows[key] for key in args.rows or (row.key for row in MAIN)], args.minutes
-        )
+        keys = args.rows or [row.key for row in MAIN]
+        done = session.run([rows[key] for key in keys], args.minutes, args.at_once)
     finally:
         session.tabulate()
     if not done:

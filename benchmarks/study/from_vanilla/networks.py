@@ -10,14 +10,15 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from mmctx.engine.optimizers.context_groups import kind_of
+from mmctx.models.layers.contextualizing import usually_considered
 
 from . import controls  # noqa: F401 - registers backbones
-from .rows import RATES, Row
+from .rows import RATES, RESNET, Row
 
 SMOOTHING = 0.1
 DECAY = 0.05
-# Of the number of classes, kept after stages 1, 2 and 3, as the paper's.
-KEPT = (0.5, 0.2, 0.05)
+# Blocks of the stages of the ConvNeXt; ConvNeXt-T has 3, 3, 9, 3.
+DEPTHS = (2, 2, 6, 2)
 
 
 def build_network(row: Row, classes: int, width: int, embed_dims: int) -> nn.Module:
@@ -33,38 +34,43 @@ def build_network(row: Row, classes: int, width: int, embed_dims: int) -> nn.Mod
         nn.Module: mmpretrain's classifier.
     """
     init_default_scope('mmpretrain')
-    resnet = dict(depth=50, strides=(2, 2, 2, 2), stem_channels=width, base_channels=width)
-    if row.backbone is None:
-        backbone = dict(type='ResNet_CIFAR', **resnet)
-    else:
-        options = dict(row.backbone)
-        share = options.pop('considered', 1)
-        backbone = dict(
-            dict(
-                type='mmctx.ContextualResNet_CIFAR',
-                num_classes=classes,
-                considered=considered(classes, share),
-                embed_dims=embed_dims,
-                out_type='logits' if row.classifies_by_embeddings else 'featmap',
-            ),
-            **resnet,
+    backbone, channels = _vanilla_backbone(row.family, width)
+    if row.backbone is not None:
+        backbone.update(
+            type=f'mmctx.Contextual{backbone["type"]}',
+            num_classes=classes,
+            considered=considered(classes, row.fewer),
+            embed_dims=embed_dims,
+            out_type='logits' if row.classifies_by_embeddings else 'featmap',
         )
-        backbone.update(options)
+        backbone.update(row.backbone)
     if row.classifies_by_embeddings:
         loss = dict(type='mmctx.StagewiseCrossEntropy', label_smoothing=SMOOTHING)
         model = dict(head=dict(type='mmctx.ContextualClsHead', loss=loss))
     else:
         loss = dict(type='LabelSmoothLoss', label_smooth_val=SMOOTHING, mode='original')
-        head = dict(type='LinearClsHead', num_classes=classes, in_channels=32 * width, loss=loss)
-        model = dict(neck=dict(type='GlobalAveragePooling'), head=head)
+        head = dict(type='LinearClsHead', num_classes=classes, in_channels=channels, loss=loss)
+        neck = dict(type='GlobalAveragePooling') if row.family == RESNET else None
+        model = dict(neck=neck, head=head)
     network = MODELS.build(dict(type='ImageClassifier', backbone=backbone, **model))
     network.init_weights()
     return network
 
 
-def considered(classes: int, share: float = 1) -> list[int]:
-    """N₂, N₃, N₄ of N₁ classes, or a share of them."""
-    return [max(round(classes * kept * share), 1) for kept in KEPT]
+def _vanilla_backbone(family: str, width: int) -> tuple[dict, int]:
+    """Settings of a backbone of stride 16 for small images, and the channels that it ends with."""
+    if family == RESNET:
+        resnet = dict(depth=50, strides=(2, 2, 2, 2), stem_channels=width, base_channels=width)
+        return dict(type='ResNet_CIFAR', **resnet), 32 * width
+    # 96 where a ResNet50 has 64, as ConvNeXt-T.
+    channels = [3 * width // 2 * ratio for ratio in (1, 2, 4, 8)]
+    arch = dict(depths=list(DEPTHS), channels=channels)
+    return dict(type='ConvNeXt', arch=arch, stem_patch_size=2), channels[-1]
+
+
+def considered(classes: int, fewer: int = 1) -> list[int]:
+    """N₂, N₃, N₄ of N₁ classes in the paper's proportions, divided by `fewer`."""
+    return [max(kept // fewer, 1) for kept in usually_considered(classes)]
 
 
 def forward(network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
@@ -90,7 +96,8 @@ def start_from(network: nn.Module, row: Row, vanilla: dict[str, Tensor]) -> None
     """
     missing, unexpected = network.load_state_dict(dict(vanilla), strict=False)
     lost = [name for name in missing if kind_of(name) == 'vanilla']
-    if lost or any(not name.startswith('head.') for name in unexpected):
+    # Without its classifier a ConvNeXt has no last norm either.
+    if lost or any(not name.startswith(('head.', 'backbone.norm3.')) for name in unexpected):
         raise RuntimeError(f'weights do not fit {row.key}: {lost} missing, {unexpected} unexpected')
     if row.from_classifier:
         embeddings = network.backbone.contextualizing.embeddings.weight

@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from benchmarks.study.report import records_of_row, spread
 from benchmarks.text import NOTHING, as_markdown, as_text
 
-from .rows import ROWS, VANILLA, Row
+from .rows import BASES, ROWS, Row
 
 FILE = 'from_vanilla.jsonl'
-BASE = 'base'
 
 
 def load(out: Path, recipe: dict) -> list[dict]:
@@ -27,13 +29,38 @@ def append(out: Path, record: dict) -> None:
         file.write(f'{json.dumps(record)}\n')
 
 
+def bits(right: Tensor) -> str:
+    """Booleans, (N,), as hexadecimal digits."""
+    return np.packbits(right.cpu().numpy()).tobytes().hex()
+
+
+def sampling_error(row: dict[int, dict], other: dict[int, dict]) -> float:
+    """Standard error of the difference of two rows' top-1 that the choice of images leaves.
+
+    Args:
+        row (dict[int, dict]): Records by seed.
+        other (dict[int, dict]): Those of the other row.
+
+    Returns:
+        float: In points, of the mean over the seeds that both have.
+    """
+    seeds = sorted(row.keys() & other.keys())
+    right = [[_unpacked(records[seed]) for seed in seeds] for records in (row, other)]
+    gains = np.subtract(*(np.mean(own, 0) for own in right))
+    return 100 * float(gains.std(ddof=1)) / len(gains) ** 0.5
+
+
+def _unpacked(record: dict) -> np.ndarray:
+    digits = np.frombuffer(bytes.fromhex(record['right']), np.uint8)
+    return np.unpackbits(digits, count=record['recipe']['data'][2])
+
+
 def table(records: list[dict]) -> list[list[str]]:
     """Cells, headings first: mean ± standard deviation over seeds, and differences by seed."""
-    headings = ['row', 'network', 'seeds', 'top-1', f'− {VANILLA}', '− its base', 'recall 1/2/3']
+    headings = ['row', 'network', 'seeds', 'top-1', '− vanilla', '− another', 'recall 1/2/3']
     headings += ['train', 'priors swapped', 'prior spread', 'size of Δp', 'Δw beside w', 'ms/step']
     cells = [headings]
-    base = Row(BASE, 'ResNet50 from scratch, where all others start', None, against=VANILLA)
-    for row in (base, *ROWS):
+    for row in (*BASES.values(), *ROWS):
         own = records_of_row(records, row.key)
         if own:
             cells.append(_line(row, own, records))
@@ -52,11 +79,14 @@ def _line(row: Row, own: dict[int, dict], records: list[dict]) -> list[str]:
         other = records_of_row(records, key)
         seeds = sorted(own.keys() & other.keys()) if key != row.key else []
         gains = [own[s]['metrics']['top1'] - other[s]['metrics']['top1'] for s in seeds]
-        return spread(gains, signed=True)
+        shown = spread(gains, signed=True)
+        return f'{shown} ({sampling_error(own, other):.1f})' if gains else shown
 
-    against = NOTHING if row.against == VANILLA else f'{row.against}: {gain(row.against)}'
+    # What starts from scratch has had fewer passes than the vanilla row.
+    less_vanilla = NOTHING if row.from_scratch else gain(row.vanilla)
+    against = f'{row.against}: {gain(row.against)}' if row.against != row.vanilla else NOTHING
     return [
-        row.key, row.model, str(len(own)), figure('top1'), gain(VANILLA), against,
+        row.key, row.model, str(len(own)), figure('top1'), less_vanilla, against,
         stages('recall', (1, 2, 3), 0), figure('train_top1'), figure('top1_swapped'),
         stages('prior_spread', (2, 3, 4), 2), figure('offset_px', 2), figure('delta_share', 2),
         figure('ms_per_step'),

@@ -1,8 +1,8 @@
-"""The rows: what is trained further from the vanilla network's weights."""
+"""The rows: what is trained from scratch, and what further from a vanilla network's weights."""
 
 from typing import Any, NamedTuple
 
-VANILLA = 'a1'
+RESNET, CONVNEXT = 'ResNet50', 'ConvNeXt'
 
 
 class Row(NamedTuple):
@@ -12,12 +12,17 @@ class Row(NamedTuple):
         key (str): Short name; that of the paper's Table 4 where there is one.
         model (str): What it is.
         backbone (dict, optional): Arguments of the contextual backbone; None for the vanilla one.
-        rates (dict): Factors of `ContextualOptimWrapperConstructor`, over `RATES`.
+        rates (dict): Factors of `ContextualOptimWrapperConstructor`, over `RATES`. Defaults to {}.
         control (str): `other`, priors of another image, or ''. Defaults to ''.
-        waiting (float): Share of the training for which vanilla parameters wait. Defaults to 0.
+        waiting (float): Share of the training in which only classifying parameters learn. Defaults
+            to 0.
         from_classifier (bool): Whether class embeddings start as the vanilla classifier's weights.
             Defaults to False.
+        fewer (int): By how much the numbers of kept classes are divided. Defaults to 1.
         against (str): Key of the row that it is a variant of. Defaults to `a5`.
+        family (str): `RESNET` or `CONVNEXT`. Defaults to `RESNET`.
+        from_scratch (bool): Whether it is trained like the vanilla networks where all others start,
+            in which case `rates` and `waiting` are not used. Defaults to False.
     """
 
     key: str
@@ -27,50 +32,74 @@ class Row(NamedTuple):
     control: str = ''
     waiting: float = 0.0
     from_classifier: bool = False
+    fewer: int = 1
     against: str = 'a5'
+    family: str = RESNET
+    from_scratch: bool = False
 
     @property
     def classifies_by_embeddings(self) -> bool:
         """Whether class embeddings take the place of the linear classifier."""
         return self.backbone is not None and self.backbone.get('prior') != 'none'
 
+    @property
+    def vanilla(self) -> str:
+        """Key of the vanilla row of the same family."""
+        return VANILLA[self.family]
 
-# Factors on the learning rate. A tenth is what deformable convolutions have always had.
-RATES = dict(vanilla_lr_mult=0.3, classifying_lr_mult=1.0, predictor_lr_mult=0.1)
+
+VANILLA = {RESNET: 'a1', CONVNEXT: 'convnext'}
+# Where the rows of a family start.
+BASES = {
+    RESNET: Row('base', 'ResNet50 from scratch, where others start', None,
+                against='a1', from_scratch=True),
+    CONVNEXT: Row('convnext-base', 'ConvNeXt from scratch, where others start', None,
+                  against='convnext', family=CONVNEXT, from_scratch=True),
+}  # fmt: skip
+# Factors on the learning rate. At a tenth, which deformable networks take, predictors hardly leave
+# zero within some thousand steps.
+RATES = dict(vanilla_lr_mult=0.3, classifying_lr_mult=1.0, predictor_lr_mult=0.3)
+SLOW, FAST = dict(predictor_lr_mult=0.1), dict(predictor_lr_mult=1.0)
 RERANK = dict(selection='rerank')
+NORMALIZED = dict(RERANK, merging=dict(normalize=True))
 SCORES = dict(RERANK, merging=dict(temperature=1.0, normalize=True))
 RELEASED = dict(vanilla_lr_mult=0.1, predictor_lr_mult=1.0, context_decay_mult=10.0)
 
 # In the order of what they tell, as a call may be out of time before the last.
 MAIN = (
-    Row(VANILLA, 'ResNet50, no longer from scratch', None, against=VANILLA),
-    Row('a5', '+Ctx +CtxConv, `rerank`, the mean as published', RERANK, against=VANILLA),
-    Row('scores', 'a5, normalized embeddings weighted by their scores', SCORES),
-    Row('a3', '+CtxConv, no prior', dict(prior='none'), against=VANILLA),
+    Row('a1', 'ResNet50, no longer from scratch', None, against='a1'),
+    Row('a5', '+Ctx +CtxConv, `rerank`, the mean as published', RERANK, against='a1'),
+    Row('a3', '+CtxConv, no prior', dict(prior='none'), against='a1'),
     Row(
-        'classifier', 'scores, embeddings from the classifier, vanilla parameters wait at first',
+        'classifier', 'scores, embeddings from the classifier, classifying layers learn first',
         SCORES, waiting=0.15, from_classifier=True, against='scores',
     ),
+    Row('convnext', 'ConvNeXt, no longer from scratch', None, against='convnext', family=CONVNEXT),
+    Row('ctx-convnext', '+Ctx +CtxConv, `rerank`', RERANK, against='convnext', family=CONVNEXT),
+    Row('scores', 'a5, normalized embeddings weighted by their scores', SCORES),
+    Row('true-kept', 'normalized, the true class always kept',
+        dict(NORMALIZED, type='mmctx.TrueClassKeptResNet'), against='normalized'),
+    Row('normalized', 'a5, normalized embeddings', NORMALIZED),
+    Row('fast', 'a5, predictors at the full rate', RERANK, FAST),
     Row('other', 'scores, priors of another image', SCORES, control='other', against='scores'),
-    Row('a2', '+Ctx, the prior as an input, `rerank`', dict(RERANK, prior='input'),
-        against=VANILLA),
-    Row('true-kept', 'a5, the true class always kept',
-        dict(RERANK, type='mmctx.TrueClassKeptResNet')),
+    Row('few', 'normalized, a third of the classes kept', NORMALIZED, fewer=3,
+        against='normalized'),
     Row('reduce', 'a5, `reduce`', dict(selection='reduce')),
-    Row('few', 'scores, a third of the classes kept', dict(SCORES, considered=1 / 3),
-        against='scores'),
+    Row('a2', '+Ctx, the prior as an input, `rerank`', dict(RERANK, prior='input'), against='a1'),
+    Row('slow', 'a5, predictors at a tenth of the rate', RERANK, SLOW),
     Row('released', "a5, the release's rates and decay", RERANK, RELEASED),
+    Row('a5-scratch', 'a5 from scratch', RERANK, against='base', from_scratch=True),
 )  # fmt: skip
 # Trained where they are named.
 MORE = (
-    Row('a1-quick', 'a1 at the full rate', None, dict(vanilla_lr_mult=1.0), against=VANILLA),
-    Row('quick', 'scores, all at the full rate but the predictors', SCORES,
-        dict(vanilla_lr_mult=1.0), against='a1-quick'),
-    Row('normalized', 'a5, normalized embeddings merged at width 256',
-        dict(RERANK, merging=dict(normalize=True, hidden=256))),
+    Row('convnext-no-prior', '+CtxConv, no prior', dict(prior='none'), against='convnext',
+        family=CONVNEXT),
+    Row('a1-quick', 'a1 at the full rate', None, dict(vanilla_lr_mult=1.0), against='a1'),
+    Row('quick', 'scores, all at the full rate', SCORES, dict(vanilla_lr_mult=1.0),
+        against='a1-quick'),
     Row('a4', '+Deform, offsets and masks, predictors four times as wide as those of a3',
-        dict(prior='none', preset='released', offsets=('sampling',), reduction=1), against=VANILLA),
-    Row('predictors', 'a5, predictors at the full rate', RERANK, dict(predictor_lr_mult=1.0)),
+        dict(prior='none', preset='released', offsets=('sampling',), reduction=1), against='a1'),
+    Row('a3-fast', 'a3, predictors at the full rate', dict(prior='none'), FAST, against='a3'),
     Row('true-alone', 'a5, the prior of the true class alone',
         dict(RERANK, type='mmctx.TrueClassAloneResNet')),
 )  # fmt: skip

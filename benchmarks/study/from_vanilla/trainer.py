@@ -1,7 +1,6 @@
 """One training whose whole step is a CUDA graph; on a CPU the same step runs as it is."""
 
 import gc
-import sys
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from mmctx.engine.optimizers.context_groups import kind_of
 
 from .controls import priors_of_another_image, tell
-from .draws import crop, draw_schedule, normalize
+from .draws import crop, cut_mix, draw_schedule, normalize
 from .images import Images
 from .networks import forward, loss_of
 
@@ -32,8 +31,10 @@ class Trainer:
         images (Images): The training set, on the same device.
         order (Tensor): Numbers of the images of each step, (steps, B).
         crops (Tensor): Their crops, (steps, B, 2, 3).
+        boxes (Tensor): What they take from each other, (steps, 4), see `draw_boxes`.
         control (str): `other` for priors of another image, or ''. Defaults to ''.
-        waiting (float): Share of the steps for which vanilla parameters wait. Defaults to 0.
+        waiting (float): Share of the steps in which only classifying parameters learn. Defaults
+            to 0.
     """
 
     def __init__(
@@ -43,30 +44,24 @@ class Trainer:
         images: Images,
         order: Tensor,
         crops: Tensor,
+        boxes: Tensor,
         control: str = '',
         waiting: float = 0.0,
     ):
         self.device = images.pixels.device
         self.network, self.optimizer, self.images = network, optimizer, images
-        self.order, self.crops = order.to(self.device), crops.to(self.device)
+        self.order, self.crops, self.boxes = (t.to(self.device) for t in (order, crops, boxes))
         self.control, self.waiting = control, waiting
         self.on_gpu = self.device.type == 'cuda'
-        self.schedule = torch.zeros(len(order), 2, device=self.device)
+        self.schedule = draw_schedule(len(order), WARM_UP, waiting).to(self.device)
         self.at = torch.zeros(1, dtype=torch.long, device=self.device)
         # Sum of the loss, images right, images seen.
         self.sums = torch.zeros(3, device=self.device)
         self.rates = self._own_rates()
         self.stream = torch.cuda.Stream() if self.on_gpu else None
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.plan(len(order))
         if self.on_gpu:
             self._capture()
-
-    def plan(self, steps: int) -> None:
-        """Make the schedule of the learning rate for so many steps."""
-        schedule = draw_schedule(steps, WARM_UP, self.waiting)
-        self.schedule.zero_()
-        self.schedule[:steps] = schedule.to(self.device)
 
     def run(self, steps: int) -> None:
         """Queue so many steps."""
@@ -98,10 +93,10 @@ class Trainer:
         names = {id(p): name for name, p in self.network.named_parameters()}
         found = []
         for group in self.optimizer.param_groups:
-            vanilla = [kind_of(names[id(p)]) == 'vanilla' for p in group['params']]
-            if self.waiting and any(vanilla) != all(vanilla):
-                raise RuntimeError('vanilla parameters that wait need a rate of their own')
-            found.append((group, group['lr'], int(all(vanilla))))
+            waits = [kind_of(names[id(p)]) != 'classifying' for p in group['params']]
+            if self.waiting and any(waits) != all(waits):
+                raise RuntimeError('parameters that wait need a rate of their own')
+            found.append((group, group['lr'], int(all(waits))))
             if self.on_gpu:
                 group['lr'] = torch.tensor(float(group['lr']), device=self.device)
         return found
@@ -117,7 +112,9 @@ class Trainer:
             chosen = self.order.index_select(0, self.at)[0]
             target = self.images.labels.index_select(0, chosen)
             pixels = self.images.pixels.index_select(0, chosen)
-            images = normalize(crop(pixels, self.crops.index_select(0, self.at)[0]))
+            cropped = crop(pixels, self.crops.index_select(0, self.at)[0])
+            mixed, target = cut_mix(cropped, target, self.boxes.index_select(0, self.at)[0])
+            images = normalize(mixed)
         tell(self.network, target)
         with ExitStack() as stack:
             if self.control == 'other':
@@ -144,18 +141,14 @@ class Trainer:
             torch.cuda.synchronize()
             self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, stream=self.stream):
-                self._step()
-            self.graph = graph
-        except RuntimeError as error:
-            # Slower by far, but worth more than nothing.
-            print(f'no CUDA graph: {error}', file=sys.stderr, flush=True)
+        with torch.cuda.graph(graph, stream=self.stream):
+            self._step()
+        self.graph = graph
         torch.cuda.synchronize()
-        self.restart(start)
+        self._restart(start)
 
-    def restart(self, start: dict[str, Tensor]) -> None:
-        """Begin again from a state of the network, with the graph that there is."""
+    def _restart(self, start: dict[str, Tensor]) -> None:
+        """Forget the steps before the capture."""
         self.network.load_state_dict(start)
         for state in self.optimizer.state.values():
             for value in state.values():

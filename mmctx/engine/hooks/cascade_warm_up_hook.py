@@ -1,13 +1,18 @@
 """Warm-up that lets the stages learn to rank before the set of considered classes shrinks."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor, nn
 
 from mmctx.errors import UserError
+from mmctx.models.unwrapping import bare_model
 from mmctx.registry import HOOKS
+
+if TYPE_CHECKING:
+    from mmctx.models.context_record import ContextRecord
 
 WAYS = ('rerank', 'narrow')
 
@@ -46,20 +51,19 @@ class CascadeWarmUpHook(Hook):
             raise UserError(f'interval should be a whole number of at least 0, got {interval!r}')
         self.share, self.way, self.interval = share, way, interval
         self.configured: dict = {}
-        self.losses: list[nn.Module] = []
-        self.recorder: _Recorder | None = None
+        self.recording = ExitStack()
+        self.record: ContextRecord | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Find the contextualizing layers and remember their configuration."""
         # Detectors, which do not use this hook, start faster without these imports.
         from mmctx.models.layers import Contextualizing
-        from mmctx.models.losses import StagewiseCrossEntropy
 
-        modules = list(runner.model.modules())
         self.configured = {
-            m: (m.selection, m.considered) for m in modules if isinstance(m, Contextualizing)
+            m: (m.selection, m.considered)
+            for m in runner.model.modules()
+            if isinstance(m, Contextualizing)
         }
-        self.losses = [m for m in modules if isinstance(m, StagewiseCrossEntropy)]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Set how many classes are kept in this iteration."""
@@ -69,17 +73,20 @@ class CascadeWarmUpHook(Hook):
                 layer.considered = kept_at(done, layer.embeddings.num_embeddings, considered)
             else:
                 layer.selection = 'rerank' if done < 1 else selection
-        if self.interval and self.losses and self.every_n_train_iters(runner, self.interval):
-            self.recorder = _Recorder([*self.configured], self.losses)
+        if self.interval and self.every_n_train_iters(runner, self.interval):
+            from mmctx.models.context_record import record_context
+
+            self.record = self.recording.enter_context(record_context(bare_model(runner.model)))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
     ) -> None:
         """Log the recorded values."""
-        if self.recorder is not None:
-            for name, value in self.recorder.finish().items():
+        if self.record is not None:
+            self.recording.close()
+            for name, value in _figures(self.record).items():
                 runner.message_hub.update_scalar(f'train/cascade/{name}', value)
-            self.recorder = None
+            self.record = None
 
     def before_val(self, runner: Runner) -> None:
         """Restore the configuration for validation."""
@@ -111,34 +118,15 @@ def kept_at(done: float, classes: int, considered: Sequence[int]) -> tuple[int, 
     return tuple(round(classes ** (1 - done) * kept**done) for kept in considered)
 
 
-class _Recorder:
-    """Recorder of the classes that one forward pass keeps, and of the labels that the loss gets."""
+def _figures(record: 'ContextRecord') -> dict[str, float]:
+    """Values to log, by name; none if nothing was classified."""
+    from mmctx.models.context_record import recalls
 
-    def __init__(self, layers: Sequence[nn.Module], losses: Sequence[nn.Module]):
-        self.kept: list[Tensor] = []
-        self.target: Tensor | None = None
-        self.hooks = [layer.register_forward_hook(self._see_stage) for layer in layers]
-        self.hooks += [loss.register_forward_pre_hook(self._see_target) for loss in losses]
-
-    def _see_stage(self, module, args, context) -> None:
-        if context.kept is not None:
-            self.kept.append(context.kept)
-
-    def _see_target(self, module, args) -> None:
-        self.target = args[1]
-
-    def finish(self) -> dict[str, float]:
-        """Stop recording, and return the values by name, or none if nothing was classified."""
-        for hook in self.hooks:
-            hook.remove()
-        if self.target is None:
-            return {}
-        # Mixup and CutMix have several labels, of which the main one counts.
-        label = self.target[:, None] if self.target.ndim == 1 else self.target.argmax(1, True)
-        values = {}
-        for stage, kept in enumerate(self.kept, 4 - len(self.kept)):
-            count = int(kept[0].sum())
-            values[f'kept_stage{stage}'] = float(count)
-            values[f'chance_stage{stage}'] = 100 * count / kept.shape[1]
-            values[f'recall_stage{stage}'] = 100 * kept.gather(1, label).float().mean().item()
-        return values
+    values = {}
+    for stage, recall in recalls(record).items():
+        kept: Any = record.stages[stage].kept
+        count = int(kept[0].sum())
+        values[f'kept_stage{stage}'] = float(count)
+        values[f'chance_stage{stage}'] = 100 * count / kept.shape[1]
+        values[f'recall_stage{stage}'] = 100 * recall.item()
+    return values

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
 from mmctx.engine.batches import NumberedBatchSampler
-from mmctx.engine.data import Fetch
+from mmctx.engine.data import BatchReader
 from mmctx.engine.randomness import derive_seed, seed_generators
 from mmctx.registry import HOOKS
 
@@ -63,7 +63,7 @@ class ExactResumeHook(Hook):
         if position['sampler_seed'] is not None and hasattr(sampler, 'seed'):
             sampler.seed = position['sampler_seed']
         reader = getattr(loader.dataset, '__getitems__', None)
-        if isinstance(reader, Fetch):
+        if isinstance(reader, BatchReader):
             reader.seed = runner.seed
         done, before, now = position['batches_done'], position['batches_per_epoch'], len(loader)
         if (before, position['processes']) != (now, get_world_size()):

@@ -1,5 +1,6 @@
 """Base class of contextual backbones: what they add to a vanilla backbone."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ class ContextualBackbone(Vanilla):
         pointwise (str): Attribute of a residual block that holds its first 1×1 convolution, which
             `prior='input'` replaces instead.
         stride (int): Stride of the last stage, in pixels; smaller images are refused.
+        strides (Sequence[int]): Stride of each stage over the one before, of the first over the
+            stem.
         out_type (str): `featmap` or `logits`.
         contextualizing_type (type): Class of the contextualizing layers.
     """
@@ -48,6 +51,7 @@ class ContextualBackbone(Vanilla):
     replaced: str
     pointwise: str
     stride: int
+    strides: Sequence[int] = (1, 2, 2, 2)
     init_cfg: dict | list[dict] | None
     contextualizing: Contextualizing | None
     first_merging: Merging | None
@@ -106,6 +110,7 @@ class ContextualBackbone(Vanilla):
                 f'out_indices should be 0 to 3, for stages 1 to 4, got {self.out_indices}'
             )
         self.out_type = out_type
+        self.stage_channels = tuple(channels)
         first = contextual_stages[0]
         # How many of the first stages neither classify nor narrow the considered set.
         self.skipped = max(first - 2, 0)
@@ -145,6 +150,26 @@ class ContextualBackbone(Vanilla):
         self.init_cfg = with_zeroed_predictors(self.init_cfg)
         self._freeze_stages()
 
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """What is known of the returned maps beforehand, in the terms of timm.
+
+        Returns:
+            list[dict]: For each of `out_indices` its channels `num_chs`, its stride `reduction` in
+            pixels, and the path of its stage, `module`.
+        """
+        found = []
+        for index in self.out_indices:
+            blocks = self.blocks_of(index + 1)
+            found.append(
+                dict(
+                    num_chs=self.stage_channels[index],
+                    reduction=self.stride // math.prod(self.strides[index + 1 :]),
+                    module=next(name for name, part in self.named_modules() if part is blocks),
+                )
+            )
+        return found
+
     def init_weights(self) -> None:
         """Initialize the weights; zero the predictors again if a parent's initializer ran first."""
         if not self.is_init:
@@ -159,11 +184,11 @@ class ContextualBackbone(Vanilla):
             first stage is vanilla.
         """
         if self.contextualizing is None:
-            return x.new_zeros(len(x), 0)
+            return x.new_zeros(x.shape[0], 0)
         if self.first_merging is None:
             return None
         merged = self.first_merging.merge_all(self.contextualizing.embeddings.weight)
-        return merged.expand(len(x), -1)
+        return merged.expand(x.shape[0], -1)
 
     def refine_prior(self, prior: Tensor) -> Tensor:
         """Change the prior of the next stage, (B, P), before it is used; here it stays the same."""
@@ -185,7 +210,7 @@ class ContextualBackbone(Vanilla):
             UserError: The images are smaller than the stride, or batch norm is trained on a single
                 image.
         """
-        if min(x.shape[-2:]) < self.stride:
+        if x.shape[-2] < self.stride or x.shape[-1] < self.stride:
             raise UserError(
                 f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '
                 f'{self.stride} of {type(self).__name__}: enlarge or pad them'

@@ -94,7 +94,7 @@ class ContextualResNetTSM(ContextualResNet):
         Raises:
             UserError: The frames are not whole clips, or smaller than the stride.
         """
-        if len(x) % self.num_segments:
+        if x.shape[0] % self.num_segments:
             raise UserError(
                 f'{len(x)} frames do not make whole clips of num_segments={self.num_segments}: '
                 "give the pipeline's frame sampling, the backbone and the head the same number"

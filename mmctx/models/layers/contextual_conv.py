@@ -1,7 +1,7 @@
 """The contextual convolution as a layer: a static kernel, and predictors of its offsets."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -11,16 +11,42 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
-from mmctx.ops.predicting import conv2d_in_float32, norm_relu, predict_sampling_offset, runs_kernels
+from mmctx.ops.predicting import (
+    conv2d_in_float32,
+    infer_offsets,
+    infers_in_kernels,
+    norm_relu,
+    predict_sampling_offset,
+    runs_kernels,
+)
 
 from .autocasting import autocast_input, without_autocast
 from .prior import PriorConv
+from .reporting import current_listener
 from .vector_step import run_vector_step
 
 OFFSETS = ('sampling', 'weight')
 # The released code's epsilons, which its checkpoints rely on.
 MAP_NORMS = {'LN': dict(type='LN2d', eps=1e-6), 'BN': dict(type='BN')}
 VECTOR_NORMS = {'LN': dict(type='LN', eps=1e-5), 'BN': dict(type='BN1d')}
+
+
+class ConvolutionContext(NamedTuple):
+    """What one contextual convolution did with a batch.
+
+    Attributes:
+        x (Tensor): Its input, (B, C_in, H, W).
+        sampling_offset (Tensor, optional): Δp in pixels of x, (B, 2K, H_out, W_out), interleaved
+            (Δy, Δx). None where it is not predicted, as all of the following.
+        mask (Tensor, optional): Modulation m, (B, K, H_out, W_out), from 0 to 1.
+        weight_offset (Tensor, optional): Δw, (B, C, 1, kh, kw) depthwise, (B, 1, C_in, kh, kw)
+            dense.
+    """
+
+    x: Tensor
+    sampling_offset: Tensor | None
+    mask: Tensor | None
+    weight_offset: Tensor | None
 
 
 class PriorInputConv2d(PriorConv, nn.Conv2d):
@@ -168,10 +194,12 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None, None
         x = autocast_input(x)
         with without_autocast(x):
-            predicted = self._predict_offset_and_mask(x, prior)
+            return self._split_mask(self._predict_offset_and_mask(x, prior))
+
+    def _split_mask(self, predicted: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.modulated:
             return predicted, None
-        taps = predicted.shape[1] // 3
+        taps = self.kernel_size[0] * self.kernel_size[1]
         # Not slices: the gradient of a split is one concatenation.
         return predicted.split([2 * taps, taps], dim=1)
 
@@ -185,8 +213,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
                 x, prior, reduce.weight, reduce.bias, norm.weight, norm.bias, last.weight,
                 last.bias, norm.eps, geometry,
             )  # fmt: skip
-        weight, lengths = reduce.weight.flatten(1), [prior.shape[1], x.shape[1]]
-        of_prior, of_x = weight.split_with_sizes(lengths, dim=1)
+        lengths = [reduce.in_channels - self.in_channels, self.in_channels]
+        of_prior, of_x = reduce.weight.flatten(1).split_with_sizes(lengths, dim=1)
         # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
         shares = F.linear(prior, of_prior, reduce.bias)  # [B, C']
         rows = F.linear(x.permute(0, 2, 3, 1), of_x.to(x.dtype))  # [B, H, W, C']
@@ -208,13 +236,30 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None
         last = self.weight_offset_predictor[-1]
         with without_autocast(x):
-            hidden = run_vector_step(
-                self.weight_offset_predictor, torch.cat([prior, x.mean((2, 3))], dim=1)
-            )
-            weight_offset = F.linear(hidden, last.weight, last.bias)
+            pooled = x.mean((2, 3), dtype=last.weight.dtype)
+            hidden = run_vector_step(self.weight_offset_predictor, torch.cat([prior, pooled], 1))
+            return self._shape_weight_offset(F.linear(hidden, last.weight, last.bias))
+
+    def _shape_weight_offset(self, weight_offset: Tensor) -> Tensor:
         depthwise = self.groups == self.in_channels
         channels = (self.in_channels, 1) if depthwise else (1, self.in_channels)
-        return weight_offset.view(len(x), *channels, *self.kernel_size)
+        return weight_offset.unflatten(1, (*channels, *self.kernel_size))
+
+    def predict_offsets(self, x: Tensor, prior: Tensor) -> tuple[Tensor | None, ...]:
+        """Δp, the mask's logits and Δw as `predict_sampling_offset` and `predict_weight_offset`.
+
+        In inference on a GPU both predictors run together, in few kernels.
+        """
+        sampling: Any = self.sampling_offset_predictor
+        weight: Any = self.weight_offset_predictor
+        x = autocast_input(x)
+        if sampling is None or weight is None or not infers_in_kernels(x, sampling[1], weight[1]):
+            return *self.predict_sampling_offset(x, prior), self.predict_weight_offset(x, prior)
+        geometry = self.stride, self.padding, self.dilation
+        prior = prior.to(sampling[0].weight.dtype)
+        with without_autocast(x):
+            predicted, weight_offset = infer_offsets(x, prior, sampling, weight, geometry)
+        return *self._split_mask(predicted), self._shape_weight_offset(weight_offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C_in, H, W), with the offsets that x and the prior lead to.
@@ -230,13 +275,17 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         if runs_kernels(x):
             x = x.contiguous(memory_format=torch.channels_last)
         with without_autocast(x):
-            sampling_offset, mask_logits = self.predict_sampling_offset(x, prior)
+            sampling_offset, mask_logits, weight_offset = self.predict_offsets(x, prior)
+            listener = current_listener()
+            if listener is not None:
+                mask = None if mask_logits is None else mask_logits.sigmoid()
+                listener(self, ConvolutionContext(x, sampling_offset, mask, weight_offset))
             return contextual_conv2d(
                 x,
                 self.weight,
                 self.bias,
                 sampling_offset=sampling_offset,
-                weight_offset=self.predict_weight_offset(x, prior),
+                weight_offset=weight_offset,
                 mask_logits=mask_logits,
                 stride=self.stride,
                 padding=self.padding,

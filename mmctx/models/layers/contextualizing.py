@@ -12,10 +12,12 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.predicting import MOST_CLASSES, infer_kept_classes, infers_in_kernels
 
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
 from .merging import Merging
+from .reporting import current_listener
 from .vector_step import run_vector_step
 
 SELECTIONS = ('reduce', 'rerank')
@@ -86,6 +88,7 @@ class Contextualizing(BaseModule):
         nn.init.normal_(self.embeddings.weight, std=0.02)
         # log(1/τ)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self._register_load_state_dict_pre_hook(_shape_logit_scale, with_module=True)
         self.classifying = nn.ModuleList()
         for channels in in_channels:
             hidden = channels // hidden_ratio
@@ -119,14 +122,52 @@ class Contextualizing(BaseModule):
         # Half precision cannot tell likely classes apart at the top of the ranking, and casting the
         # parameters would take longer than it saves.
         with without_autocast(x):
-            logits = self.classify(x, stage_index, classes)
-            if self.selection == 'reduce' and kept is not None:
-                logits = torch.where(kept, logits, -math.inf)
-            if stage_index == len(self.merging):
-                return StageContext(logits, None, None)
-            top = self.keep(logits, stage_index)
-            kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
-            return StageContext(logits, kept, self.merge(top, stage_index, logits))
+            if self._infers_in_kernels(x):
+                context = self._infer(x, stage_index, kept, classes)
+            else:
+                context = self._conclude(x, stage_index, kept, classes)
+        listener = current_listener()
+        if listener is not None:
+            listener(self, (stage_index, context))
+        return context
+
+    def _conclude(
+        self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
+    ) -> StageContext:
+        logits = self.classify(x, stage_index, classes)
+        if self.selection == 'reduce' and kept is not None:
+            logits = torch.where(kept, logits, -math.inf)
+        if stage_index == len(self.merging):
+            return StageContext(logits, None, None)
+        top = self.keep(logits, stage_index)
+        kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
+        return StageContext(logits, kept, self.merge(top, stage_index, logits))
+
+    def _infers_in_kernels(self, x: Tensor) -> bool:
+        plain = all(merging.temperature is None for merging in self.merging)
+        # The kernels do what these methods do here, not what a subclass makes of them.
+        own = type(self)
+        plain &= own.classify is Contextualizing.classify and own.keep is Contextualizing.keep
+        plain &= own.merge is Contextualizing.merge
+        return plain and self.embeddings.num_embeddings <= MOST_CLASSES and infers_in_kernels(x)
+
+    def _infer(
+        self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
+    ) -> StageContext:
+        """`_conclude` in inference, in half as many kernels."""
+        if classes is None:
+            classes = self.class_directions()
+        last = stage_index == len(self.merging)
+        logits, kept, shares = infer_kept_classes(
+            self.embed_image(x, stage_index),
+            classes,
+            kept if self.selection == 'reduce' else None,
+            None if last else self.considered[stage_index],
+        )
+        if shares is None:
+            return StageContext(logits, None, None)
+        prior = self.merging[stage_index](self.embeddings.weight, None, logits, shares)
+        return StageContext(logits, kept, prior)
 
     def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
@@ -141,10 +182,14 @@ class Contextualizing(BaseModule):
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
         if classes is None:
             classes = self.class_directions()
+        return unit(self.embed_image(x, stage_index)) @ classes.t()
+
+    def embed_image(self, x: Tensor, stage_index: int) -> Tensor:
+        """Image embeddings, (B, d), in float32 at least, of features (B, C, H, W)."""
         layers = self.classifying[stage_index]
-        hidden = run_vector_step(layers, x.mean((2, 3)))
-        image = F.linear(hidden, layers[3].weight, layers[3].bias)  # [B, d]
-        return unit(at_least_float32(image)) @ classes.t()
+        pooled = x.mean((2, 3), dtype=layers[0].weight.dtype)
+        hidden = run_vector_step(layers, pooled)
+        return at_least_float32(F.linear(hidden, layers[3].weight, layers[3].bias))
 
     def merge(self, top: Tensor, stage_index: int, logits: Tensor) -> Tensor:
         """Prior (B, P) from the classes kept, (B, N) indices, and the logits (B, N₁) of all."""
@@ -165,6 +210,13 @@ def at_least_float32(x: Tensor) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """Vectors, (N, d), scaled to length 1; as `F.normalize`."""
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def _shape_logit_scale(module: Contextualizing, state_dict: dict, prefix: str, *_) -> None:
+    """Let a scale of one element, as runs with FSDP save it, load as a scalar, and vice versa."""
+    scale = state_dict.get(f'{prefix}logit_scale')
+    if scale is not None and scale.numel() == 1:
+        state_dict[f'{prefix}logit_scale'] = scale.reshape(module.logit_scale.shape)
 
 
 def _check_considered(num_classes: int, considered: Sequence[int], stages: int) -> None:

@@ -1,13 +1,15 @@
 """Merging: how the classes that a stage keeps become the prior of the next one (Sec. 3.2)."""
 
+import torch
 import torch.nn as nn
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.exporting import is_exporting
 
 from .contextual_conv import VECTOR_NORMS
-from .vector_step import run_vector_step
+from .vector_step import VectorStep
 
 LEAST_HIDDEN = 128
 
@@ -49,21 +51,30 @@ class Merging(nn.ModuleDict):
         self.temperature = temperature
         self.normalize = normalize
 
-    def forward(self, embeddings: Tensor, top: Tensor, logits: Tensor) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, top: Tensor | None, logits: Tensor, shares: Tensor | None = None
+    ) -> Tensor:
         """Merge the kept classes of each image.
 
         Args:
             embeddings (Tensor): Of all classes, (N₁, d).
-            top (Tensor): Numbers of the kept classes, (B, N).
+            top (Tensor, optional): Numbers of the kept classes, (B, N). None with `shares`.
             logits (Tensor): s/τ of all classes, (B, N₁).
+            shares (Tensor, optional): Each class's share in the mean, (B, N₁), instead of `top`.
+                Defaults to None.
 
         Returns:
             Tensor: The prior, (B, P).
         """
+        if shares is not None:
+            each = self._each(embeddings)  # [N₁, hidden]
+            return self['joint'](shares.to(each.dtype) @ each)
+        assert top is not None
         weights = None
         if self.temperature is not None:
             weights = (logits.gather(1, top) / self.temperature).softmax(1)  # [B, N]
-        if top.numel() < len(embeddings):
+        # What is exported takes one way, for batches of any size.
+        if not is_exporting() and top.numel() < len(embeddings):
             each = self._each(embeddings[top.flatten()]).view(*top.shape, -1)  # [B, N, hidden]
             if weights is None:
                 merged = each.mean(1)
@@ -72,7 +83,7 @@ class Merging(nn.ModuleDict):
         else:
             # Each class once rather than once an image: a mean over a set is a product.
             each = self._each(embeddings)  # [N₁, hidden]
-            share = each.new_zeros(len(top), len(embeddings))
+            share = torch.zeros_like(logits, dtype=each.dtype)  # [B, N₁]
             if weights is None:
                 # Divided afterwards: where it is traced, a length is no plain number to scatter.
                 merged = share.scatter_(1, top, 1.0) @ each / top.shape[1]
@@ -88,11 +99,11 @@ class Merging(nn.ModuleDict):
     def _each(self, embeddings: Tensor) -> Tensor:
         if self.normalize:
             embeddings = nn.functional.normalize(embeddings, dim=1) * embeddings.shape[1] ** 0.5
-        return run_vector_step(self['each'], embeddings)
+        return self['each'](embeddings)
 
 
-def _step(in_features: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(
+def _step(in_features: int, out_features: int) -> VectorStep:
+    return VectorStep(
         nn.Linear(in_features, out_features),
         build_norm_layer(VECTOR_NORMS['LN'], out_features),
         nn.ReLU(inplace=True),

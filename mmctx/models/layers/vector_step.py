@@ -7,6 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.predicting import infer_vector_step, infers_in_kernels
+
+
+class VectorStep(nn.Sequential):
+    """Linear layer, norm and ReLU, run by `run_vector_step`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the step on vectors, (N, C_in)."""
+        return run_vector_step(self, x)
 
 
 def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
@@ -23,11 +32,14 @@ def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
         UserError: A batch norm trains, and there is one vector.
     """
     fc, norm = step[0], step[1]
-    hidden = F.linear(x.to(fc.weight.dtype), fc.weight, fc.bias)
+    x = x.to(fc.weight.dtype)
+    if infers_in_kernels(x, norm):
+        return infer_vector_step(x, fc.weight, fc.bias, norm)
+    hidden = F.linear(x, fc.weight, fc.bias)
     if isinstance(norm, nn.LayerNorm):
         shape, eps = norm.normalized_shape, norm.eps
         return F.layer_norm(hidden, shape, norm.weight, norm.bias, eps).relu_()
-    if len(hidden) == 1 and isinstance(norm, nn.BatchNorm1d) and norm.training:
+    if isinstance(norm, nn.BatchNorm1d) and norm.training and len(hidden) == 1:
         raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
     # Called as a module, because BatchNorm may have been replaced by SyncBatchNorm.
     return norm(hidden).relu_()

@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.models.layers.reporting import current_listener
 from mmctx.registry import MODELS
 
 
@@ -52,12 +53,15 @@ class StagewiseCrossEntropy(nn.Module):
 
         Raises:
             UserError: The number of stages is not the number of weights, or the target is neither
-            labels nor scores.
+                labels nor scores.
         """
         if len(stage_logits) != len(self.stage_weights):
             raise UserError(
                 f'{len(stage_logits)} stages for {len(self.stage_weights)} stage_weights'
             )
+        listener = current_listener()
+        if listener is not None:
+            listener(self, target)
         if target.ndim == 1:
             target = F.one_hot(target.long(), stage_logits[0].shape[1])
         if target.shape != stage_logits[0].shape:

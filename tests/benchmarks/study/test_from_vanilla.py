@@ -11,33 +11,37 @@ import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
 
+from benchmarks.study.from_vanilla import session
 from benchmarks.study.from_vanilla.controls import TrueClassKept, priors_of_another_image, tell
 from benchmarks.study.from_vanilla.draws import (
     crop,
+    cut_mix,
+    draw_boxes,
     draw_crops,
     draw_order,
     draw_schedule,
     normalize,
 )
-from benchmarks.study.from_vanilla.evaluation import evaluate, examine
+from benchmarks.study.from_vanilla.evaluation import answers, evaluate, examine
 from benchmarks.study.from_vanilla.images import Images, read_packed, write_packed
 from benchmarks.study.from_vanilla.main import main
 from benchmarks.study.from_vanilla.networks import (
     DECAY,
     build_network,
     build_optimizer,
+    considered,
     embeddings_from,
     forward,
     start_from,
 )
-from benchmarks.study.from_vanilla.records import load
-from benchmarks.study.from_vanilla.rows import RATES, ROWS, VANILLA
+from benchmarks.study.from_vanilla.records import bits, load, sampling_error
+from benchmarks.study.from_vanilla.rows import BASES, RATES, ROWS
 from benchmarks.study.from_vanilla.session import Recipe
 from benchmarks.study.from_vanilla.trainer import Trainer
 
 CPU = torch.device('cpu')
 CLASSES = 20
-BY_KEY = {row.key: row for row in ROWS}
+BY_KEY = {row.key: row for row in (*BASES.values(), *ROWS)}
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +111,7 @@ def test_crop_shows_the_part_that_its_map_names():
     assert crop(pixels, whole_mirrored)[0, 0, 5, 5] > 199.9
 
 
-def test_vanilla_parameters_wait_in_the_schedule():
+def test_parameters_wait_in_the_schedule():
     schedule = draw_schedule(100, 0.1, 0.3)
     assert (schedule[:30, 1] == 0).all() and (schedule[31:-1] > 0).all()
     assert torch.equal(schedule[45:, 0], schedule[45:, 1])
@@ -123,7 +127,9 @@ def test_steps_are_those_of_mmengine(key, images):
     train = Images(images['train'].pixels, images['train'].labels.double())
     rng = np.random.default_rng(0)
     order, crops = draw_order(80, batch, steps, rng), draw_crops(batch, steps, rng)
-    trainer = Trainer(ours.train(), build_optimizer(ours, lr, row.rates), train, order, crops)
+    boxes = torch.zeros(steps, 4)
+    optimizer = build_optimizer(ours, lr, row.rates)
+    trainer = Trainer(ours.train(), optimizer, train, order, crops, boxes)
 
     def in_double(module, inputs):
         return (inputs[0].double(),)
@@ -159,41 +165,72 @@ def test_steps_are_those_of_mmengine(key, images):
     assert 0.5 < loss / np.log(CLASSES) < 4 and 0 <= right <= 100
 
 
-def test_a_restart_repeats_the_training(images):
+def test_steps_before_a_capture_are_forgotten(images):
     network = network_of('a1').train()
     start = {name: value.clone() for name, value in network.state_dict().items()}
     rng = np.random.default_rng(0)
-    draws = draw_order(80, 8, 2, rng), draw_crops(8, 2, rng)
+    draws = draw_order(80, 8, 2, rng), draw_crops(8, 2, rng), draw_boxes(2, 0.5, rng)
     trainer = Trainer(network, build_optimizer(network, 1e-3, None), images['train'], *draws)
     trainer.run(2)
     first = {name: value.clone() for name, value in network.state_dict().items()}
-    trainer.restart(start)
+    trainer._restart(start)
     trainer.run(2)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, first[name])
 
 
-@pytest.mark.parametrize('key', [row.key for row in ROWS])
-def test_rows_start_as_the_vanilla_network(key, images):
+def test_boxes_of_cutmix_take_half_of_the_image_on_average():
+    boxes = draw_boxes(4000, 0.25, np.random.default_rng(0))
+    x0, x1, y0, y1 = boxes.t()
+    area = (x1 - x0) * (y1 - y0)
+    assert 0.22 < (area > 0).float().mean() < 0.28
+    assert boxes.min() >= 0 and boxes.max() <= 1 and area.max() > 0.9
+    # Half of it, and then what lies inside of a box whose middle lies anywhere.
+    assert 0.25 < area[area > 0].mean() < 0.4
+
+
+def test_cutmix_pastes_the_box_and_shares_the_label():
+    images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 8, 4)
+    target = torch.eye(4)
+    mixed, labels = cut_mix(images, target, torch.tensor([0.5, 1, 0, 0.25]))
+    assert (mixed[0, :, :2, 2:] == 2).all() and mixed[0].sum() == 2 * 3 * 2 * 2
+    assert labels[3].tolist() == [0, 0.125, 0, 0.875]
+    mixed, labels = cut_mix(images, target, torch.zeros(4))
+    assert torch.equal(mixed, images) and torch.equal(labels, target)
+
+
+def test_kept_classes_are_the_packages_own_proportions():
+    assert considered(110) == [55, 22, 5]
+    assert considered(110, 3) == [18, 7, 1]
+
+
+def last_block(network):
+    backbone = network.backbone
+    return backbone.layer4[-1] if hasattr(backbone, 'layer4') else backbone.stages[3][-1]
+
+
+STARTS = {repr((row.backbone, row.family, row.fewer, row.from_classifier)): row for row in ROWS}
+
+
+@pytest.mark.parametrize('row', STARTS.values(), ids=lambda row: row.key)
+def test_rows_start_as_the_vanilla_network(row, images):
     """Features of the last stage but the modulated row's are those of the vanilla one."""
     torch.manual_seed(1)
-    vanilla, other = network_of(VANILLA).eval(), network_of(key).eval()
-    start_from(other, BY_KEY[key], vanilla.state_dict())
+    vanilla, other = network_of(row.vanilla).eval(), network_of(row.key).eval()
+    start_from(other, row, vanilla.state_dict())
     pixels = normalize(images['val'].pixels[:4])
     tell(other, images['val'].labels[:4])
     last = []
     for network in (vanilla, other):
-        network.backbone.layer4.register_forward_hook(lambda m, a, out: last.append(out))
-        # The backbone runs blocks, not stages.
-        network.backbone.layer4[-1].register_forward_hook(lambda m, a, out: last.append(out))
+        last_block(network).register_forward_hook(lambda m, a, out: last.append(out))
         forward(network, pixels)
-    vanilla_map, own_map = last[0], last[-1]
-    if key != 'a4':
+    vanilla_map, own_map = last
+    if row.key != 'a4':
         torch.testing.assert_close(own_map, vanilla_map, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_network_are_refused():
-    state = network_of(VANILLA).state_dict()
+    state = network_of('a1').state_dict()
     del state['backbone.conv1.weight']
     with pytest.raises(RuntimeError, match=r'backbone\.conv1\.weight'):
         start_from(network_of('a5'), BY_KEY['a5'], state)
@@ -234,12 +271,43 @@ def test_priors_of_another_image_are_those_of_the_one_before():
     assert torch.equal(used[1], priors[4])
 
 
+def test_swapped_priors_are_of_other_classes(images):
+    """Validation images come class by class, and a neighbour's prior would tell the class."""
+    network = network_of('true-alone')
+    told = []
+    merging = network.backbone.contextualizing.merging[0]
+    merging.register_forward_pre_hook(lambda m, args: told.append(args[1][:, 0]))
+    evaluate(network, images['val'])
+    labels = torch.cat(told)
+    assert len(labels) == 40 and (labels == labels.roll(1)).float().mean() < 0.2
+
+
+def test_answers_are_in_the_order_of_the_images(images):
+    vanilla = network_of('a1')
+    vanilla.head.fc.weight.data.zero_()
+    vanilla.head.fc.bias.data[3] = 1
+    right = answers(vanilla, images['val'])['top1']
+    assert torch.equal(right, images['val'].labels.argmax(1) == 3)
+
+
+def test_error_of_a_difference_is_that_of_the_images():
+    rng = np.random.default_rng(0)
+    shared, own = rng.uniform(size=900) < 0.5, rng.uniform(size=(2, 900)) < 0.1
+    rows = [
+        {seed: dict(recipe=dict(data=['', 0, 900]), right=bits(torch.from_numpy(shared ^ flipped)))
+         for seed in (0, 1)}
+        for flipped in own
+    ]  # fmt: skip
+    gains = (shared ^ own[0]).astype(float) - (shared ^ own[1])
+    assert sampling_error(*rows) == pytest.approx(100 * gains.std(ddof=1) / 30)
+
+
 def test_figures_of_a_network_that_is_always_right(images):
     network = network_of('true-alone')
     found = evaluate(network, images['val'])
     assert {found[f'recall_stage{i}'] for i in (1, 2, 3)} == {100.0}
     assert network.training
-    vanilla = network_of(VANILLA)
+    vanilla = network_of('a1')
     right = images['val'].labels.argmax(1)
     vanilla.head.fc.weight.data.zero_()
     vanilla.head.fc.bias.data[3] = 1
@@ -249,7 +317,7 @@ def test_figures_of_a_network_that_is_always_right(images):
 
 
 def test_examination_sees_what_predictors_do(images):
-    assert examine(network_of(VANILLA), images['val']) == {}
+    assert examine(network_of('a1'), images['val']) == {}
     network = network_of('a5')
     found = examine(network, images['val'])
     assert found['offset_px'] == found['delta_share'] == 0
@@ -267,27 +335,44 @@ OPTIONS = ['--seeds', '2', '--width', '8', '--embed-dims', '32', '--batch', '16'
 
 
 def test_a_call_resumes_after_the_last_row(packed, tmp_path, capsys):
+    """It ends in time, trains one vanilla network once, and two rows side by side."""
     call = ['train', str(packed), '--out', str(tmp_path), *OPTIONS, '--rows', 'a1', 'a5']
     with pytest.raises(SystemExit, match='3'):
         main([*call, '--minutes', '0.0001'])
-    (kept,) = {tuple(sorted(f.name for f in (tmp_path / 'weights').iterdir()))}
-    assert len(kept) == 2
-    times = [f.stat().st_mtime_ns for f in sorted((tmp_path / 'weights').iterdir())]
+    (weights,) = (tmp_path / 'weights').iterdir()
+    written = weights.stat().st_mtime_ns
     with (tmp_path / 'from_vanilla.jsonl').open('a') as file:
         file.write('{"half a line\n')
     main(call)
-    assert times == [f.stat().st_mtime_ns for f in sorted((tmp_path / 'weights').iterdir())]
-    assert 'a5: top-1' in capsys.readouterr().out
+    assert weights.stat().st_mtime_ns == written
+    assert 'a5 ' in capsys.readouterr().out.split('row ')[1]
     main(call)
-    assert 'top-1 ' not in capsys.readouterr().out.split('row ')[0]
+    assert 'steps of' not in capsys.readouterr().out
     table = (tmp_path / 'from_vanilla.md').read_text()
     assert '| a5 | +Ctx +CtxConv' in table and '| base |' in table
     recipe = Recipe(8, 32, 16, base_passes=0.4, passes=0.4)._asdict()
-    share = 0.02
-    records = load(tmp_path, dict(recipe, share=share, data=['packed.zip', 80, 40]))
-    assert [(r['row'], r['seed']) for r in records] == [
-        (row, seed) for row in ('base', 'a1', 'a5') for seed in (0, 1)
-    ]
+    records = load(tmp_path, dict(recipe, data=['packed.zip', 80, 40]))
+    assert [(r['row'], r['seed'], r['side_by_side']) for r in records] == [
+        ('base', 0, 1), ('a1', 0, 4), ('a1', 1, 4), ('a5', 0, 4), ('a5', 1, 4)
+    ]  # fmt: skip
+
+
+def test_a_row_that_fails_costs_no_other(packed, tmp_path, capsys, monkeypatch):
+    good = session.Session._trainer
+
+    def trainer(self, row, seed, steps):
+        if row.key == 'a3':
+            raise RuntimeError('no such kernel')
+        return good(self, row, seed, steps)
+
+    monkeypatch.setattr(session.Session, '_trainer', trainer)
+    rows = ['--seeds', '1', '--rows', 'a3', 'a1']
+    with pytest.raises(SystemExit, match='3'):
+        main(['train', str(packed), '--out', str(tmp_path), *OPTIONS, *rows])
+    shown = capsys.readouterr()
+    assert (
+        shown.err.count('RuntimeError: no such kernel') == 2 and 'a1 ' in shown.out.split('row ')[0]
+    )
 
 
 def test_refuses_rows_that_are_not_there(packed, tmp_path):

@@ -1,0 +1,232 @@
+"""Forward and backward passes of a module replayed from CUDA graphs.
+
+A replay takes the host one launch, whatever the number of kernels; run one by one, small kernels
+take the host longer to launch than the GPU to run.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves, tree_map
+
+SETTLING_RUNS = 3
+
+
+class GraphedForward:
+    """Replacement of a module's `forward` that replays CUDA graphs where that is right.
+
+    A graph is captured for a state of the module and its input (sizes, types, training or not,
+    addresses of the parameters) at the second call in that state. Other calls run as before: on a
+    CPU; while a compiler, a counter, a hook of a submodule or `record_context` looks on; while
+    parameters hold gradients already (accumulation); and a second training pass before the first
+    one's backward pass, whose activations a replay would overwrite. Data that the module keeps on
+    the host, such as a schedule in an attribute, is fixed in a graph, except for the number of
+    classes that `Contextualizing` keeps.
+
+    A graph holds the memory of its activations for as long as it exists.
+
+    Args:
+        module (nn.Module): Called with one tensor; parameters keep their addresses, as they do
+            under an optimizer.
+        inference (bool): Whether passes without gradients are replayed too. Defaults to True.
+        most (int): Largest number of graphs. Defaults to 4.
+    """
+
+    def __init__(self, module: nn.Module, inference: bool = True, most: int = 4):
+        # Only who uses graphs waits for these imports.
+        from mmctx.models.layers import Contextualizing
+
+        self.module, self.eager = module, module.forward
+        self.inference, self.most = inference, most
+        self.modules = list(module.modules())
+        self.inner = self.modules[1:]
+        self.cascades = [m for m in self.modules if isinstance(m, Contextualizing)]
+        self.parameters = list(module.parameters())
+        self.graphs: dict[Any, Callable[[Tensor], Any]] = {}
+        self.seen: Counter = Counter()
+        self.pending: Callable[[], object] = lambda: None
+
+    def install(self) -> 'GraphedForward':
+        """Put this in the place of the module's `forward`."""
+        self.module.forward = self  # type: ignore[assignment]
+        return self
+
+    def remove(self) -> None:
+        """Give the module its own `forward` back, and free the graphs."""
+        if self.module.__dict__.get('forward') is self:
+            del self.module.forward
+        self.graphs.clear()
+
+    def __call__(self, *args, **kwargs):
+        """Result of the module; in eval mode and in training each result has its own memory."""
+        if len(args) != 1 or kwargs or not self._replaceable(args[0]):
+            return self.eager(*args, **kwargs)
+        (x,) = args
+        state = self._state(x)
+        run = self.graphs.get(state)
+        if run is None:
+            self.seen[state] += 1
+            # Sizes that come once, such as those of an epoch's last batch, are not worth a graph.
+            if self.seen[state] < 2 or len(self.graphs) >= self.most:
+                return self.eager(x)
+            with _kept_as_it_was(self.module, x.device), _uncached_autocast():
+                run = self._capture_training(x) if torch.is_grad_enabled() else self._capture(x)
+            self.graphs[state] = run
+        return run(x)
+
+    def __reduce__(self):
+        # A copy of the module has parameters of its own, and so runs without these graphs.
+        return _own_forward, (self.module,)
+
+    def _replaceable(self, x: object) -> bool:
+        from mmctx.models.layers.reporting import current_listener
+        from mmctx.ops.triton.operator import needs_operators
+
+        if not isinstance(x, Tensor) or not x.is_cuda or needs_operators(x):
+            return False
+        if torch.cuda.is_current_stream_capturing() or torch.is_anomaly_enabled():
+            return False
+        if current_listener() is not None:
+            return False
+        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.inner):
+            return False
+        if not torch.is_grad_enabled():
+            return self.inference
+        return self.pending() is None and all(p.grad is None for p in self.parameters)
+
+    def _state(self, x: Tensor):
+        """All that a graph depends on."""
+        return (
+            x.shape,
+            x.dtype,
+            x.device,
+            x.stride(),
+            x.requires_grad,
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.is_autocast_enabled('cuda'),
+            torch.get_autocast_dtype('cuda'),
+            torch.are_deterministic_algorithms_enabled(),
+            tuple([m.training for m in self.modules]),
+            tuple([(p.data_ptr(), p.requires_grad) for p in self.parameters]),
+            tuple([(c.selection, c.considered) for c in self.cascades]),
+        )
+
+    def _capture(self, x: Tensor) -> Callable[[Tensor], Any]:
+        """Capture a pass without gradients."""
+        given, graph = x.clone(), torch.cuda.CUDAGraph()
+        self._settle(lambda: self.eager(given))
+        with torch.cuda.graph(graph):
+            out = self.eager(given)
+
+        def run(x: Tensor):
+            given.copy_(x)
+            graph.replay()
+            return tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, out)
+
+        return run
+
+    def _capture_training(self, x: Tensor) -> Callable[[Tensor], Any]:
+        """Capture a pass with its backward pass."""
+        given = x.detach().clone().requires_grad_(x.requires_grad)
+        body = _Body(self.module, self.eager)
+        names = [name for name, _ in body.named_parameters()]
+        # Leaves of their own, on the memory of the parameters. Autograd sums the gradients of a
+        # leaf on the stream that first used it, which for a parameter is not the capture's; what is
+        # allocated there is freed under the graph.
+        leaves = [p.detach().requires_grad_(p.requires_grad) for p in self.parameters]
+
+        def call(x: Tensor, *parameters: Tensor):
+            return functional_call(body, dict(zip(names, parameters)), (x,))
+
+        def settle():
+            outputs = [t for t in tree_leaves(self.eager(given)) if t.requires_grad]
+            inputs = [p for p in self.parameters if p.requires_grad]
+            cotangents = [torch.zeros_like(t) for t in outputs]
+            torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True)
+
+        self._settle(settle)
+        # Its own way to settle would leave leaves behind that belong to another stream.
+        graphed: Any = torch.cuda.make_graphed_callables(
+            call, (given, *leaves), num_warmup_iters=0, allow_unused_input=True
+        )
+
+        def run(x: Tensor):
+            out = graphed(x, *self.parameters)
+            tensors, several = (out, True) if isinstance(out, (tuple, list)) else ((out,), False)
+            token = _Token()
+            marked = _Mark.apply(token, *tensors)
+            self.pending = weakref.ref(token)
+            return type(out)(marked) if several else marked[0]
+
+        return run
+
+    def _settle(self, run: Callable[[], object]) -> None:
+        """Let kernels be compiled and chosen before a capture, on a stream beside the current."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(SETTLING_RUNS):
+                run()
+        torch.cuda.synchronize()
+
+
+class _Body(nn.Module):
+    """A module with its own `forward`."""
+
+    def __init__(self, module: nn.Module, forward: Callable):
+        super().__init__()
+        self.module, self.run = module, forward
+
+    def forward(self, x: Tensor):
+        return self.run(x)
+
+
+class _Token:
+    """Lives as long as a backward pass may still come."""
+
+    __slots__ = ('__weakref__',)
+
+
+class _Mark(torch.autograd.Function):
+    """Identity that drops a token when its backward pass begins, or when its results are freed."""
+
+    @staticmethod
+    def forward(ctx, token, *tensors):
+        ctx.token = token
+        return tuple(t.view_as(t) for t in tensors)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        ctx.token = None
+        return None, *grads
+
+
+@contextmanager
+def _kept_as_it_was(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Context after which the module's buffers and the random numbers are as before it."""
+    buffers = [(b, b.clone()) for b in module.buffers()]
+    numbers = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        torch.cuda.set_rng_state(numbers, device)
+
+
+def _uncached_autocast():
+    """Autocast as it is, but without remembered weights, which a replay would not renew."""
+    enabled, dtype = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+    return torch.autocast('cuda', dtype, enabled, cache_enabled=False)
+
+
+def _own_forward(module: nn.Module) -> Callable:
+    return type(module).forward.__get__(module)

@@ -1,0 +1,1 @@
+"""Figures of what a contextual network did, drawn from plain arrays with matplotlib."""

@@ -1,0 +1,185 @@
+"""Exported files compute what the network computes, for other batches and sizes too."""
+
+import math
+import sys
+import warnings
+
+import pytest
+import torch
+import torch.nn as nn
+import torchvision
+
+import mmctx
+from mmctx.apis import export
+from mmctx.apis.predicting import load_network
+from mmctx.commands import export as command
+from mmctx.errors import UserError
+from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet, ContextualResNetTSM
+
+FEW = dict(num_classes=12, considered=(8, 5, 3), embed_dims=8)
+NARROW = dict(stem_channels=8, base_channels=8)
+
+
+def convnext(**options):
+    arch = dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16])
+    return ContextualConvNeXt(arch, every=1, **FEW, **options)
+
+
+class Tiny(nn.Module):
+    """A network of two stages of one convolution each."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 4, 4)
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def tiny():
+    return mmctx.contextualize(Tiny(), ['first', 'second'], num_classes=12)
+
+
+NETWORKS = {
+    'maps of a convnext': lambda: convnext(out_indices=(0, 3)),
+    'logits of a convnext': lambda: convnext(out_type='logits'),
+    'resnet, released': lambda: ContextualResNet(18, preset='released', **NARROW, **FEW),
+    'any CNN': lambda: mmctx.contextualize(
+        torchvision.models.resnet18(num_classes=5),
+        ['layer1', 'layer2', 'layer3'],
+        every=4,
+        num_classes=12,
+    ),
+}
+
+
+def clips():
+    return ContextualResNetTSM(18, num_segments=4, average_prior=True, **NARROW, **FEW)
+
+
+def randomized(build):
+    torch.manual_seed(0)
+    network = build().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def run_onnx(path, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return [torch.from_numpy(out) for out in session.run(None, dict(images=images.numpy()))]
+
+
+@pytest.mark.parametrize('name', [*NETWORKS, 'clips'])
+def test_traced_file_takes_any_batch_and_size(name, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    network = randomized(NETWORKS.get(name, clips))
+    path = tmp_path / 'network.onnx'
+    assert export(network, path, (64, 96), exporter='torchscript') < 1e-4
+    assert {node.domain for node in onnx.load(path).graph.node} == {''}
+    images = torch.randn(4 if name == 'clips' else 1, 3, 70, 97)
+    with torch.no_grad():
+        expected = network(images)
+    expected = [expected] if isinstance(expected, torch.Tensor) else expected
+    for out, wanted in zip(run_onnx(path, images), expected, strict=True):
+        torch.testing.assert_close(out, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('ending', ['pt2', 'onnx'])
+def test_torch_export(ending, tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
+    # Which no CPU could follow; an export does not ask.
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    network, path = randomized(tiny), tmp_path / f'network.{ending}'
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        monkeypatch.setattr('mmctx.apis.exporting._difference', lambda *_: 0.0)
+        export(network, path, (64, 96))
+    monkeypatch.setenv('MMCTX_BACKEND', 'tapwise')
+    for shape in ((1, 3, 64, 64), (3, 3, 96, 160)):
+        images = torch.randn(shape)
+        with torch.no_grad():
+            expected = network(images)
+        if ending == 'onnx':
+            (result,) = run_onnx(path, images)
+        else:
+            program = torch.export.load(path)
+            assert not any('mmctx' in str(node.target) for node in program.graph.nodes)
+            result = program.module()(images)
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ending', ['pt2', 'onnx'])
+@pytest.mark.parametrize('name', [*NETWORKS, 'clips'])
+def test_torch_export_of_whole_networks(name, ending, tmp_path):
+    network = randomized(NETWORKS.get(name, clips))
+    assert export(network, tmp_path / f'network.{ending}', (64, 96)) < 1e-4
+
+
+@pytest.mark.parametrize('name', ['recognizer', 'detector'])
+def test_models_of_the_frameworks(name, request, tmp_path):
+    """A recognizer whole, of Mask R-CNN the backbone and the neck."""
+    folder = request.getfixturevalue(name)
+    model, _, _ = load_network(folder / 'epoch_1.pth', folder / 'config.py')
+    path = tmp_path / 'model.onnx'
+    assert export(model, path, (64, 64), exporter='torchscript') < 1e-4
+    images = torch.randn(4, 3, 96, 64)
+    assert [out.shape[0] for out in run_onnx(path, images)] == (
+        [1] if name == 'recognizer' else [4] * 4
+    )
+
+
+def test_command(classifier, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(classifier / name) for name in ('config.py', 'epoch_1.pth')]
+    arguments += ['--exporter', 'torchscript', '--size', '64', '64']
+    monkeypatch.setattr(sys, 'argv', ['mmctx export', *arguments])
+    command.main()
+    assert 'epoch_1.onnx is written; its results differ' in capsys.readouterr().out
+    (logits,) = run_onnx(tmp_path / 'epoch_1.onnx', torch.randn(5, 3, 64, 64))
+    assert logits.shape == (5, 6)
+    # Of six classes one is considered to the end.
+    assert logits.isfinite().sum() == 5
+    monkeypatch.setattr(sys, 'argv', ['mmctx export', *arguments, '--out', 'network.pt2'])
+    with pytest.raises(UserError, match=r'should end in \.onnx'):
+        command.main()
+
+
+def test_network_stays_as_it_is(tmp_path):
+    pytest.importorskip('onnxruntime')
+    network = randomized(tiny).train()
+    network.second.eval()
+    export(network, tmp_path / 'network.onnx', (64, 64), dynamic=False, exporter='torchscript')
+    assert network.training and not network.second.training
+    assert next(network.parameters()).requires_grad
+    network(torch.randn(2, 3, 64, 64)).sum().backward()
+
+
+def test_says_where_onnxruntime_is_missing(tmp_path, monkeypatch):
+    real = mmctx.apis.exporting.find_spec
+    monkeypatch.setattr(
+        'mmctx.apis.exporting.find_spec', lambda n: None if n == 'onnxruntime' else real(n)
+    )
+    path = tmp_path / 'network.onnx'
+    assert math.isnan(export(randomized(tiny), path, (64, 64), exporter='torchscript'))
+    monkeypatch.setattr('mmctx.apis.exporting.find_spec', lambda n: None)
+    with pytest.raises(UserError, match=r"onnx and onnxscript: pip install 'mmctx\[export\]'"):
+        export(randomized(tiny), path)
+
+
+@pytest.mark.parametrize(
+    ('path', 'options', 'reason'),
+    [
+        ('network.pth', {}, r'should end in \.onnx or \.pt2'),
+        ('network.pt2', dict(size=(64, 65)), 'multiples of 32 from 64 on'),
+        ('network.pt2', dict(size=(32, 64)), 'multiples of 32 from 64 on'),
+        ('network.onnx', dict(exporter='caffe'), 'exporter should be one of'),
+    ],
+)
+def test_refuses(path, options, reason, tmp_path):
+    with pytest.raises(UserError, match=reason):
+        export(nn.Conv2d(3, 3, 1), tmp_path / path, **options)
