@@ -8,6 +8,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,8 @@ def execute(arguments, cwd, env, outputs):
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    # Ignored by all that a shell runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     added = env.get('PYTHONPATH')
     sys.path[:] = [*(added.split(os.pathsep) if added else []), *SYSTEM_PATH]
     first, *rest = arguments

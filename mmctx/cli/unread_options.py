@@ -18,6 +18,7 @@ from mmctx.errors import UserError, first_few, meant
 
 # Dicts whose keys are data: names of parameters, classes or folders, keys of samples.
 OF_ANY_KEYS = ('custom_keys', 'data_prefix', 'keymap', 'mapping', 'meta', 'metainfo', 'remapping')
+METAINFO = {'classes', 'palette'}
 SIMILAR = 0.75
 FRAMEWORKS = ('mmdet', 'mmpretrain', 'mmaction')
 
@@ -122,10 +123,12 @@ def leaf_paths_and_values(config: dict, known: set) -> Iterator[tuple[str, objec
 
 def check_new_key(parent, key: str, parents: list[str], merged: dict, path: str) -> None:
     """Refuse a key that is not in the file and that no class that receives its dict knows."""
-    if not isinstance(parent, dict) or set(parents) & set(OF_ANY_KEYS) or key.startswith('_'):
-        return
     where = '.'.join(parents)
     said = f'--cfg-options: nothing reads {where}.{key}'
+    if parents[-1] == 'metainfo' and key not in METAINFO and nearest(key, METAINFO):
+        raise UserError(said + meant_by(where, nearest(key, METAINFO)))
+    if not isinstance(parent, dict) or set(parents) & set(OF_ANY_KEYS) or key.startswith('_'):
+        return
     if where == 'default_hooks':
         value = parent.get(key)
         if isinstance(value, dict) and 'type' not in value:

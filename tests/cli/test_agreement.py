@@ -122,6 +122,24 @@ def test_a_list_of_files_that_are_not_there(images, refused):
     assert '1 of the 2 files' in message and 'a/7.png' in message
 
 
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('train/a/0.png,0\n', "list.txt, line 1: expected a file, a space and .*'train/a/0.png,0'"),
+        ('train/a/0.png 0\ntrain/b/0.png cat\n', 'list.txt, line 2: expected a file'),
+        ('train/a/0.png 0\n\ntrain/b/0.png 1\n', "list.txt, line 2: .*got ''"),
+        ('train/a/0.png\n', 'list.txt, line 1: expected a file'),
+        ('', 'list.txt lists no images'),
+    ],
+)
+def test_a_list_that_is_none(images, build, text, words):
+    (images / 'list.txt').write_text(text)
+    lists = dict(train_dataloader__dataset__ann_file='list.txt',
+                 train_dataloader__dataset__data_prefix='')  # fmt: skip
+    with pytest.raises(UserError, match=words):
+        build(**lists)
+
+
 def test_a_list_that_names_a_folder(images, refused):
     (images / 'list.txt').write_text('val/a/0.png 0\nval/a 0\n')
     message = refused(val_dataloader__dataset__ann_file='list.txt',

@@ -103,7 +103,10 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     def scandir(folder):
         listed.append(folder)
         names = contents[folder.name]
-        return [SimpleNamespace(name=name, is_symlink=lambda: False) for name in names]
+        return [
+            SimpleNamespace(name=name, is_symlink=lambda: False, is_dir=lambda: False)
+            for name in names
+        ]
 
     monkeypatch.setattr(files.os, 'scandir', scandir)
     assert missing_files(names, tmp_path) == [names[-1]]

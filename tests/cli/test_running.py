@@ -1,10 +1,13 @@
 """Runs of all frameworks, and what ends them: a refusal in one line, a fault with its traceback."""
 
+import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Command
 from mmengine.config import Config
 
 from mmctx.cli.blame import names_key, upstream_errors_recognised
@@ -130,6 +133,34 @@ def test_a_refusal_of_mmctx_in_a_config_is_one_line_and_status_two(repo, tmp_pat
     assert status == 2, log
     assert log.splitlines()[-1].startswith('error: EngineToyModle is not in the ')
     assert 'Traceback' not in log
+
+
+@pytest.mark.parametrize(
+    ('option', 'everywhere'),
+    [('train_cfg.max_epochs=0', True), ('train_dataloader.batch_size=0', False)],
+    ids=['what all processes find', 'what the first one finds for all'],
+)
+def test_a_refusal_of_two_processes_is_one_line(option, everywhere, repo, tmp_path):
+    training = ToyTraining(repo, tmp_path, epochs=1)
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    env = dict(training.env, MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE='2')
+    arguments = [*training.command, '--launcher', 'pytorch', '--cfg-options', option]
+    commands = []
+    for rank in '01':
+        (tmp_path / rank).mkdir()
+        of_rank = dict(env, RANK=rank, LOCAL_RANK=rank, CUDA_VISIBLE_DEVICES='-1')
+        commands.append(Command(arguments, tmp_path, of_rank, tmp_path / rank))
+    assert commands[0].wait(100) == 2, commands[0].printed
+    if not everywhere:
+        # It waits for the first one, and the launcher ends it.
+        commands[1].process.kill()
+    assert commands[1].wait(100) == (2 if everywhere else -signal.SIGKILL)
+    logs = [command.printed for command in commands]
+    lines = [line for log in logs for line in log[1].splitlines() if line.startswith('error:')]
+    assert len(lines) == 1 and option.partition('=')[0] in lines[0]
+    assert 'Traceback' not in str(logs) and not list(tmp_path.rglob('*.pth'))
 
 
 def test_classifier_is_trained_and_tested(tmp_path, monkeypatch):

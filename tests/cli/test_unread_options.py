@@ -21,6 +21,7 @@ WITHOUT_EFFECT = [
     (COCO, 'model.test_cfg.rcnn.score_th', 'rcnn.score_thr meant'),
     (COCO, 'default_hooks.checkpont.interval', 'default_hooks.checkpoint meant'),
     (COCO, 'env_cfg.cudnn_benchmarkk', 'env_cfg.cudnn_benchmark meant'),
+    (COCO, 'train_dataloader.dataset.metainfo.clases', 'metainfo.classes meant'),
     (CLASSIFIER, 'max_iters', 'train_cfg.max_iters'),
     (CLASSIFIER, 'considered', 'model.backbone.considered'),
     (VIDEO, 'ann_file_train', 'train_dataloader.dataset.ann_file has taken its value'),

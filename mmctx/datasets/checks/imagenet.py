@@ -9,6 +9,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from mmctx.errors import UserError, first_few
+from mmctx.text import read_text
 
 from .dataset_files import DatasetFiles
 from .full_check import Item, Plan, Problem
@@ -21,21 +22,54 @@ CHUNK = 16
 
 
 def quick_check(files: DatasetFiles) -> None:
-    """Check a data set of mmpretrain's ImageNet that takes its labels from the folders' names.
+    """Check lists of mmpretrain's data sets, and ImageNet's folders that are its labels.
 
     Args:
         files (DatasetFiles): Files of a data set; data sets of other kinds are not checked.
 
     Raises:
-        UserError: :func:`check_image_folder` refuses the folder.
+        UserError: :func:`check_image_list` or :func:`check_image_folder` refuses the data set.
     """
     config, split = files.config, files.config.get('split')
+    if files.ann_file and reads_image_list(files.cls) and config.get('with_label', True):
+        check_image_list(files.ann_file)
     listed = config.get('ann_file') or config.get('data_prefix')
     if not (files.is_a('ImageNet') and files.root and split) or listed:
         return
     if not Path(files.root, 'meta', f'{split}.txt').is_file():
         classes = files.classes and len(files.classes)
         check_image_folder(os.path.join(files.root, split), classes, files.hint)
+
+
+def reads_image_list(cls: type | None) -> bool:
+    """Whether a class reads a list of a file and a label in each line, as mmpretrain's do."""
+    lists = next((c for c in getattr(cls, '__mro__', ()) if c.__name__ == 'CustomDataset'), None)
+    own = getattr(cls, 'load_data_list', None) is getattr(lists, 'load_data_list', None)
+    return lists is not None and (own or any(c.__name__ == 'ImageNet' for c in cls.__mro__))
+
+
+def check_image_list(path: str) -> None:
+    """Check that each line of a list is a file and the number of its class.
+
+    Args:
+        path (str): The list.
+
+    Raises:
+        UserError: A line is another one, or there are none.
+    """
+    try:
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} is no list of images: {error}') from error
+    for number, line in enumerate(lines, start=1):
+        _, _, label = line.strip().rpartition(' ')
+        if label == line.strip() or not label.lstrip('-').isdecimal():
+            raise UserError(
+                f'{path}, line {number}: expected a file, a space and the number of its class, '
+                f'got {line!r}'
+            )
+    if not lines:
+        raise UserError(f'{path} lists no images')
 
 
 def check_image_folder(root, classes=None, hint=''):

@@ -12,6 +12,7 @@ from mmctx.files import atomic_write, leftovers
 from mmctx.registry import HOOKS
 
 INTERRUPTED = 'interrupted.pth'
+SUPERSEDED = 'superseded_ckpt'
 
 
 @HOOKS.register_module()
@@ -27,7 +28,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     backend_args: dict | None
 
     def before_train(self, runner) -> None:
-        """Choose how files are written, and remove incomplete files of a killed run."""
+        """Choose how files are written, and remove what a killed run had no time to remove."""
         out_dir = self.out_dir or runner.work_dir
         plain = self.backend_args is None and self.file_client_args is None
         if plain and type(get_file_backend(out_dir)) is LocalBackend:
@@ -37,6 +38,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         if self._is_atomic and is_main_process():
             for part in leftovers(self.out_dir, '*.pth'):
                 part.unlink(missing_ok=True)
+            self._remove_superseded(runner)
+
+    def _remove_superseded(self, runner):
+        """Remove the checkpoint that the one which is resumed from has taken the place of."""
+        name = runner.message_hub.runtime_info.get(SUPERSEDED)
+        kept = {self.filename_tmpl.format(step) for step in getattr(self, 'keep_ckpt_ids', ())}
+        if isinstance(name, str) and name not in kept and Path(name).name == name:
+            (Path(self.out_dir) / name).unlink(missing_ok=True)
 
     @property
     def _is_atomic(self):
@@ -60,6 +69,10 @@ class CheckpointHook(MMEngineCheckpointHook):
             }
 
     def _save_checkpoint_with_step(self, runner, step, meta):
+        kept = getattr(self, 'keep_ckpt_ids', ())
+        if self.max_keep_ckpts > 0 and len(kept) == self.max_keep_ckpts and kept[-1] != step:
+            # A kill may come between the writing of the one and the removal of the other.
+            runner.message_hub.update_info(SUPERSEDED, self.filename_tmpl.format(kept[0]))
         with self._deferred_removals():
             super()._save_checkpoint_with_step(runner, step, meta)
         interrupted = Path(self.out_dir) / INTERRUPTED

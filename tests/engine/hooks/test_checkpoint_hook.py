@@ -68,6 +68,21 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(
     assert not list(folder.glob('.*.part'))
 
 
+def test_a_kill_before_the_removal_is_made_up_for(toy_runner, tmp_path, monkeypatch):
+    def kill(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmengine.fileio.LocalBackend.remove', kill)
+    with pytest.raises(KeyboardInterrupt):
+        toy_runner(**keep(1)).train()
+    monkeypatch.undo()
+    folder = tmp_path / 'run'
+    assert names(folder) == ['epoch_1.pth', 'epoch_2.pth']
+    (folder / 'epoch_0.pth').write_bytes(b'of the user')
+    toy_runner(resume=True, **keep(1)).train()
+    assert names(folder) == ['epoch_0.pth', 'epoch_3.pth']
+
+
 @pytest.fixture
 def fill_disk(tmp_path):
     """Leave little room in the folder `run`: on a small file system, or by a limit on files."""
