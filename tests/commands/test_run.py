@@ -43,7 +43,7 @@ def test_help_and_version(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'reason'),
     [
-        (['forecast'], "no command 'forecast': train, test, predict, export, run"),
+        (['forecast'], "no command 'forecast': train, test, predict, export, see, app, run"),
         (['train', 'no_such_config.py'], 'no_such_config.py does not exist'),
         (['run', 'mmfoo/vis_cam'], "no tools of 'mmfoo' are known"),
         (['run', 'mmdet/no_such_tool'], '`mmctx run mmdet` lists them'),
