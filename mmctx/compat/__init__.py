@@ -3,6 +3,7 @@
 * :mod:`after_import`: acting on modules of other packages once they are imported.
 * :mod:`fallback_modules`: modules that a dependency's wheel lacks (`mmcv._ext`, mmaction2's DRN).
 * :mod:`mmcv_ops`: what is served as `mmcv._ext`.
+* :mod:`version_limits`: an mmcv newer than mmdet, mmpretrain and mmaction2 admit.
 * :mod:`multimodal`: mmpretrain and mmaction2 beside a `transformers` too new for them.
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
 * :mod:`config_variables`: environment variables with quotes or backslashes in a config.
@@ -23,6 +24,7 @@ from . import (
     model_hub,
     multimodal,
     text_marks,
+    version_limits,
 )
 from .after_import import after_import
 
@@ -30,6 +32,7 @@ from .after_import import after_import
 def install():
     """Apply the work-arounds that do not import torch; mmctx's import calls it. Idempotent."""
     fallback_modules.install()
+    version_limits.install()
     multimodal.install()
     config_paths.install()
     config_variables.install()

@@ -1,11 +1,13 @@
-"""Change a module of another package as soon as it is imported, and not before."""
+"""Change a module of another package as soon as it is imported, or what it meets meanwhile."""
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _actions: dict[str, Callable[[ModuleType], None]] = {}
+_contexts: dict[str, Callable[[], AbstractContextManager]] = {}
 
 
 class WatchingFinder:
@@ -13,7 +15,7 @@ class WatchingFinder:
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None) -> ModuleSpec | None:
-        """Find a module, and apply its action after it has been executed.
+        """Find a module, to be executed in its context and to have its action applied afterwards.
 
         Args:
             fullname (str): The module's absolute name.
@@ -21,15 +23,18 @@ class WatchingFinder:
             target (ModuleType, optional): Module being reloaded. Defaults to None.
 
         Returns:
-            ModuleSpec | None: None for every module without an action.
+            ModuleSpec | None: None for every module without an action or a context.
         """
-        spec = PathFinder.find_spec(fullname, path, target) if fullname in _actions else None
+        known = fullname in _actions or fullname in _contexts
+        spec = PathFinder.find_spec(fullname, path, target) if known else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module):
-                execute(module)
-                _actions[fullname](module)
+                with _contexts.get(fullname, nullcontext)():
+                    execute(module)
+                if fullname in _actions:
+                    _actions[fullname](module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
@@ -47,9 +52,24 @@ def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
     if name in _actions:
         return
     _actions[name] = action
-    if WatchingFinder not in sys.meta_path:
-        sys.meta_path.insert(0, WatchingFinder)
+    _watch()
     module = sys.modules.get(name)
     # For a module that is still being executed this would be too early.
     if module is not None and not getattr(module.__spec__, '_initializing', False):
         action(module)
+
+
+def around_import(name: str, context: Callable[[], AbstractContextManager]) -> None:
+    """Execute a module inside a context manager; a module that is imported already is left alone.
+
+    Args:
+        name (str): The module's absolute name.
+        context (Callable): Function that returns the context manager.
+    """
+    _contexts[name] = context
+    _watch()
+
+
+def _watch() -> None:
+    if WatchingFinder not in sys.meta_path:
+        sys.meta_path.insert(0, WatchingFinder)
