@@ -7,6 +7,7 @@ maintained fork `onedl-mmcv` (2.3) has all that they use of it.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from .after_import import around_import
 
@@ -23,7 +24,7 @@ def install() -> None:
 def mmcv_as_known() -> Iterator[None]:
     """Lower the version that mmcv states, if it is from 2.2 on and below 3."""
     try:
-        mmcv = import_module('mmcv')
+        mmcv: Any = import_module('mmcv')
     except ImportError:
         # The package itself says so.
         yield
