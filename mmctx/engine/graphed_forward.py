@@ -4,6 +4,7 @@ A replay takes the host one launch, whatever the number of kernels; run one by o
 take the host longer to launch than the GPU to run.
 """
 
+import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,25 +33,23 @@ class GraphedForward:
     A graph holds the memory of its activations for as long as it exists.
 
     Args:
-        module (nn.Module): Called with one tensor; parameters keep their addresses, as they do
-            under an optimizer.
+        module (nn.Module): Called with one tensor; its submodules stay the same.
         inference (bool): Whether passes without gradients are replayed too. Defaults to True.
-        most (int): Largest number of graphs. Defaults to 4.
+        max_graphs (int): Largest number of graphs. Defaults to 4.
     """
 
-    def __init__(self, module: nn.Module, inference: bool = True, most: int = 4):
+    def __init__(self, module: nn.Module, inference: bool = True, max_graphs: int = 4):
         # Only who uses graphs waits for these imports.
         from mmctx.models.layers import Contextualizing
 
-        self.module, self.eager = module, module.forward
-        self.inference, self.most = inference, most
+        self.module, self.original_forward = module, module.forward
+        self.inference, self.max_graphs = inference, max_graphs
         self.modules = list(module.modules())
         self.inner = self.modules[1:]
         self.cascades = [m for m in self.modules if isinstance(m, Contextualizing)]
-        self.parameters = list(module.parameters())
         self.graphs: dict[Any, Callable[[Tensor], Any]] = {}
         self.seen: Counter = Counter()
-        self.pending: Callable[[], object] = lambda: None
+        self.backward_pending: Callable[[], object] = lambda: None
 
     def install(self) -> 'GraphedForward':
         """Put this in the place of the module's `forward`."""
@@ -64,17 +63,19 @@ class GraphedForward:
         self.graphs.clear()
 
     def __call__(self, *args, **kwargs):
-        """Result of the module; in eval mode and in training each result has its own memory."""
-        if len(args) != 1 or kwargs or not self._replaceable(args[0]):
-            return self.eager(*args, **kwargs)
+        """Result of the module, in memory of its own."""
+        if len(args) != 1 or kwargs or not self._can_replay(args[0]):
+            return self.original_forward(*args, **kwargs)
         (x,) = args
         state = self._state(x)
         run = self.graphs.get(state)
         if run is None:
-            self.seen[state] += 1
+            if len(self.graphs) >= self.max_graphs:
+                return self.original_forward(x)
             # Sizes that come once, such as those of an epoch's last batch, are not worth a graph.
-            if self.seen[state] < 2 or len(self.graphs) >= self.most:
-                return self.eager(x)
+            self.seen[hash(state)] += 1
+            if self.seen[hash(state)] < 2:
+                return self.original_forward(x)
             with _kept_as_it_was(self.module, x.device), _uncached_autocast():
                 run = self._capture_training(x) if torch.is_grad_enabled() else self._capture(x)
             self.graphs[state] = run
@@ -84,7 +85,7 @@ class GraphedForward:
         # A copy of the module has parameters of its own, and so runs without these graphs.
         return _own_forward, (self.module,)
 
-    def _replaceable(self, x: object) -> bool:
+    def _can_replay(self, x: object) -> bool:
         from mmctx.models.layers.reporting import current_listener
         from mmctx.ops.triton.operator import needs_operators
 
@@ -98,10 +99,19 @@ class GraphedForward:
             return False
         if not torch.is_grad_enabled():
             return self.inference
-        return self.pending() is None and all(p.grad is None for p in self.parameters)
+        parameters = self._parameters()
+        if not (x.requires_grad or any(p.requires_grad for p in parameters)):
+            return False
+        return self.backward_pending() is None and all(p.grad is None for p in parameters)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        found = (p for module in self.modules for p in module._parameters.values())
+        return list(dict.fromkeys(p for p in found if p is not None))
 
     def _state(self, x: Tensor):
-        """All that a graph depends on."""
+        """All that a graph depends on, but for the submodules and PyTorch's own switches (TF32)."""
+        from mmctx.ops.contextual_conv import BACKEND_VARIABLE
+
         return (
             x.shape,
             x.dtype,
@@ -113,20 +123,24 @@ class GraphedForward:
             torch.is_autocast_enabled('cuda'),
             torch.get_autocast_dtype('cuda'),
             torch.are_deterministic_algorithms_enabled(),
+            os.environ.get(BACKEND_VARIABLE),
             tuple([m.training for m in self.modules]),
-            tuple([(p.data_ptr(), p.requires_grad) for p in self.parameters]),
+            tuple([(p.data_ptr(), p.requires_grad) for p in self._parameters()]),
+            tuple(
+                [b.data_ptr() for m in self.modules for b in m._buffers.values() if b is not None]
+            ),
             tuple([(c.selection, c.considered) for c in self.cascades]),
         )
 
     def _capture(self, x: Tensor) -> Callable[[Tensor], Any]:
         """Capture a pass without gradients."""
-        given, graph = x.clone(), torch.cuda.CUDAGraph()
-        self._settle(lambda: self.eager(given))
+        static_input, graph = x.clone(), torch.cuda.CUDAGraph()
+        self._settle(lambda: self.original_forward(static_input))
         with torch.cuda.graph(graph):
-            out = self.eager(given)
+            out = self.original_forward(static_input)
 
         def run(x: Tensor):
-            given.copy_(x)
+            static_input.copy_(x)
             graph.replay()
             return tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, out)
 
@@ -134,35 +148,37 @@ class GraphedForward:
 
     def _capture_training(self, x: Tensor) -> Callable[[Tensor], Any]:
         """Capture a pass with its backward pass."""
-        given = x.detach().clone().requires_grad_(x.requires_grad)
-        body = _Body(self.module, self.eager)
-        names = [name for name, _ in body.named_parameters()]
+        static_input = x.detach().clone().requires_grad_(x.requires_grad)
+        body = _Body(self.module, self.original_forward)
+        names, parameters = zip(*body.named_parameters())
         # Leaves of their own, on the memory of the parameters. Autograd sums the gradients of a
         # leaf on the stream that first used it, which for a parameter is not the capture's; what is
         # allocated there is freed under the graph.
-        leaves = [p.detach().requires_grad_(p.requires_grad) for p in self.parameters]
+        leaves = [p.detach().requires_grad_(p.requires_grad) for p in parameters]
 
-        def call(x: Tensor, *parameters: Tensor):
-            return functional_call(body, dict(zip(names, parameters)), (x,))
+        def call(x: Tensor, *leaves: Tensor):
+            return functional_call(body, dict(zip(names, leaves)), (x,))
 
         def settle():
-            outputs = [t for t in tree_leaves(self.eager(given)) if t.requires_grad]
-            inputs = [p for p in self.parameters if p.requires_grad]
+            outputs = [
+                t for t in tree_leaves(self.original_forward(static_input)) if t.requires_grad
+            ]
+            inputs = [p for p in parameters if p.requires_grad]
             cotangents = [torch.zeros_like(t) for t in outputs]
             torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True)
 
         self._settle(settle)
         # Its own way to settle would leave leaves behind that belong to another stream.
         graphed: Any = torch.cuda.make_graphed_callables(
-            call, (given, *leaves), num_warmup_iters=0, allow_unused_input=True
+            call, (static_input, *leaves), num_warmup_iters=0, allow_unused_input=True
         )
 
         def run(x: Tensor):
-            out = graphed(x, *self.parameters)
+            out = graphed(x, *parameters)
             tensors, several = (out, True) if isinstance(out, (tuple, list)) else ((out,), False)
-            token = _Token()
+            token = _BackwardPending()
             marked = _Mark.apply(token, *tensors)
-            self.pending = weakref.ref(token)
+            self.backward_pending = weakref.ref(token)
             return type(out)(marked) if several else marked[0]
 
         return run
@@ -188,19 +204,22 @@ class _Body(nn.Module):
         return self.run(x)
 
 
-class _Token:
+class _BackwardPending:
     """Lives as long as a backward pass may still come."""
 
     __slots__ = ('__weakref__',)
 
 
 class _Mark(torch.autograd.Function):
-    """Identity that drops a token when its backward pass begins, or when its results are freed."""
+    """Copies that drop a token when their backward pass begins, or when they are freed.
+
+    A replay writes its results to the same memory as the one before.
+    """
 
     @staticmethod
     def forward(ctx, token, *tensors):
         ctx.token = token
-        return tuple(t.view_as(t) for t in tensors)
+        return tuple(t.clone() for t in tensors)
 
     @staticmethod
     def backward(ctx, *grads):

@@ -177,6 +177,31 @@ def test_inference_results_stay_when_the_next_come(pair):
 
 
 @needs_gpu
+def test_training_results_stay_when_the_next_come(pair):
+    plain, graphed, forward = pair
+    kept = []
+    for seed in range(4):
+        results = graphed(images(seed))
+        loss_of(results).backward()
+        graphed.zero_grad(set_to_none=True)
+        kept.append([t.detach() for t in results])
+        expected = plain(images(seed))
+    assert forward.graphs
+    for a, b in zip(kept[-1], expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
+    assert not torch.equal(kept[-1][-1], kept[-2][-1])
+
+
+@needs_gpu
+def test_a_frozen_module_runs_as_it_is(pair):
+    _, graphed, forward = pair
+    graphed.requires_grad_(False)
+    for _ in range(3):
+        graphed(images(0))
+    assert not forward.graphs
+
+
+@needs_gpu
 def test_sizes_that_come_once_get_no_graph(pair):
     _, graphed, forward = pair
     for size in (32, 64, 96):

@@ -25,18 +25,20 @@ class CudaGraphHook(Hook):
     nothing.
 
     Args:
-        most (int): Largest number of graphs, one for each size of a batch. Each holds the memory
-            of its activations. Defaults to 2.
+        max_graphs (int): Largest number of graphs, one for each size of a batch. Each holds the
+            memory of its activations. Defaults to 2.
 
     Raises:
         UserError: The model has no backbone, or its backbone synchronizes batch norms or recomputes
             activations (`with_cp`).
     """
 
-    def __init__(self, most: int = 2):
-        if not isinstance(most, int) or most < 1:
-            raise UserError(f'most should be a whole number of at least 1, got {most!r}')
-        self.most = most
+    def __init__(self, max_graphs: int = 2):
+        if not isinstance(max_graphs, int) or max_graphs < 1:
+            raise UserError(
+                f'max_graphs should be a whole number of at least 1, got {max_graphs!r}'
+            )
+        self.max_graphs = max_graphs
         self.graphed: GraphedForward | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -55,7 +57,9 @@ class CudaGraphHook(Hook):
                 'no GPU: training without CUDA graphs', logger='current', level=logging.WARNING
             )
             return
-        self.graphed = GraphedForward(backbone, inference=False, most=self.most).install()
+        self.graphed = GraphedForward(
+            backbone, inference=False, max_graphs=self.max_graphs
+        ).install()
 
     def after_train(self, runner: Runner) -> None:
         """Give the backbone its own forward pass back."""
