@@ -49,19 +49,20 @@ def build_runner(cfg, mode):
     """
     compat.install_runtime()
     compat.guard_files()
-    # The first process of each machine checks for all of them.
+    # The first process of each machine checks for all of them; if it refuses, the launcher ends the
+    # others.
     checked = preflight(cfg, mode) if local_rank() == 0 else Checked([], {})
     with upstream_errors_recognised(cfg):
         launch.prepare_launcher(cfg)
-        own = 'runner_type' in cfg
-        runner = RUNNERS.build(cfg) if own else ResumableRunner.from_cfg(cfg)
+        names_runner = 'runner_type' in cfg
+        runner = RUNNERS.build(cfg) if names_runner else ResumableRunner.from_cfg(cfg)
         if isinstance(runner, FlexibleRunner):
             build_model_early(runner)
         if isinstance(runner.model, nn.Module):
             launch.revert_sync_norms(runner.model)
             for weights in checked.weights:
                 check_fit(runner.model, weights)
-        # Reading the data takes longest, so everything else comes first.
+        # Reading the data takes longest, so whatever can be built without them comes first.
         if isinstance(runner, Runner):
             build_parts(runner, mode)
         check_contents(checked)
@@ -72,6 +73,7 @@ def build_runner(cfg, mode):
     if isinstance(runner, Runner):
         check_agreement(runner, mode, checked)
     if isinstance(runner, ResumableRunner):
+        # So that a checkpoint is read once.
         runner.checkpoints, runner.latest = checked.checkpoints, checked.latest
     runner.register_hook(LastBatch())
     return runner

@@ -1,7 +1,7 @@
 """The contextual convolution written out: all samples in memory, then one product.
 
-It is slow and needs much memory, but each line is a term of Eq. 4. Tests compare the other back
-ends with it.
+It is slow and needs much memory, but follows Eq. 4 step by step; `sampling.sample_taps` computes
+the positions p + g(k) + Δp(k). Tests compare the other back ends with it.
 """
 
 import torch
@@ -25,17 +25,18 @@ def contextual_conv2d_reference(
     batch, channels, *size = x.shape
     kernel = weight.shape[-2:]
     out_size = output_size(size, kernel, stride, padding, dilation)
-    indices, corners = sample_taps(x, kernel, stride, padding, dilation, sampling_offset)
+    # Pixels around each sample and their bilinear weights.
+    indices, shares = sample_taps(x, kernel, stride, padding, dilation, sampling_offset)
     indices = indices.flatten(1).expand(batch, -1)  # [B, K·P·4], P output pixels
     pixels = x.flatten(2).gather(2, indices[:, None].expand(-1, channels, -1))
-    pixels = pixels.view(batch, channels, *corners.shape[1:])  # [B, C, K, P, 4]
-    sampled = (pixels * corners[:, None]).sum(-1)  # [B, C, K, P]
+    pixels = pixels.view(batch, channels, *shares.shape[1:])  # [B, C, K, P, 4]
+    sampled = (pixels * shares[:, None]).sum(-1)  # [B, C, K, P]
     if mask is not None:
         sampled = sampled * mask.flatten(2)[:, None]
 
     kernels = weight.flatten(2)  # [C_out, C_in / groups, K]
     weight_offsets = None if weight_offset is None else weight_offset.flatten(3).to(sampled.dtype)
-    if weight.shape[1] == 1 and channels > 1:
+    if weight.shape[1] == 1 and channels > 1:  # depthwise
         kernels = kernels[None, :, 0].to(sampled.dtype)  # [1, C, K]
         if weight_offsets is not None:
             kernels = kernels + weight_offsets[:, :, 0]

@@ -103,7 +103,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
 
     Raises:
         UserError: `stride`, `padding` or `dilation` is not possible, `groups` is neither 1 nor
-            `in_channels`, or `norm` or `offsets` is unknown.
+            `in_channels`, a depthwise convolution has another number of outputs than of inputs, or
+            `norm` or `offsets` is unknown.
     """
 
     def __init__(
@@ -131,6 +132,11 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         )
         if groups not in (1, in_channels):
             raise UserError(f'groups should be 1 or in_channels={in_channels}, got {groups}')
+        if groups > 1 and out_channels != in_channels:
+            raise UserError(
+                f'a depthwise convolution has as many outputs as inputs, got {in_channels} and '
+                f'{out_channels} channels'
+            )
         if norm not in MAP_NORMS:
             raise UserError(f'norm should be one of {list(MAP_NORMS)}, got {norm!r}')
         if not offsets or not set(offsets) <= set(OFFSETS):

@@ -1,4 +1,8 @@
-"""Both predictors up to their last layers in two kernels, for inference alone.
+"""The hidden layers of both predictors of a contextual convolution, for inference alone.
+
+`mmctx.ops.predicting.infer_offsets` calls the two kernels: one makes the hidden map of the
+predictor of Δp, the other the hidden vectors of the predictor of Δw. Sizes: B images of P pixels
+and C channels, priors of length N, H hidden channels.
 
 Step by step they are a dozen kernels, most of which take the host longer to launch than the GPU to
 run. In training the steps in between are needed, and batch norms take their statistics first.
@@ -29,7 +33,7 @@ def hidden_rows_kernel(
     hidden,  # [B, P, H]
     sums,  # [B, tiles, C], of the rows of a tile, in float32
     rows,  # [B, P, C]
-    weight,  # [H, L] from its column of the first channel of the rows on
+    weight,  # [H, N + C] from its column of the first channel of the rows on
     shares,  # [B, H]
     scale, shift, mean, variance,  # [H]; mean and variance are None for a layer norm
     pixels, tiles,
@@ -105,15 +109,15 @@ def hidden_rows(
     """ReLU(norm(1×1 convolution of a map with the prior at every pixel)), and sums of the map.
 
     Args:
-        rows (Tensor): Map, (B, H, W, C), in float16, bfloat16 or float32.
-        prior (Tensor): Prior of each image, (B, P), in the type of the parameters.
-        weight (Tensor): Weight of the convolution, (C', P + C, 1, 1).
-        bias (Tensor): Bias of the convolution, (C',).
-        norm (Norm): Norm of C' channels.
+        rows (Tensor): Map, (B, height, width, C), in float16, bfloat16 or float32.
+        prior (Tensor): Prior of each image, (B, N), in the type of the parameters.
+        weight (Tensor): Weight of the convolution, (H, N + C, 1, 1).
+        bias (Tensor): Bias of the convolution, (H,).
+        norm (Norm): Norm of H channels.
 
     Returns:
-        tuple[Tensor, Tensor]: The map, (B, H, W, C'), of the type of `rows`, and sums over the
-        pixels of each tile, (B, tiles, C), in float32.
+        tuple[Tensor, Tensor]: The map, (B, height, width, H), of the type of `rows`, and sums over
+        the pixels of each tile, (B, tiles, C), in float32.
     """
     rows = aligned(rows)
     batch, height, width, channels = rows.shape
@@ -137,15 +141,15 @@ def hidden_vectors(
     """ReLU(norm(linear layer of the prior and the pooled map)), in float32.
 
     Args:
-        prior (Tensor): Prior of each image, (B, P).
+        prior (Tensor): Prior of each image, (B, N).
         sums (Tensor): Sums of a map, (B, tiles, C), as `hidden_rows` returns them.
         pixels (int): Number of pixels of the map.
-        weight (Tensor): Weight of the layer, (N, P + C).
-        bias (Tensor): Bias of the layer, (N,).
-        norm (Norm): Norm of N channels.
+        weight (Tensor): Weight of the layer, (H, N + C).
+        bias (Tensor): Bias of the layer, (H,).
+        norm (Norm): Norm of H channels.
 
     Returns:
-        Tensor: Vector of each image, (B, N), in float32.
+        Tensor: Vector of each image, (B, H), in float32.
     """
     launch = _vectors_launch(
         sums.device, prior.shape, sums.shape, len(weight), pixels, norm.kind,

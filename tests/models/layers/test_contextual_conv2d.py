@@ -115,10 +115,22 @@ def test_needs_a_prior_and_forgets_it():
         conv(torch.zeros(1, 2, 5, 5))
 
 
-@pytest.mark.parametrize('bad', [dict(groups=3), dict(norm='GN'), dict(offsets=('weight', 'grid'))])
+@pytest.mark.parametrize(
+    'bad',
+    [
+        dict(groups=3),
+        dict(norm='GN'),
+        dict(offsets=('weight', 'grid')),
+    ],
+)
 def test_wrong_arguments_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ContextualConv2d(6, 6, 3, prior_channels=1, **bad)
+
+
+def test_a_depthwise_convolution_has_one_output_for_each_input():
+    with pytest.raises(ValueError, match='6 and 12 channels'):
+        ContextualConv2d(6, 12, 3, groups=6, prior_channels=1)
 
 
 class Block(nn.Module):
