@@ -2,21 +2,14 @@
 
 import argparse
 
-from mmctx.text import read_text
+from mmctx.cli.network_options import add_network_options, class_names
 
 
 def parse_args() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(prog='mmctx app', description=__doc__)
     parser.add_argument('examples', nargs='*', metavar='FILE', help='pictures to choose from')
-    parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
-    parser.add_argument(
-        '--config', help='config file of the network (the config that the checkpoint holds)'
-    )
-    parser.add_argument(
-        '--classes', metavar='FILE', help='text file with the name of a class a line'
-    )
-    parser.add_argument('--device', help='such as cpu or cuda:1 (an accelerator if there is one)')
+    add_network_options(parser)
     parser.add_argument(
         '--host',
         default='127.0.0.1',
@@ -34,6 +27,5 @@ def main() -> None:
     from mmctx.apis.seeing import ContextViewer
     from mmctx.apis.seeing.page import build_page, launch
 
-    classes = read_text(args.classes).splitlines() if args.classes else None
-    viewer = ContextViewer(Predictor(args.checkpoint, args.config, classes, args.device))
+    viewer = ContextViewer(Predictor(args.checkpoint, args.config, class_names(args), args.device))
     launch(build_page(viewer, args.examples), args.host, args.port)

@@ -4,9 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from mmctx.cli.network_options import add_network_options, class_names
 from mmctx.errors import UserError
 from mmctx.files import atomic_write, picture_names
-from mmctx.text import read_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,10 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'inputs', nargs='+', metavar='FILE|FOLDER', help='images or, for a recognizer, videos'
     )
-    parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
-    parser.add_argument(
-        '--config', help='config file of the network (the config that the checkpoint holds)'
-    )
+    add_network_options(parser)
     parser.add_argument(
         '--out',
         metavar='FOLDER',
@@ -40,12 +37,6 @@ def parse_args() -> argparse.Namespace:
         default=5,
         help='number of classes for an image or video, the most likely ones (5)',
     )
-    parser.add_argument(
-        '--classes', metavar='FILE', help='text file with a class name on each line'
-    )
-    parser.add_argument(
-        '--device', help='device, such as cpu or cuda:1 (an accelerator if there is one)'
-    )
     args = parser.parse_args()
     for name in ('batch_size', 'top_k'):
         if getattr(args, name) < 1:
@@ -63,8 +54,7 @@ def main() -> None:
     from mmctx.apis.predicting import Predictor, find_files
     from mmctx.apis.predictions import in_words
 
-    classes = read_text(args.classes).splitlines() if args.classes else None
-    predictor = Predictor(args.checkpoint, args.config, classes, args.device)
+    predictor = Predictor(args.checkpoint, args.config, class_names(args), args.device)
     files = find_files(args.inputs, predictor.kind)
     pictures = None
     if args.out and not args.no_pictures:

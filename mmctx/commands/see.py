@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmctx.cli.network_options import add_network_options, class_names
 from mmctx.errors import UserError
 from mmctx.files import picture_names
-from mmctx.text import read_text
 
 if TYPE_CHECKING:
     from mmctx.apis.seeing import ContextViewer
@@ -37,10 +37,7 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE|FOLDER',
         help='images, of a recognizer videos, whose middle frame is shown; none for similarity',
     )
-    parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
-    parser.add_argument(
-        '--config', help='config file of the network (the config that the checkpoint holds)'
-    )
+    add_network_options(parser)
     parser.add_argument('--out', required=True, metavar='FOLDER', help='folder for the pictures')
     parser.add_argument(
         '--format', choices=('png', 'svg', 'pdf'), default='png', help='type of the pictures (png)'
@@ -49,10 +46,6 @@ def parse_args() -> argparse.Namespace:
         '--label',
         help='true class of the images, by name or number (that which their folder is named after)',
     )
-    parser.add_argument(
-        '--classes', metavar='FILE', help='text file with the name of a class a line'
-    )
-    parser.add_argument('--device', help='such as cpu or cuda:1 (an accelerator if there is one)')
     where = parser.add_argument_group('which convolution (sampling, kernels)')
     where.add_argument('--stage', type=int, choices=(1, 2, 3, 4), help='its stage (4)')
     where.add_argument('--block', type=int, default=0, help='its block in the stage, from 0 (0)')
@@ -94,8 +87,7 @@ def main() -> None:
     from mmctx.models.context_record import choose_convolution
 
     def viewer_of(checkpoint: str, config: str | None) -> ContextViewer:
-        classes = read_text(args.classes).splitlines() if args.classes else None
-        return ContextViewer(Predictor(checkpoint, config, classes, args.device))
+        return ContextViewer(Predictor(checkpoint, config, class_names(args), args.device))
 
     viewer = viewer_of(args.checkpoint, args.config)
     vanilla = viewer_of(args.vanilla, args.vanilla_config) if args.vanilla else None
