@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from mmctx.errors import UserError
+from mmctx.models.eval_mode import eval_mode
 
 from .image_network import ImageNetwork
 
@@ -111,23 +112,17 @@ def export(
     network = ExportableNetwork(model)
     parameter = next(model.parameters())
     images = torch.randn(2 * network.frames, 3, *size).to(parameter)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with torch.no_grad():
-            if traced:
-                _trace(network, images, path, dynamic)
-            else:
-                _write_program(network, images, path, dynamic)
-            if dynamic:
-                more = STEP + 3 if traced else STEP * (network.frames == 1)
-                larger = [side + more for side in size]
-                images = torch.randn(3 * network.frames, 3, *larger).to(parameter)
-            return _difference(network, path, images)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with eval_mode(network), torch.no_grad():
+        if traced:
+            _trace(network, images, path, dynamic)
+        else:
+            _write_program(network, images, path, dynamic)
+        if dynamic:
+            more = STEP + 3 if traced else STEP * (network.frames == 1)
+            larger = [side + more for side in size]
+            images = torch.randn(3 * network.frames, 3, *larger).to(parameter)
+        return _difference(network, path, images)
 
 
 def _check_packages(exporter: str) -> None:

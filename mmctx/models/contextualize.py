@@ -15,6 +15,7 @@ from mmctx import compat
 from mmctx.errors import UserError, first_few
 from mmctx.registry import MODELS
 
+from .eval_mode import eval_mode
 from .layers import ContextualConv2d, Contextualizing, contextual_like, with_zeroed_predictors
 from .layers.contextual_conv import OFFSETS
 from .layers.contextualizing import usually_considered
@@ -318,14 +319,10 @@ def _channels(
     parameter = next(network.parameters())
     if example is None:
         example = torch.zeros(1, 3, 224, 224).to(parameter)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        with torch.no_grad():
+        with eval_mode(network), torch.no_grad():
             network(example)
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for handle in handles:
             handle.remove()
     if [index for index, _ in seen] != list(range(len(stages))):
