@@ -1,5 +1,6 @@
 """A record of what a contextual network did with the images that it was shown."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.sampling import tap_positions
 
 from .layers import ContextualConv2d, Contextualizing, StageContext
 from .layers.contextual_conv import ConvolutionContext
@@ -190,12 +192,15 @@ def sampling_positions(
         tuple[Tensor, Tensor]: The regular grid p + g(k) and the points p + g(k) + Δp(k), (K, 2)
         each, as (y, x) in pixels of the input, whose first pixel has its centre at (0, 0).
     """
-    geometry: Any = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-    axes = [
-        at * stride - padding + dilation * torch.arange(size, dtype=torch.float32)
-        for at, size, stride, padding, dilation in zip((row, column), *geometry)
-    ]
-    regular = torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1).flatten(0, 1)  # [K, 2]
+    layer: Any = conv
+    # Those of the first output pixel, in an output that has no other.
+    still = torch.zeros(1, 2 * math.prod(layer.kernel_size), 1, 1)
+    y, x = tap_positions(
+        layer.kernel_size, layer.kernel_size, layer.stride, layer.padding, layer.dilation, still,
+        still.device, still.dtype,
+    )  # fmt: skip
+    from_first = torch.tensor([row, column]) * torch.tensor(conv.stride)
+    regular = torch.stack([y, x], -1).view(-1, 2) + from_first  # [K, 2]
     if sampling_offset is None:
         return regular, regular
     shift = sampling_offset[:, row, column].detach().float().cpu().unflatten(0, (-1, 2))
