@@ -67,7 +67,10 @@ class GraphedForward:
         if len(args) != 1 or kwargs or not self._can_replay(args[0]):
             return self.original_forward(*args, **kwargs)
         (x,) = args
-        state = self._state(x)
+        parameters = self._parameters()
+        if not self._gradients_allow(x, parameters):
+            return self.original_forward(x)
+        state = self._state(x, parameters)
         run = self.graphs.get(state)
         if run is None:
             if len(self.graphs) >= self.max_graphs:
@@ -97,9 +100,12 @@ class GraphedForward:
             return False
         if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.inner):
             return False
+        return torch.is_grad_enabled() or self.inference
+
+    def _gradients_allow(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
+        """Whether a replay would give, and not overwrite, the gradients that are asked for."""
         if not torch.is_grad_enabled():
-            return self.inference
-        parameters = self._parameters()
+            return True
         if not (x.requires_grad or any(p.requires_grad for p in parameters)):
             return False
         return self.backward_pending() is None and all(p.grad is None for p in parameters)
@@ -108,7 +114,7 @@ class GraphedForward:
         found = (p for module in self.modules for p in module._parameters.values())
         return list(dict.fromkeys(p for p in found if p is not None))
 
-    def _state(self, x: Tensor):
+    def _state(self, x: Tensor, parameters: list[nn.Parameter]):
         """All that a graph depends on, but for the submodules and PyTorch's own switches (TF32)."""
         from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
@@ -125,7 +131,7 @@ class GraphedForward:
             torch.are_deterministic_algorithms_enabled(),
             os.environ.get(BACKEND_VARIABLE),
             tuple([m.training for m in self.modules]),
-            tuple([(p.data_ptr(), p.requires_grad) for p in self._parameters()]),
+            tuple([(p.data_ptr(), p.requires_grad) for p in parameters]),
             tuple(
                 [b.data_ptr() for m in self.modules for b in m._buffers.values() if b is not None]
             ),

@@ -5,11 +5,11 @@ import logging
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mmctx.errors import UserError
+from mmctx.models.unwrapping import bare_model
 from mmctx.registry import HOOKS
 
 from ..graphed_forward import GraphedForward
@@ -43,7 +43,7 @@ class CudaGraphHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Put the graphs in place."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         backbone = getattr(model, 'backbone', None)
         if not isinstance(backbone, nn.Module):
             raise UserError(f'CudaGraphHook: {type(model).__name__} has no backbone')
