@@ -144,12 +144,14 @@ class Contextualizing(BaseModule):
         return StageContext(logits, kept, self.merge(top, stage_index, logits))
 
     def _infers_in_kernels(self, x: Tensor) -> bool:
+        if not infers_in_kernels(x):
+            return False
         plain = all(merging.temperature is None for merging in self.merging)
         # The kernels do what these methods do here, not what a subclass makes of them.
         own = type(self)
         plain &= own.classify is Contextualizing.classify and own.keep is Contextualizing.keep
         plain &= own.merge is Contextualizing.merge
-        return plain and self.embeddings.num_embeddings <= MOST_CLASSES and infers_in_kernels(x)
+        return plain and self.embeddings.num_embeddings <= MOST_CLASSES
 
     def _infer(
         self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
