@@ -65,6 +65,7 @@ SLOW, FAST = dict(predictor_lr_mult=0.1), dict(predictor_lr_mult=1.0)
 RERANK = dict(selection='rerank')
 NORMALIZED = dict(RERANK, merging=dict(normalize=True))
 SCORES = dict(RERANK, merging=dict(temperature=1.0, normalize=True))
+LIGHT = (0.015, 0.015, 0.015, 1.0)
 RELEASED = dict(vanilla_lr_mult=0.1, predictor_lr_mult=1.0, context_decay_mult=10.0)
 
 # In the order of what they tell, as a call may be out of time before the last.
@@ -107,7 +108,12 @@ MORE = (
         dict(prior='none', every=1, contextual_stages=(1, 2, 3, 4)), against='a1'),
     Row('a5-all', 'a5, all blocks of stages 2 to 4', dict(RERANK, every=1), against='a1'),
     Row('a5-light', 'a5-all, losses of stages 1 to 3 at a tenth', dict(RERANK, every=1),
-        against='a1', stage_weights=(0.015, 0.015, 0.015, 1.0)),
+        against='a1', stage_weights=LIGHT),
+    Row('a5-start', 'a5-light, embeddings from the classifier, classifying layers learn first',
+        dict(RERANK, every=1), waiting=0.15, from_classifier=True, against='a1',
+        stage_weights=LIGHT),
+    Row('a2-light', 'a2, losses of stages 1 to 3 at a tenth', dict(RERANK, prior='input'),
+        against='a2', stage_weights=LIGHT),
     Row('true-alone', 'a5, the prior of the true class alone',
         dict(RERANK, type='mmctx.TrueClassAloneResNet')),
 )  # fmt: skip
