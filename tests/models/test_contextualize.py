@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torchvision
+from torchvision.models._utils import IntermediateLayerGetter
 
 import mmctx
 from mmctx.errors import UserError
@@ -228,6 +229,15 @@ REFUSALS = {
     ),
     'sequential': (
         lambda: torchvision.models.vgg11().features, ['2', '5'], {}, 'is an nn.Sequential',
+    ),
+    'module list': (
+        lambda: nn.ModuleList(torchvision.models.vgg11().features), ['2', '5'], {},
+        'is an nn.ModuleList',
+    ),
+    # A ModuleDict with a call of its own, over its members.
+    'module dict': (
+        lambda: IntermediateLayerGetter(torchvision.models.resnet18(), dict(layer3='map')),
+        ['layer1', 'layer2', 'layer3'], {}, 'is an nn.ModuleDict',
     ),
     'every': (torchvision.models.resnet18, RESNET, dict(every=0), 'every should be'),
     'five stages': (
