@@ -87,8 +87,8 @@ def contextualize(
     container = next((kind for kind in CONTAINERS if isinstance(network, kind)), None)
     if container is not None:
         raise UserError(
-            f'network is an nn.{container.__name__}, of which the layers that are added would become '
-            'members: make it an attribute of a module'
+            f'network is an nn.{container.__name__}, of which the added layers would be members: '
+            'make it an attribute of a module'
         )
     if isinstance(stages, str) or len(stages) < 2:
         raise UserError(f'stages should be paths of two modules or more, got {stages!r}')
