@@ -9,8 +9,9 @@ import torch
 def is_exporting() -> bool:
     """Whether `torch.export` or one of the two ONNX exporters is recording the network."""
     if torch.compiler.is_compiling():
-        # PyTorch 2.6 cannot tell an export from a compilation.
-        return getattr(torch.compiler, 'is_exporting', bool)()
+        # `torch.compiler.is_exporting` also says yes to torch.compile, which takes it for a
+        # constant, and PyTorch 2.6 cannot tell the two apart at all.
+        return getattr(torch.compiler, '_is_exporting_flag', False)
     # The exporter that traces; asked last, because it imports modules.
     return torch._C._get_tracing_state() is not None and torch.onnx.is_in_onnx_export()
 

@@ -6,8 +6,35 @@ import torch.nn as nn
 from torch.export import Dim
 
 import mmctx  # noqa: F401
-from mmctx.compat.exporting import pooling_any_size
+from mmctx.compat.exporting import is_exporting, pooling_any_size
 from mmctx.compat.temporal_shift import shift_whole_batch
+
+
+class Asks(nn.Module):
+    """A network that gives 1 where it is exported, else 0."""
+
+    def forward(self, x):
+        return x * 0 + int(is_exporting())
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_tells_an_export_from_a_compilation(strict, tmp_path):
+    x = torch.ones(1)
+    compiled = torch.compile(Asks(), backend='aot_eager', fullgraph=True)
+    assert Asks()(x) == 0 and compiled(x) == 0
+    assert torch.export.export(Asks(), (x,), strict=strict).module()(x) == 1
+    assert torch.jit.trace(Asks(), x)(x) == 0
+    assert compiled(x) == 0
+
+
+@pytest.mark.parametrize('dynamo', [True, False])
+def test_knows_both_onnx_exporters(dynamo, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    path = tmp_path / 'network.onnx'
+    torch.onnx.export(Asks(), (torch.ones(1),), path, dynamo=dynamo, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    feed = {given.name: torch.ones(1).numpy() for given in session.get_inputs()}
+    assert session.run(None, feed)[0] == 1
 
 
 @pytest.fixture
