@@ -11,6 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 from torch.export import Dim
 
+from mmctx.compat.exporting import pooling_any_size
 from mmctx.errors import UserError
 from mmctx.models.eval_mode import eval_mode
 
@@ -18,11 +19,11 @@ from .image_network import ImageNetwork
 
 FORMATS = ('onnx', 'pt2')
 EXPORTERS = ('dynamo', 'torchscript')
-# torch.export compares sizes as formulas of the image's. Multiples of the networks' stride leave no
-# remainder in these, which would take it minutes or be beyond it.
-STEP = 32
-# A size of one pixel would be taken for one that never changes.
-LEAST_STEPS = 2
+# Sides that torch.export leaves free, in pixels. A coarsest map of one pixel would be taken for one
+# that never changes; that of a detector's neck is 64 times smaller than the image.
+LEAST_SIDE = 64
+LEAST_SIDE_OF_DETECTORS = 128
+LARGEST_SIDE = 2**14
 OPSET = 17
 # Where their backbones come from, `Recognizer2D` pools the features.
 POOLED = ('torchvision', 'timm')
@@ -37,6 +38,7 @@ class ExportableNetwork(nn.Module):
 
     Attributes:
         frames (int): Frames of a clip; 1 of a network that takes single images.
+        least_side (int): Least height and width that torch.export leaves free, in pixels.
     """
 
     def __init__(self, model: nn.Module):
@@ -44,6 +46,7 @@ class ExportableNetwork(nn.Module):
         self.network = ImageNetwork(model)
         self.frames: int = self.network.frames or getattr(model, 'num_segments', 1)  # type: ignore[assignment]
         self.detects = any(cls.__name__ == 'BaseDetector' for cls in type(model).__mro__)
+        self.least_side = LEAST_SIDE_OF_DETECTORS if self.detects else LEAST_SIDE
 
     def forward(self, images: Tensor) -> Any:
         """Run the network.
@@ -85,7 +88,7 @@ def export(
         size (tuple[int, int]): Height and width of the example in pixels; a file that is not
             dynamic takes no others. Defaults to (224, 224).
         dynamic (bool): Whether the file takes any number of images, of any size; by torch.export
-            multiples of 32 from 64 on, of a recognizer only the example's size. Defaults to True.
+            from 64 pixels on, of a detector from 128. Defaults to True.
         exporter (str): How ONNX is made: `dynamo`, by torch.export, or `torchscript`, by tracing.
             Defaults to `dynamo`.
 
@@ -95,8 +98,8 @@ def export(
         file is dynamic. NaN for ONNX if onnxruntime is not installed.
 
     Raises:
-        UserError: The file's ending, the exporter or the size is not possible, or a package is
-            missing.
+        UserError: The file's ending, the exporter or the size is not possible, a package is
+            missing, or torch.export cannot leave the size of the images free.
     """
     path = Path(path)
     if path.suffix[1:] not in FORMATS:
@@ -104,12 +107,11 @@ def export(
     if exporter not in EXPORTERS:
         raise UserError(f'exporter should be one of {EXPORTERS}, got {exporter!r}')
     traced = path.suffix == '.onnx' and exporter == 'torchscript'
-    least = LEAST_STEPS * STEP
-    if dynamic and not traced and (min(size) < least or any(side % STEP for side in size)):
-        raise UserError(f'size should be multiples of {STEP} from {least} on, got {tuple(size)}')
+    network = ExportableNetwork(model)
+    if dynamic and not traced and min(size) < network.least_side:
+        raise UserError(f'size should be at least {network.least_side}, got {tuple(size)}')
     if path.suffix == '.onnx':
         _check_packages(exporter)
-    network = ExportableNetwork(model)
     parameter = next(model.parameters())
     images = torch.randn(2 * network.frames, 3, *size).to(parameter)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,8 +121,7 @@ def export(
         else:
             _write_program(network, images, path, dynamic)
         if dynamic:
-            more = STEP + 3 if traced else STEP * (network.frames == 1)
-            larger = [side + more for side in size]
+            larger = [side + 35 for side in size]
             images = torch.randn(3 * network.frames, 3, *larger).to(parameter)
         return _difference(network, path, images)
 
@@ -134,21 +135,31 @@ def _check_packages(exporter: str) -> None:
 
 def _write_program(network: ExportableNetwork, images: Tensor, path: Path, dynamic: bool) -> None:
     shapes: Any = None
-    batch = Dim('batch', max=2**12)
-    rows, columns = (Dim(name, min=LEAST_STEPS, max=2**9) for name in ('rows', 'columns'))
-    if dynamic and network.frames > 1:
-        # The temporal shift of mmaction2 multiplies height by width, which sympy needs hours for.
-        shapes = ({0: network.frames * batch},)
-    elif dynamic:
-        shapes = ({0: batch, 2: STEP * rows, 3: STEP * columns},)
-    program = torch.export.export(network, (images,), dynamic_shapes=shapes, strict=False)
-    if path.suffix == '.pt2':
-        torch.export.save(program, path)
-        return
-    # In one file, which can be moved about.
-    torch.onnx.export(
-        program, (), path, input_names=['images'], dynamo=True, external_data=False, verbose=False
-    )
+    if dynamic:
+        batch = Dim('batch', max=2**12)
+        frames = batch if network.frames == 1 else network.frames * batch
+        height, width = (
+            Dim(name, min=network.least_side, max=LARGEST_SIDE) for name in ('height', 'width')
+        )
+        shapes = ({0: frames, 2: height, 3: width},)
+    with pooling_any_size():
+        try:
+            program = torch.export.export(network, (images,), dynamic_shapes=shapes, strict=False)
+        except torch._dynamo.exc.UserError as error:
+            if error.error_type != torch._dynamo.exc.UserErrorType.CONSTRAINT_VIOLATION:
+                raise
+            raise UserError(
+                'torch.export cannot leave the number and the size of the images free in this '
+                'network: export one size (dynamic=False, --static), or ONNX by torchscript'
+            ) from error
+        if path.suffix == '.pt2':
+            torch.export.save(program, path)
+            return
+        # In one file, which can be moved about.
+        torch.onnx.export(
+            program, (), path, input_names=['images'], dynamo=True, external_data=False,
+            verbose=False,
+        )  # fmt: skip
 
 
 def _trace(network: ExportableNetwork, images: Tensor, path: Path, dynamic: bool) -> None:

@@ -12,6 +12,8 @@
 * :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
 * :mod:`pickles`: reading pickled data without running what it holds.
 * :mod:`model_hub`: mmctx's classifiers by name in mmpretrain's `get_model` and `list_models`.
+* :mod:`exporting`: whether an exporter is recording a network, and pooling while it does.
+* :mod:`temporal_shift`: mmaction2's temporal shift in a form that exporters can follow.
 * :mod:`launch`: distributed training on machines without a GPU.
 * :mod:`triton_interpreter`: running Triton kernels without a GPU, for tests.
 """
@@ -23,6 +25,7 @@ from . import (
     fallback_modules,
     model_hub,
     multimodal,
+    temporal_shift,
     text_marks,
     version_limits,
 )
@@ -39,6 +42,7 @@ def install():
     coco_api.install()
     text_marks.install()
     model_hub.install()
+    temporal_shift.install()
     # mmengine reads checkpoints here, whoever builds the model.
     after_import('mmengine.runner.checkpoint', lambda module: install_runtime())
 

@@ -22,6 +22,7 @@ from .layers.contextualizing import usually_considered
 from .layers.prior import exchange_prior
 
 Stage = tuple[nn.Module, ...]
+CONTAINERS = nn.Sequential, nn.ModuleList, nn.ModuleDict
 SLICE = re.compile(r'(.+)\[(\d*):(\d*)\]')
 
 
@@ -76,17 +77,18 @@ def contextualize(
         nn.Module: The network, with `contextualizing`, a module, added to it.
 
     Raises:
-        UserError: The network is an `nn.Sequential` itself, a path leads nowhere, a stage has no
-            such convolution or does not give a map (B, C, H, W), a convolution cannot be contextual
-            (grouped, with padding that is not of zeros, or of a class of its own), or an argument
-            is not possible.
+        UserError: The network is an `nn.Sequential`, `nn.ModuleList` or `nn.ModuleDict` itself, a
+            path leads nowhere, a stage has no such convolution or does not give a map
+            (B, C, H, W), a convolution cannot be contextual (grouped, with padding that is not of
+            zeros, or of a class of its own), or an argument is not possible.
     """
     if hasattr(network, 'contextualizing'):
         raise UserError(f'this {type(network).__name__} is contextual already')
-    if isinstance(network, nn.Sequential):
+    container = next((kind for kind in CONTAINERS if isinstance(network, kind)), None)
+    if container is not None:
         raise UserError(
-            'network is an nn.Sequential, which would run the layers that are added to it: make it '
-            'an attribute of a module'
+            f'network is an nn.{container.__name__}, of which the added layers would be members: '
+            'make it an attribute of a module'
         )
     if isinstance(stages, str) or len(stages) < 2:
         raise UserError(f'stages should be paths of two modules or more, got {stages!r}')

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from mmctx.compat.exporting import is_exporting
 from mmctx.errors import UserError
 
-from .exporting import contextual_conv2d_in_standard_operators, is_exporting
+from .exporting import contextual_conv2d_in_standard_operators
 from .reference import contextual_conv2d_reference
 from .sampling import Pair, output_size
 from .tapwise import contextual_conv2d_tapwise

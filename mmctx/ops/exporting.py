@@ -11,15 +11,6 @@ from torch import Tensor
 from .sampling import Pair, tap_positions
 
 
-def is_exporting() -> bool:
-    """Whether `torch.export` or one of the two ONNX exporters is recording the network."""
-    if torch.compiler.is_compiling():
-        # PyTorch 2.6 cannot tell an export from a compilation.
-        return getattr(torch.compiler, 'is_exporting', bool)()
-    # The exporter that traces; asked last, because it imports modules.
-    return torch._C._get_tracing_state() is not None and torch.onnx.is_in_onnx_export()
-
-
 def contextual_conv2d_in_standard_operators(
     x: Tensor,
     weight: Tensor,
@@ -40,6 +31,9 @@ def contextual_conv2d_in_standard_operators(
     batch, channels, height, width = x.shape
     dtype = torch.promote_types(x.dtype, torch.float32)
     kernel = weight.shape[-2], weight.shape[-1]
+    if sampling_offset is not None:
+        # As torch.export compares strides, which depend on the map's size where channels are last.
+        sampling_offset = sampling_offset.contiguous()
     y_positions, x_positions = tap_positions(
         (height, width), kernel, stride, padding, dilation, sampling_offset, x.device, dtype
     )
@@ -53,7 +47,9 @@ def contextual_conv2d_in_standard_operators(
     out = None if bias is None else bias.to(dtype)[:, None, None]
     for row in range(kernel[0]):
         taps = slice(row * kernel[1], (row + 1) * kernel[1])
-        sampled = F.grid_sample(image, grid[:, taps].flatten(1, 2), align_corners=False)
+        # Not flattened, which would make torch.export compare the map's height with the kernel's.
+        below = torch.cat(grid[:, taps].unbind(1), 1)  # [B, kw·H_out, W_out, 2]
+        sampled = F.grid_sample(image, below, align_corners=False)
         sampled = sampled.unflatten(2, (kernel[1], out_height))  # [B, C, kw, H_out, W_out]
         if mask is not None:
             sampled = sampled * mask[:, None, taps].to(dtype)

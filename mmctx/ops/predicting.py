@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmctx.compat.exporting import is_exporting
+
 from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
-from .exporting import is_exporting
 from .sampling import Pair
 from .triton import sampling_offset_predictor
 from .triton.operator import needs_operators

@@ -12,6 +12,8 @@ import torchvision
 import mmctx
 from mmctx.apis import export
 from mmctx.apis.predicting import load_network
+from mmctx.cli.config import framework, load_config
+from mmctx.cli.running import build_model
 from mmctx.commands import export as command
 from mmctx.errors import UserError
 from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet, ContextualResNetTSM
@@ -30,7 +32,7 @@ class Tiny(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first = nn.Conv2d(3, 4, 4, 4)
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.MaxPool2d(3, 2))
         self.second = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
 
     def forward(self, x):
@@ -99,7 +101,7 @@ def test_torch_export(ending, tmp_path, monkeypatch):
         monkeypatch.setattr('mmctx.apis.exporting._difference', lambda *_: 0.0)
         export(network, path, (64, 96))
     monkeypatch.setenv('MMCTX_BACKEND', 'tapwise')
-    for shape in ((1, 3, 64, 64), (3, 3, 96, 160)):
+    for shape in ((1, 3, 65, 64), (3, 3, 98, 159)):
         images = torch.randn(shape)
         with torch.no_grad():
             expected = network(images)
@@ -118,6 +120,32 @@ def test_torch_export(ending, tmp_path, monkeypatch):
 def test_torch_export_of_whole_networks(name, ending, tmp_path):
     network = randomized(NETWORKS.get(name, clips))
     assert export(network, tmp_path / f'network.{ending}', (64, 96)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('exporter', ['pt2', 'dynamo', 'torchscript'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'ctx_convnext_t_in1k',
+        'ctx_resnet50_in1k',
+        'tsm_ctx_resnet50_k400',
+        'mask_rcnn_ctx_convnext_t_coco',
+    ],
+)
+def test_shipped_networks(name, exporter, repo, tmp_path):
+    """By every exporter, the comparison being of another batch and size than the example."""
+    config = load_config(str(repo / f'configs/{name}.py'))
+    framework(config)
+    network = build_model(config)
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        # The predictors of a network that is not trained shift nothing.
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    path = tmp_path / ('network.pt2' if exporter == 'pt2' else 'network.onnx')
+    options = {} if exporter == 'pt2' else dict(exporter=exporter)
+    assert export(network, path, (128, 160), **options) < 1e-4
 
 
 @pytest.mark.parametrize('name', ['recognizer', 'detector'])
@@ -171,12 +199,18 @@ def test_says_where_onnxruntime_is_missing(tmp_path, monkeypatch):
         export(randomized(tiny), path)
 
 
+def test_says_what_torch_export_cannot_leave_free(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PixelUnshuffle(2))
+    with pytest.raises(UserError, match='cannot leave the number and the size of the images free'):
+        export(network, tmp_path / 'network.pt2', (64, 64))
+    assert export(network, tmp_path / 'network.pt2', (64, 64), dynamic=False) == 0
+
+
 @pytest.mark.parametrize(
     ('path', 'options', 'reason'),
     [
         ('network.pth', {}, r'should end in \.onnx or \.pt2'),
-        ('network.pt2', dict(size=(64, 65)), 'multiples of 32 from 64 on'),
-        ('network.pt2', dict(size=(32, 64)), 'multiples of 32 from 64 on'),
+        ('network.pt2', dict(size=(65, 63)), 'size should be at least 64'),
         ('network.onnx', dict(exporter='caffe'), 'exporter should be one of'),
     ],
 )

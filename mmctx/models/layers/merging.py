@@ -5,8 +5,8 @@ import torch.nn as nn
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
+from mmctx.compat.exporting import is_exporting
 from mmctx.errors import UserError
-from mmctx.ops.exporting import is_exporting
 
 from .contextual_conv import VECTOR_NORMS
 from .vector_step import VectorStep
