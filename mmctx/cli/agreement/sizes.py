@@ -3,11 +3,12 @@
 import copy
 from typing import Any
 
-from mmctx.cli.blame import frames_of, raised_by_others
+from mmctx.cli.blame import errors_of_others_refused
+from mmctx.engine.data import PATHS
 from mmctx.engine.randomness import seed_generators
-from mmctx.errors import UserError, recognise
+from mmctx.errors import UserError
 
-from .datasets import PATHS, leaves
+from .datasets import leaves
 
 SAMPLES = 3
 
@@ -50,26 +51,24 @@ def check_sizes(model: Any, loader, split: str) -> None:
 
 
 def prepare(dataset, index: int, split: str) -> Any:
-    """What the pipeline makes of a sample; None if it gives none, or skips what is broken.
+    """What the pipeline makes of a sample; None if there is none, or if broken ones are skipped.
 
     Raises:
         UserError: The sample cannot be read, or does not suit the pipeline.
     """
-    try:
-        return prepared(dataset, index)
-    except Exception as error:
-        if getattr(dataset, 'skip_broken', False):
-            return None
-        refusal = recognise(error)
-        # The first frames are of this module.
-        if refusal is None and raised_by_others(frames_of(error)[2:]):
-            refusal = UserError(
-                f'{path_of(dataset, index)} of {split}_dataloader cannot be prepared by the '
-                f'pipeline: {type(error).__name__}: {error}'
-            )
-        if refusal is None:
+    if getattr(dataset, 'pipeline', None) is None:
+        return None
+    # Transforms may store samples.
+    pipeline = copy.deepcopy(dataset.pipeline)
+    seed_generators(0, devices=False)
+    message = f'{path_of(dataset, index)} of {split}_dataloader cannot be prepared by the pipeline'
+    with errors_of_others_refused(message):
+        try:
+            return pipeline(dataset.get_data_info(index))
+        except Exception:
+            if getattr(dataset, 'skip_broken', False):
+                return None
             raise
-        raise refusal from error
 
 
 def path_of(dataset, index: int) -> str:
@@ -90,12 +89,3 @@ def smallest(dataset) -> list[int]:
         info = dataset.get_data_info(index)
         sides.append((min(info['width'], info['height']), index))
     return [index for _, index in sorted(sides)[:SAMPLES]]
-
-
-def prepared(dataset, index: int):
-    """Run the pipeline on a sample without side effects; None if it returns none."""
-    pipeline = getattr(dataset, 'pipeline', None)
-    if pipeline is None:
-        return None
-    seed_generators(0, devices=False)
-    return copy.deepcopy(pipeline)(dataset.get_data_info(index))
