@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from mmctx.errors import UserError, first_few
 
-from .datasets import class_names, metainfo, name_of, samples_of
+from .datasets import check_range, class_names, metainfo, name_of, samples_of
 
 # Heads without classes, or with other classes than the data set.
 OTHER_CLASSES = ('RPNHead', 'FusedSemanticHead', 'VGG')
@@ -66,7 +66,11 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
     if classes is None:
         count = getattr(dataset, 'num_classes', None)
         if type(count) is not int:
-            check_labels(model, dataset, name)
+            heads = dict(class_counts(model))
+            if heads:
+                key = min(heads, key=lambda key: heads[key])
+                labels = ((s.path, label) for s in samples_of(dataset) for label in s.labels)
+                check_range(labels, heads[key], name, f'model.{key} is {heads[key]}')
             return
         possible = {count}
     else:
@@ -82,21 +86,6 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
                 f'model.{key}={count}, or name the classes of the data set by '
                 'metainfo=dict(classes=(...))'
             )
-
-
-def check_labels(model: nn.Module, dataset, name: str) -> None:
-    """Check the labels of a data set that does not name its classes."""
-    heads = dict(class_counts(model))
-    if not heads:
-        return
-    key = min(heads, key=lambda key: heads[key])
-    for sample in samples_of(dataset):
-        for label in sample.labels:
-            if not 0 <= label < heads[key]:
-                raise UserError(
-                    f'{sample.path} has the label {label} in {name}, but model.{key} is '
-                    f'{heads[key]}: classes are numbered from 0'
-                )
 
 
 def compare_names(split, dataset, other_split, other) -> None:

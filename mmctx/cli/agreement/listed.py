@@ -6,7 +6,7 @@ from collections import defaultdict
 from mmctx.datasets.checks.missing_files import dangling_links, missing_files
 from mmctx.errors import UserError, first_few
 
-from .datasets import class_names, metainfo, name_of, samples_of
+from .datasets import check_range, class_names, metainfo, name_of, samples_of
 
 
 def check_listed(dataset, split: str) -> None:
@@ -47,42 +47,15 @@ def check_listed(dataset, split: str) -> None:
     classes = class_names(metainfo(dataset))
     limit = len(classes) if classes else getattr(dataset, 'num_classes', None)
     if limit is not None:
-        check_range(labels, limit, name)
+        numbers = ((path, n) for path, found in labels.items() for of in found for n in of)
+        check_range(numbers, limit, name, f'there are {limit} classes')
 
 
 def check_links(folder, split: str) -> None:
-    """Check that no link in a folder of images is broken.
-
-    Args:
-        folder (str | None): Path of the folder; a folder on another machine is not checked.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: A link is broken.
-    """
+    """Check that no link in a folder of images on this machine is broken."""
     dangling = dangling_links(folder) if folder and os.path.isdir(folder) else []
     if dangling:
         raise UserError(
             f'{len(dangling)} links in {folder} of {split}_dataloader lead nowhere: '
             f'{first_few(dangling)}'
         )
-
-
-def check_range(labels: dict, limit: int, name: str) -> None:
-    """Check that all labels are below a number of classes.
-
-    Args:
-        labels (dict[str, set[tuple]]): Labels of each file.
-        limit (int): Number of classes.
-        name (str): Name of the list, for messages.
-
-    Raises:
-        UserError: A label is out of range.
-    """
-    for path, found in labels.items():
-        for label in (number for of in found for number in of):
-            if not 0 <= label < limit:
-                raise UserError(
-                    f'{path} has the label {label} in {name}, but there are {limit} classes, '
-                    'numbered from 0'
-                )
