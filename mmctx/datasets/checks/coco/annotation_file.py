@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -34,12 +35,16 @@ def is_number(value):
     return isinstance(value, (int, float))
 
 
+def is_finite(value):
+    return is_number(value) and math.isfinite(value)
+
+
 def is_text(value):
     return isinstance(value, str)
 
 
 def is_box(value):
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
 
 
 # Pixels by which a box may exceed its image, as coordinates are rounded.
