@@ -37,13 +37,8 @@ def upstream_errors_recognised(cfg):
 def unknown_argument(error, cfg):
     """Turn the error about an argument that a module does not take into a `UserError`.
 
-    Args:
-        error (Exception): Exception raised while modules were built.
-        cfg (Config): The config that they are built from.
-
-    Returns:
-        UserError | None: None for any other error, and for an argument that the config does not
-        contain, which code must have added by mistake.
+    None for any other error, and for an argument that is not in the config, which code must have
+    added by mistake.
     """
     found = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
     return UserError(error) if found and names_key(cfg.to_dict(), found[1]) else None

@@ -129,14 +129,7 @@ def drawing_of(
     vanilla: 'ContextViewer | None',
     layer: str,
 ) -> 'Draw':
-    """A function that draws the figure asked for of a picture into a file.
-
-    Args:
-        args (argparse.Namespace): The arguments of the command.
-        viewer (ContextViewer): The contextual network.
-        vanilla (ContextViewer, optional): The vanilla one.
-        layer (str): The contextual convolution that was chosen.
-    """
+    """A function that draws the figure asked for of a picture into a file."""
     from mmctx.apis.seeing import figures
 
     if args.figure == 'cascade':

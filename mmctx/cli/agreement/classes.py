@@ -66,11 +66,11 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
     if classes is None:
         count = getattr(dataset, 'num_classes', None)
         if type(count) is not int:
-            heads = dict(class_counts(model))
-            if heads:
-                key = min(heads, key=lambda key: heads[key])
+            smallest = min(((n, key) for key, n in class_counts(model)), default=None)
+            if smallest:
+                limit, key = smallest
                 labels = ((s.path, label) for s in samples_of(dataset) for label in s.labels)
-                check_range(labels, heads[key], name, f'model.{key} is {heads[key]}')
+                check_range(labels, limit, name, f'model.{key} is {limit}')
             return
         possible = {count}
     else:

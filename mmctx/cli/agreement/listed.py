@@ -47,8 +47,8 @@ def check_listed(dataset, split: str) -> None:
     classes = class_names(metainfo(dataset))
     limit = len(classes) if classes else getattr(dataset, 'num_classes', None)
     if limit is not None:
-        numbers = ((path, n) for path, found in labels.items() for of in found for n in of)
-        check_range(numbers, limit, name, f'there are {limit} classes')
+        pairs = ((path, n) for path, found in labels.items() for of in found for n in of)
+        check_range(pairs, limit, name, f'there are {limit} classes')
 
 
 def check_links(folder, split: str) -> None:

@@ -36,6 +36,7 @@ class DatasetFiles(NamedTuple):
         own = getattr(self.cls, 'METAINFO', {}).get('classes')
         return (self.config.get('metainfo') or {}).get('classes', own)
 
-    def is_a(self, name: str) -> bool:
-        """Whether the class of the data set or one of its bases has this name."""
-        return any(base.__name__ == name for base in getattr(self.cls, '__mro__', ()))
+
+def base_named(cls: type | None, name: str) -> type | None:
+    """The class or the base of it that has a name, whose package may not be installed."""
+    return next((base for base in getattr(cls, '__mro__', ()) if base.__name__ == name), None)
