@@ -29,13 +29,13 @@ def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
 
 
 def _decode(cfg: Config) -> tuple[int, int]:
-    from mmctx.datasets.packed import pack_tiny_imagenet
+    from mmctx.datasets.packed import PackedTinyImageNet
 
     check_contents(preflight(cfg, 'train'))
     loaders = cfg.train_dataloader, cfg.val_dataloader
     settings = [{k: v for k, v in loader.dataset.items() if k != 'type'} for loader in loaders]
     try:
-        training, validation = (len(pack_tiny_imagenet(**split).labels) for split in settings)
+        training, validation = (len(PackedTinyImageNet(**split)) for split in settings)
     except ValueError as error:
         raise UserError(error) from error
     return training, validation
