@@ -267,7 +267,7 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
         bool: Whether anything had to be rendered.
 
     Raises:
-        UserError: A number is out of range, or `root` contains something that is not a rendered set.
+        UserError: A number is out of range, or `root` contains something else than a rendered set.
     """
     if min(num_train, num_val) < 1 or seed < 0:
         raise UserError(
