@@ -155,9 +155,6 @@ class LazyDataLoader(DataLoader):
     """
 
     def __iter__(self):
-        return self._batches()
-
-    def _batches(self):
         yield from super().__iter__()
 
 
