@@ -23,6 +23,7 @@ class Row(NamedTuple):
         family (str): `RESNET` or `CONVNEXT`. Defaults to `RESNET`.
         from_scratch (bool): Whether it is trained like the vanilla networks where all others start,
             in which case `rates` and `waiting` are not used. Defaults to False.
+        stage_weights (tuple): Weights of the stages' losses. Defaults to the paper's.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     against: str = 'a5'
     family: str = RESNET
     from_scratch: bool = False
+    stage_weights: tuple[float, ...] = (0.15, 0.15, 0.15, 1.0)
 
     @property
     def classifies_by_embeddings(self) -> bool:
@@ -100,6 +102,12 @@ MORE = (
     Row('a4', '+Deform, offsets and masks, predictors four times as wide as those of a3',
         dict(prior='none', preset='released', offsets=('sampling',), reduction=1), against='a1'),
     Row('a3-fast', 'a3, predictors at the full rate', dict(prior='none'), FAST, against='a3'),
+    Row('a3-all', 'a3, all blocks of stages 2 to 4', dict(prior='none', every=1), against='a1'),
+    Row('a3-stages', 'a3, all blocks of all stages',
+        dict(prior='none', every=1, contextual_stages=(1, 2, 3, 4)), against='a1'),
+    Row('a5-all', 'a5, all blocks of stages 2 to 4', dict(RERANK, every=1), against='a1'),
+    Row('a5-light', 'a5-all, losses of stages 1 to 3 at a tenth', dict(RERANK, every=1),
+        against='a1', stage_weights=(0.015, 0.015, 0.015, 1.0)),
     Row('true-alone', 'a5, the prior of the true class alone',
         dict(RERANK, type='mmctx.TrueClassAloneResNet')),
 )  # fmt: skip
