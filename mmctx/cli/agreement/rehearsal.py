@@ -62,7 +62,7 @@ def figures_of_one_sample(model, loop) -> list[str]:
         outputs = step(batch)
     samples = [o.to_dict() if isinstance(o, BaseDataElement) else o for o in outputs]
     # Some models return a loss at the end of their predictions.
-    samples = [sample for sample in samples if not is_loss(sample)]
+    samples = [s for s in samples if not isinstance(s, dict) or set(s) != {'loss'}]
     figures, complete = [], True
     for metric in loop.evaluator.metrics:
         # The metric must not keep the results of a single sample.
@@ -76,10 +76,6 @@ def figures_of_one_sample(model, loop) -> list[str]:
         prefix = f'{metric.prefix}/' if metric.prefix else ''
         figures += [prefix + name for name in names]
     return figures if complete else []
-
-
-def is_loss(sample) -> bool:
-    return isinstance(sample, dict) and set(sample) == {'loss'}
 
 
 def writes_files(metric) -> bool:
