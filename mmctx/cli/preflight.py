@@ -82,8 +82,8 @@ def check_contents(checked):
         UserError: At the first mistake.
     """
     for files in checked.datasets:
-        for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
-            check(files)
+        coco.quick_check(files)
+        imagenet.quick_check(files)
     seen = {os.path.realpath(files.ann_file) for files in checked.datasets}
     for path in checked.metric_files:
         if os.path.realpath(path) not in seen:
@@ -195,10 +195,7 @@ def find_dataset(cfg, dataset, loader, annotations_needed=True):
     for folder in folders.values():
         if folder and '://' not in folder and not Path(folder).is_dir():
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
-    num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
-    return DatasetFiles(
-        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes, loader
-    )
+    return DatasetFiles(dataset, cls, root, ann_file, folders, hint, annotations_needed, loader)
 
 
 def registered_class(cfg, config, registry):

@@ -4,6 +4,7 @@ import copy
 import os
 from collections import defaultdict
 
+from mmctx.datasets.checks.kinetics import PREPARE, reads_video_list
 from mmctx.datasets.checks.missing_files import dangling_links, missing_files
 from mmctx.errors import UserError, first_few
 
@@ -33,13 +34,16 @@ def check_listed(dataset, split: str) -> None:
         folders = sample.is_folder
     if not labels:
         return
-    if not getattr(dataset, 'backend_args', None):
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ()
+    if not any(getattr(part, 'backend_args', None) for part in (dataset, *steps)):
         local = [os.path.abspath(path) for path in labels if '://' not in path]
         missing = missing_files((path.lstrip(os.sep) for path in local), os.sep, folders)
         if missing:
+            videos = reads_video_list(type(dataset))
+            hint = f'; "{PREPARE} ROOT" writes lists of the videos that are there'
             raise UserError(
                 f'{len(missing)} of the {len(labels)} files that {name} lists do not exist: '
-                f'{first_few(os.sep + path for path in missing)}'
+                f'{first_few(os.sep + path for path in missing)}{hint if videos else ""}'
             )
     unclear = sorted(path for path, found in labels.items() if len(found) > 1)
     if unclear:

@@ -16,7 +16,6 @@ class DatasetFiles(NamedTuple):
         hint (str): Advice on how to name another folder of the data.
         annotations_needed (bool): Whether the annotation file has to contain annotations; a set
             that is only predicted has none.
-        num_classes (int | None): Number of classes of the model, if its config states it.
         loader (str): Name of the data loader, for messages.
     """
 
@@ -27,7 +26,6 @@ class DatasetFiles(NamedTuple):
     folders: Mapping[str, str]
     hint: str
     annotations_needed: bool = True
-    num_classes: int | None = None
     loader: str = 'the data set'
 
     @property
