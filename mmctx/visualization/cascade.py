@@ -100,13 +100,12 @@ def draw_cascade(
                 0.5, -0.04, f'true class:\n{shortened(names[label])}', color=TRUE,
                 ha='center', va='top', transform=first.transAxes,
             )  # fmt: skip
-        gone = False
         for axes, step, entries in zip(others, steps, listed):
-            gone = gone or (label is not None and not step.kept[label])
             _draw_step(axes, step, entries, names, label, longest)
         fate = _fate(steps, label)
         if fate:
-            page.suptitle(fate, x=0.01, ha='left', fontsize=9, color=TRUE if gone else INK)
+            colour = INK if fell_out(steps, label) is None else TRUE
+            page.suptitle(fate, x=0.01, ha='left', fontsize=9, color=colour)
         save(page, path)
 
 
