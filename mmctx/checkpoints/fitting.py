@@ -85,15 +85,7 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
 
 
 def shapes_as_loaded(module, shapes):
-    """Shapes after the renaming and resizing by the module's own loading hooks.
-
-    Args:
-        module (nn.Module): Module that is to load the weights.
-        shapes (dict[str, tuple[int, ...]]): Shape of each tensor by its name in the file.
-
-    Returns:
-        dict[str, tuple[int, ...]]: Shape of each tensor by its name in the module.
-    """
+    """Shapes by name in the module, whose own loading hooks rename and resize those of a file."""
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     for name, part in module.named_modules():
         if part._load_state_dict_pre_hooks:

@@ -1,7 +1,8 @@
 """Checks that the data, model, metrics and loaders that a config builds agree.
 
 :func:`check_agreement` is called before training and before testing. Each module checks one matter;
-none of them changes the run.
+none of them changes the run. Models and data sets are those inside wrappers, a split is `train`,
+`val` or `test`, and a check raises a `UserError` that names both sides.
 """
 
 from mmctx.engine.randomness import randomness_kept

@@ -17,16 +17,7 @@ OTHER_CLASSES = ('RPNHead', 'FusedSemanticHead', 'VGG')
 
 
 def check_classes(model: nn.Module, data: dict, checked) -> None:
-    """Compare the classes of all data sets with each other, the heads and the checkpoint.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        data (dict[str, list[Dataset]]): Data sets of each split, without wrappers.
-        checked (Checked): Contents of the run's files, from the preflight.
-
-    Raises:
-        UserError: The classes differ in number, names or order.
-    """
+    """Compare the classes of all data sets with each other, the heads and the checkpoint."""
     sets = [(split, dataset) for split, found in data.items() for dataset in found]
     for split, dataset in sets:
         check_heads(model, dataset, split)

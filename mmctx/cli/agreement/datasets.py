@@ -58,17 +58,7 @@ def samples_of(dataset) -> Iterator[Sample]:
 
 
 def check_range(labels: Iterable[tuple[str, int]], limit: int, name: str, why: str) -> None:
-    """Check that all labels are below a number of classes.
-
-    Args:
-        labels (Iterable[tuple[str, int]]): Paths of files with their labels.
-        limit (int): Number of classes.
-        name (str): Name of their list, for messages.
-        why (str): Where the limit comes from, in words for messages.
-
-    Raises:
-        UserError: A label is out of range.
-    """
+    """Check that labels of files are below a number of classes; `why` says where that is from."""
     for path, label in labels:
         if not 0 <= label < limit:
             raise UserError(

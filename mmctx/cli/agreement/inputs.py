@@ -18,14 +18,6 @@ def check_sizes(model: Any, loader, split: str) -> None:
 
     Only networks that state their stride are checked. The sizes of the files are not enough to
     know, as pipelines enlarge images and preprocessors pad them.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        loader (DataLoader): Data loader of the split.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: An image is smaller than the stride.
     """
     stride = getattr(getattr(model, 'backbone', None), 'stride', None)
     dataset = loader.dataset
@@ -51,17 +43,7 @@ def check_sizes(model: Any, loader, split: str) -> None:
 
 
 def check_clips(model: Any, loader, split: str) -> None:
-    """Check that a video gives as many frames as the network has segments.
-
-    Args:
-        model (nn.Module): The model, without wrappers; a model without `num_segments` is not
-            checked.
-        loader (DataLoader): Data loader of the split.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: The numbers of backbone, head and frames differ, or the frames are not images.
-    """
+    """Check that a video gives as many frames as a network with `num_segments` has segments."""
     segments = {
         f'model.{name}.num_segments': getattr(getattr(model, name, None), 'num_segments', None)
         for name in ('backbone', 'cls_head')

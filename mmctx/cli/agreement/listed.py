@@ -15,15 +15,7 @@ SAMPLES = 16
 
 
 def check_listed(dataset, split: str) -> None:
-    """Check that the files of a data set with a list exist and that its labels are possible.
-
-    Args:
-        dataset (Dataset): The data set, without wrappers.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: Files are missing, a file has two labels, or a label is out of range.
-    """
+    """Check that listed files exist, each with one label, in range, or that no link is broken."""
     if not getattr(dataset, 'ann_file', None):
         check_links(getattr(dataset, 'img_prefix', None), split)
         return
@@ -74,14 +66,6 @@ def check_listed_sizes(dataset, split: str) -> None:
 
     If images were scaled or rotated after the file was written, their boxes and masks are in wrong
     places. `check_dataset.py` checks all images.
-
-    Args:
-        dataset (Dataset): The data set, without wrappers; a data set without stated sizes is not
-            checked.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: An image has another size.
     """
     steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ()
     if not steps or not type(steps[0]).__name__.startswith('LoadImage') or not len(dataset):

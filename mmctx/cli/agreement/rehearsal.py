@@ -22,16 +22,7 @@ from mmctx.models.eval_mode import eval_mode
 
 
 def rehearse(runner, loop, split: str) -> None:
-    """Predict and score one sample, and check the figures that hooks and schedules use.
-
-    Args:
-        runner (Runner): The runner.
-        loop (BaseLoop): The validation or test loop.
-        split (str): 'val' or 'test', for messages.
-
-    Raises:
-        UserError: Another package refuses the sample, or no metric computes a figure that is used.
-    """
+    """Predict and score one sample, and check the figures that hooks and schedules use."""
     if not len(loop.dataloader.dataset):
         raise UserError(f'the data set of {split}_dataloader has no samples')
     parts = f'{split}_dataloader, model and {split}_evaluator'

@@ -15,12 +15,6 @@ def check_lengths(runner) -> None:
     """Check that a training has iterations, and that its schedules fit its length.
 
     If a schedule would act after the end of the training, a warning is logged.
-
-    Args:
-        runner (Runner): The runner, with its training loop built.
-
-    Raises:
-        UserError: There is nothing to train, or a schedule never acts.
     """
     loop = runner._train_loop
     for name in ('max_epochs', 'max_iters'):
@@ -52,11 +46,7 @@ def named_schedules(schedules, where: str = 'param_scheduler') -> Iterator[tuple
 
 
 def doubts(schedule: dict, loop) -> Iterator[str]:
-    """Describe what a schedule would do after the end of a training.
-
-    Raises:
-        UserError: The schedule counts epochs, but the training counts iterations.
-    """
+    """Describe what a schedule would do after the end of a training; refuse one that never acts."""
     by_epoch = schedule.get('by_epoch', True)
     counts_epochs = by_epoch and not schedule.get('convert_to_iter_based')
     if counts_epochs and isinstance(loop, IterBasedTrainLoop):
@@ -83,15 +73,7 @@ def doubts(schedule: dict, loop) -> Iterator[str]:
 
 
 def check_batches(loop, model: nn.Module) -> None:
-    """Check that no training batch has a single sample if a layer cannot train on one.
-
-    Args:
-        loop (BaseLoop): The training loop.
-        model (nn.Module): The model, without wrappers.
-
-    Raises:
-        UserError: There is such a batch, and a batch norm over vectors trains.
-    """
+    """Check that no training batch has a single sample if a batch norm over vectors trains."""
     loader = loop.dataloader
     size = getattr(loader, 'batch_size', None) or getattr(loader.batch_sampler, 'batch_size', None)
     layer = norm_of_vectors(model)
