@@ -13,16 +13,7 @@ AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 
 
 def set_amp(cfg, wanted):
-    """Switch mixed precision on, or off if this machine has no accelerator for it.
-
-    Args:
-        cfg (Config): The merged config, changed in place.
-        wanted (bool): Whether `--amp` was given.
-
-    Raises:
-        UserError: `--amp` was given without an accelerator, or with an optimizer wrapper of another
-            kind.
-    """
+    """Switch mixed precision on if `--amp` asks for it, off where no accelerator is there for it."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.setdefault('type', 'OptimWrapper')
     available = get_device() not in ('cpu', 'mps')
