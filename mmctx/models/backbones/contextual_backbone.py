@@ -15,7 +15,7 @@ from mmctx.models.layers import (
     make_contextual,
     with_zeroed_predictors,
 )
-from mmctx.models.layers.contextual_conv import ContextualConv2d, PriorInputConv2d
+from mmctx.models.layers.contextual_conv import OFFSETS, ContextualConv2d, PriorInputConv2d
 from mmctx.models.layers.contextualizing import usually_considered
 from mmctx.models.layers.merging import Merging
 
@@ -75,10 +75,10 @@ class ContextualBackbone(Vanilla):
         predictors: Sequence[dict],
         every: int | str,
         out_type: str,
-        contextual_stages: Sequence[int],
-        prior: str,
-        offsets: Sequence[str],
-        norm: str,
+        contextual_stages: Sequence[int] = (2, 3, 4),
+        prior: str = 'predictors',
+        offsets: Sequence[str] = OFFSETS,
+        norm: str = 'LN',
         **contextualizing,
     ) -> None:
         """Make the backbone contextual.
@@ -92,11 +92,13 @@ class ContextualBackbone(Vanilla):
                 one, beginning with the first; `first` for the first one only.
             out_type (str): What the backbone returns: `featmap` or `logits`.
             contextual_stages (Sequence[int]): The contextual stages, counted from 1, without a gap
-                up to 4.
+                up to 4. Defaults to (2, 3, 4).
             prior (str): What takes the prior: `predictors`; `input`, the replaced 1×1 convolution
-                as further channels; `none`, so that the predictors see features only.
+                as further channels; `none`, so that the predictors see features only. Defaults to
+                `predictors`.
             offsets (Sequence[str]): Which offsets are predicted: `sampling`, `weight` or both.
-            norm (str): Norm in the predictors and in classifying, `LN` or `BN`.
+                Defaults to both.
+            norm (str): Norm in the predictors and in classifying, `LN` or `BN`. Defaults to `LN`.
             **contextualizing: Arguments of `Contextualizing`. `considered` is None or has three
                 entries, even if not all of the first three stages classify.
 
@@ -268,8 +270,8 @@ def check_choices(
     preset: str,
     out_type: str,
     every: int | str,
-    contextual_stages: Sequence[int],
-    prior: str,
+    contextual_stages: Sequence[int] = (2, 3, 4),
+    prior: str = 'predictors',
 ) -> None:
     """Raise a UserError for arguments that no contextual backbone takes."""
     for name, value, choices in (
