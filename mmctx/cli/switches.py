@@ -13,7 +13,7 @@ AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 
 
 def set_amp(cfg, wanted):
-    """Switch mixed precision on if `--amp` asks for it, off where no accelerator is there for it."""
+    """Switch mixed precision on if `--amp` asks for it, off if nothing here can do it."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.setdefault('type', 'OptimWrapper')
     available = get_device() not in ('cpu', 'mps')

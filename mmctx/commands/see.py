@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmctx.cli.network_options import add_network_options, class_names
+from mmctx.cli.options import add_network_options, class_names
 from mmctx.errors import UserError
 from mmctx.files import picture_names
 
