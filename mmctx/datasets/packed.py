@@ -85,15 +85,10 @@ class PackedTinyImageNet(Dataset):
 
 
 def digest(paths: list[str], root: str) -> str:
-    """Compute a digest of images, of twelve hexadecimal digits, that does not depend on their root.
+    """Digest of images, of twelve hexadecimal digits, that does not depend on their root.
 
-    Args:
-        paths (list[str]): Paths of the images, from `TinyImageNet`.
-        root (str): Folder above them.
-
-    Returns:
-        str: Digest, different for other names, another order or other contents as far as
-            `_versions` detects them.
+    It is another one for other names, another order or other contents as far as `_versions` detects
+    them.
     """
     prefix = f'{Path(root)}{os.sep}'
     hashed = hashlib.blake2b(digest_size=6)
@@ -120,16 +115,7 @@ def _versions(paths: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def decode(paths: list[str], image_size: int, file: Path) -> None:
-    """Decode images into an array (N, 3, H, W) of uint8, BGR, and save it.
-
-    Args:
-        paths (list[str]): Paths that mmengine's file functions take.
-        image_size (int): Side in pixels.
-        file (Path): The `.npy` file to write; it appears only when it is complete.
-
-    Raises:
-        UserError: An image cannot be read or is smaller.
-    """
+    """Decode images into a file of an array (N, 3, H, W) of uint8, BGR; refuse smaller ones."""
     import cv2
 
     print_log(f'decoding {len(paths)} images into {file}', logger='current')

@@ -68,14 +68,7 @@ def check_image_list(path: str) -> None:
 def check_image_folder(root, classes=None, hint=''):
     """Check a folder with one folder of images for each class, such as `train/` of ImageNet.
 
-    Args:
-        root (str | Path): Path of the folder.
-        classes (int, optional): Number of classes of the data set. Defaults to None, any number.
-        hint (str): Advice for the message about a missing folder. Defaults to ''.
-
-    Raises:
-        UserError: The folder is missing, has another number of class folders, or has empty class
-            folders.
+    Without a number of classes it may have any; the hint is for one that is missing.
     """
     root = Path(root)
     if not root.is_dir():

@@ -117,16 +117,7 @@ def contradicting_images(contents: dict) -> list[str]:
 
 
 def entry_mistake(entry, fields):
-    """Find what is wrong with an entry of an annotation file.
-
-    Args:
-        entry (object): Entry of an image, a category or an annotation.
-        fields (dict): Required keys, each with a function that tells whether a value is valid, as
-            in `FIELDS`.
-
-    Returns:
-        str: Mistake; '' for a good entry.
-    """
+    """What is wrong with an entry that needs these `FIELDS`; '' for a good one."""
     if not isinstance(entry, dict):
         return 'is no object'
     missing = [key for key in fields if key not in entry]
