@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torchvision
+from trained_networks import run_python
 
 import mmctx
 from mmctx.apis import export
@@ -112,6 +113,32 @@ def test_torch_export(ending, tmp_path, monkeypatch):
             assert not any('mmctx' in str(node.target) for node in program.graph.nodes)
             result = program.module()(images)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+PROGRAM = """
+import sys, torch
+if sys.argv[1] == 'pt2':
+    result = torch.export.load('network.pt2').module()(torch.load('images.pth'))
+else:
+    import onnxruntime
+    session = onnxruntime.InferenceSession('network.onnx', providers=['CPUExecutionProvider'])
+    (result,) = session.run(None, {'images': torch.load('images.pth').numpy()})
+    result = torch.from_numpy(result)
+torch.save(result, 'result.pth')
+print([name for name in sys.modules if name.partition('.')[0] in ('mmctx', 'mmengine')])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ending', ['pt2', 'onnx'])
+def test_files_run_without_mmctx(ending, tmp_path):
+    network, images = randomized(tiny), torch.randn(3, 3, 70, 97)
+    export(network, tmp_path / f'network.{ending}', (64, 96))
+    torch.save(images, tmp_path / 'images.pth')
+    assert run_python(PROGRAM, ending, cwd=tmp_path) == '[]'
+    with torch.no_grad():
+        expected = network(images)
+    torch.testing.assert_close(torch.load(tmp_path / 'result.pth'), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
