@@ -17,7 +17,12 @@ from mmctx.cli.config import framework, load_config
 from mmctx.cli.running import build_model
 from mmctx.commands import export as command
 from mmctx.errors import UserError
-from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet, ContextualResNetTSM
+from mmctx.models.backbones import (
+    ContextualConvNeXt,
+    ContextualResNet,
+    ContextualResNet_CIFAR,
+    ContextualResNetTSM,
+)
 
 FEW = dict(num_classes=12, considered=(8, 5, 3), embed_dims=8)
 NARROW = dict(stem_channels=8, base_channels=8)
@@ -113,6 +118,16 @@ def test_torch_export(ending, tmp_path, monkeypatch):
             assert not any('mmctx' in str(node.target) for node in program.graph.nodes)
             result = program.module()(images)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_small_images(tmp_path):
+    network = randomized(lambda: ContextualResNet_CIFAR(18, **NARROW, **FEW))
+    path = tmp_path / 'network.pt2'
+    assert export(network, path, (32, 32)) < 1e-4
+    images = torch.randn(1, 3, 16, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(path).module()(images), network(images))
 
 
 PROGRAM = """
