@@ -78,8 +78,8 @@ def write_report(
     cells: list[list[str]],
     notes: list[str],
     results: dict,
-    json_path: Path | None = None,
-    markdown_path: Path | None = None,
+    json_path: Path | None,
+    markdown_path: Path | None,
 ) -> None:
     """Print a table, and write it and the full results to files if asked for.
 
@@ -88,8 +88,8 @@ def write_report(
         cells (list[list[str]]): Cells of the table, headings first.
         notes (list[str]): Lines below the table.
         results (dict): All results, for JSON.
-        json_path (Path, optional): File for the results. Defaults to None, no file.
-        markdown_path (Path, optional): File for the table. Defaults to None, no file.
+        json_path (Path, optional): File for the results; None for none.
+        markdown_path (Path, optional): File for the table; None for none.
     """
     print('\n'.join([title, '', as_text(cells), '', *notes]))
     if json_path:

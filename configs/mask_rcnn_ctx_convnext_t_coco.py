@@ -2,7 +2,7 @@
 no decay of whose class embeddings.
 
 Other ImageNet weights: --cfg-options pretrained=FILE. From scratch: --cfg-options pretrained=None
-On small classifiers no setting took a contextual network past its vanilla one (docs/what_helps.md).
+On small classifiers Contextual ConvNeXt ended level with ConvNeXt (docs/what_helps.md).
 """
 _base_ = './mask_rcnn_convnext_t_coco.py'
 

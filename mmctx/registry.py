@@ -7,72 +7,35 @@ or mmaction2 are imported only if that package is installed.
 
 from importlib.util import find_spec
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
+from mmengine import registry as upstream
 from mmengine.registry import Registry
 
-_OF_MMDET = find_spec('mmdet') is not None
-_OF_MMACTION = find_spec('mmaction') is not None
 
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope='mmctx',
-    locations=[
-        'mmctx.models.backbones',
-        'mmctx.models.contextualize',
-        'mmctx.models.data_preprocessors',
-        'mmctx.models.heads',
-        'mmctx.models.losses',
-    ],
+def _child(parent: Registry, *modules: str, **of_packages: str) -> Registry:
+    """Registry whose modules are those of mmctx, and those that extend an installed package."""
+    found = [*modules, *(module for package, module in of_packages.items() if find_spec(package))]
+    locations = [f'mmctx.{module}' for module in found]
+    return Registry(parent.name, parent=parent, scope='mmctx', locations=locations)
+
+
+MODELS = _child(
+    upstream.MODELS,
+    'models.backbones',
+    'models.contextualize',
+    'models.data_preprocessors',
+    'models.heads',
+    'models.losses',
 )
-DATASETS = Registry(
-    'dataset',
-    parent=MMENGINE_DATASETS,
-    scope='mmctx',
-    locations=[
-        'mmctx.datasets.imagenet',
-        'mmctx.datasets.packed',
-        'mmctx.datasets.tiny_imagenet',
-        *(['mmctx.datasets.coco'] if _OF_MMDET else []),
-        *(['mmctx.datasets.video'] if _OF_MMACTION else []),
-    ],
+DATASETS = _child(
+    upstream.DATASETS,
+    'datasets.imagenet',
+    'datasets.packed',
+    'datasets.tiny_imagenet',
+    mmdet='datasets.coco',
+    mmaction='datasets.video',
 )
-TRANSFORMS = Registry(
-    'transform',
-    parent=MMENGINE_TRANSFORMS,
-    scope='mmctx',
-    locations=['mmctx.datasets.video_transforms'] if _OF_MMACTION else [],
-)
-METRICS = Registry(
-    'metric',
-    parent=MMENGINE_METRICS,
-    scope='mmctx',
-    locations=[
-        'mmctx.evaluation.stage_metric',
-        *(['mmctx.evaluation.coco_metric'] if _OF_MMDET else []),
-    ],
-)
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optim wrapper constructor',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope='mmctx',
-    locations=['mmctx.engine.optimizers'],
-)
-HOOKS = Registry(
-    'hook',
-    parent=MMENGINE_HOOKS,
-    scope='mmctx',
-    locations=['mmctx.engine.hooks'],
-)
-WEIGHT_INITIALIZERS = Registry(
-    'weight initializer',
-    parent=MMENGINE_WEIGHT_INITIALIZERS,
-    scope='mmctx',
-    locations=['mmctx.models.layers'],
-)
+TRANSFORMS = _child(upstream.TRANSFORMS, mmaction='datasets.video_transforms')
+METRICS = _child(upstream.METRICS, 'evaluation.stage_metric', mmdet='evaluation.coco_metric')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(upstream.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optimizers')
+HOOKS = _child(upstream.HOOKS, 'engine.hooks')
+WEIGHT_INITIALIZERS = _child(upstream.WEIGHT_INITIALIZERS, 'models.layers')

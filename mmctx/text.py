@@ -15,18 +15,14 @@ _ENCODINGS = (
 MARKS = tuple(mark for mark, _ in _ENCODINGS)
 
 
-def decode_text(contents: bytes, encoding: str = 'utf-8') -> str:
+def decode_text(contents: bytes) -> str:
     """Text of a file, without the byte order mark that Windows' programs begin one with.
 
-    Args:
-        contents (bytes): Contents of the file.
-        encoding (str): Encoding of a file without a mark. Defaults to 'utf-8'.
-
     Raises:
-        UnicodeDecodeError: The file is no text in that encoding.
+        UnicodeDecodeError: The file is no text in its mark's encoding, without a mark UTF-8.
     """
     marked = (name for mark, name in _ENCODINGS if contents.startswith(mark))
-    return contents.decode(next(marked, encoding))
+    return contents.decode(next(marked, 'utf-8'))
 
 
 def read_text(path: str | os.PathLike) -> str:

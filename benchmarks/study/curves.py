@@ -3,6 +3,10 @@
 from pathlib import Path
 from statistics import mean
 
+from matplotlib.ticker import MaxNLocator
+
+from mmctx.visualization.style import figure, save
+
 from .plan import PARTS
 from .report import RECALL, records_of_row, stage_metrics
 
@@ -21,68 +25,53 @@ def draw_curves(records: list[dict], out: Path, rows: tuple[str, ...]) -> None:
         out (Path): The `.png` file to write.
         rows (tuple[str, ...]): Rows of the classification to draw; other parts are drawn whole.
     """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
     parts = [key for key in PARTS if any(r['part'] == key for r in records)]
     panels = [(key, False) for key in parts]
     if any(stage_metrics(r['metrics'], RECALL) for r in records):
         panels.insert(1, ('classification', True))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.6 * len(panels), 3.8), squeeze=False, layout='constrained'
-    )
-    for axis, (key, recalls) in zip(axes[0], panels):
-        part = PARTS[key]
-        own = [r for r in records if r['part'] == key]
-        keys = rows if key == 'classification' else [row.key for row in part.rows]
-        heading, name = next(iter(part.metrics.items()))
-        for row in (row for row in part.rows if row.key in keys and records_of_row(own, row.key)):
-            runs = list(records_of_row(own, row.key).values())
-            # A row has the same colour in every figure.
-            colour = COLOURS[keys.index(row.key) % len(COLOURS)]
-            if not recalls:
-                _line(
-                    axis,
-                    runs,
-                    name,
-                    part.percent,
-                    row.key if key == 'classification' else f'{row.key}: {row.model}',
-                    colour,
-                    '-',
-                )
-                continue
-            names = stage_metrics(runs[0]['metrics'], RECALL)
-            for stage, (name_, style) in enumerate(zip(names, ('-', '--', ':')), 1):
-                label = row.key if stage == 1 else None
-                _line(axis, runs, name_, 1, label, colour, style)
-        axis.set_xlabel(part.step)
-        axis.set_ylabel('true class still considered, %' if recalls else f'{heading}, %')
-        title = 'Recall after stage 1 (—), 2 (– –), 3 (···)' if recalls else part.title
-        axis.set_title(title, fontsize=10, loc='left')
-        axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(color='#e4e4e4', linewidth=0.6)
-        axis.set_axisbelow(True)
-        for side in ('top', 'right'):
-            axis.spines[side].set_visible(False)
-        axis.legend(fontsize=7, frameon=False)
-    figure.savefig(out, dpi=140)
-    plt.close(figure)
+    with figure(4.6 * len(panels), 3.8) as page:
+        for axes, (key, recalls) in zip(page.subplots(1, len(panels), squeeze=False)[0], panels):
+            own = [r for r in records if r['part'] == key]
+            keys = rows if key == 'classification' else [row.key for row in PARTS[key].rows]
+            _draw_panel(axes, own, PARTS[key], keys, recalls)
+        save(page, out)
 
 
-def _line(axis, runs, name, percent, label, colour, style):
+def _draw_panel(axes, records, part, keys, recalls):
+    heading, name = next(iter(part.metrics.items()))
+    for row in (row for row in part.rows if row.key in keys and records_of_row(records, row.key)):
+        runs = list(records_of_row(records, row.key).values())
+        # A row has the same colour in every figure.
+        colour = COLOURS[keys.index(row.key) % len(COLOURS)]
+        if not recalls:
+            # Two rows have room for their names.
+            label = row.key if len(part.rows) > 2 else f'{row.key}: {row.model}'
+            _line(axes, runs, name, part.percent, label, colour, '-')
+            continue
+        names = stage_metrics(runs[0]['metrics'], RECALL)
+        for stage, (name_, style) in enumerate(zip(names, ('-', '--', ':')), 1):
+            _line(axes, runs, name_, 1, row.key if stage == 1 else None, colour, style)
+    axes.set_xlabel(part.step)
+    axes.set_ylabel('true class still considered, %' if recalls else f'{heading}, %')
+    title = 'Recall after stage 1 (—), 2 (– –), 3 (···)' if recalls else part.title
+    axes.set_title(title, loc='left')
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color='#e4e4e4', linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _line(axes, runs, name, percent, label, colour, style):
     """Mean over seeds of a metric at each validation, and the range of the seeds around it."""
     series = [{e['step']: percent * e[name] for e in run['validations']} for run in runs]
     # A validation that was interrupted is missing.
     steps = sorted(set.intersection(*map(set, series)))
     points = [[values[step] for values in series] for step in steps]
-    axis.plot(
+    axes.plot(
         steps, [mean(p) for p in points], style, color=colour, linewidth=1.6, label=label,
         marker='o', markersize=2.5,
     )  # fmt: skip
     if len(runs) > 1:
         low, high = ([f(p) for p in points] for f in (min, max))
-        axis.fill_between(steps, low, high, color=colour, alpha=BAND, linewidth=0)
+        axes.fill_between(steps, low, high, color=colour, alpha=BAND, linewidth=0)

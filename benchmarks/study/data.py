@@ -6,7 +6,6 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmctx.cli.preflight import check_contents, preflight
-from mmctx.errors import UserError
 
 from .jobs import Job
 
@@ -29,25 +28,19 @@ def prepare_data(jobs: list[Job]) -> dict[str, tuple[int, int]]:
 
 
 def _decode(cfg: Config) -> tuple[int, int]:
-    from mmctx.datasets.packed import pack_tiny_imagenet
+    from mmctx.datasets.packed import PackedTinyImageNet
 
     check_contents(preflight(cfg, 'train'))
     loaders = cfg.train_dataloader, cfg.val_dataloader
     settings = [{k: v for k, v in loader.dataset.items() if k != 'type'} for loader in loaders]
-    try:
-        training, validation = (len(pack_tiny_imagenet(**split).labels) for split in settings)
-    except ValueError as error:
-        raise UserError(error) from error
+    training, validation = (len(PackedTinyImageNet(**split)) for split in settings)
     return training, validation
 
 
 def _render(cfg: Config) -> tuple[int, int]:
     from mmctx.datasets.shapes import render_dataset
 
-    try:
-        render_dataset(cfg.data_root)
-    except FileExistsError as error:
-        raise UserError(error) from error
+    render_dataset(cfg.data_root)
     check_contents(preflight(cfg, 'train'))
     training, validation = (
         len(json.loads(Path(cfg.data_root, loader.dataset.ann_file).read_text())['images'])

@@ -7,8 +7,8 @@ contextual_evaluator = [
 ]
 # Norms, biases, τ and the class embeddings have no weight decay. In a training from vanilla weights
 # (--cfg-options pretrained=FILE), the two factors set the rates of the new parameters. On small
-# networks no setting took a contextual network past its vanilla one; predictor_lr_mult from 0.1 to
-# 0.3 with selection='rerank' kept it level (docs/what_helps.md).
+# networks predictors learnt best at the rate of the pretrained parameters; class embeddings and the
+# layers around them take the full one (docs/what_helps.md).
 contextual_groups = dict(
     constructor='mmctx.ContextualOptimWrapperConstructor',
     paramwise_cfg=dict(

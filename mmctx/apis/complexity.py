@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from mmengine.analysis import FlopAnalyzer, parameter_count
 
+from mmctx.models.eval_mode import eval_mode
 from mmctx.ops.counting import multiply_adds
 
 from .image_network import ImageNetwork
@@ -54,13 +55,9 @@ def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     """
     network = ImageNetwork(model)
     images = torch.rand(network.frames or 1, 3, *shape, generator=torch.Generator().manual_seed(0))
-    was_training = model.training
-    model.eval()
-    try:
+    with eval_mode(model):
         analyzer = FlopAnalyzer(network, images)
         analyzer.set_op_handle('mmctx::sampled_depthwise_conv', _count_sampled_depthwise_conv)
         analyzer.set_op_handle('mmctx::contextual_conv2d', _count_contextual_conv2d)
         analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return Complexity(parameter_count(model)[''], int(analyzer.total()))
-    finally:
-        model.train(was_training)

@@ -64,7 +64,8 @@ class Predictor:
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
-            self._pipeline = Compose(_without_annotations(dataset.pipeline))
+            steps = [s for s in dataset.pipeline if not s['type'].endswith('LoadAnnotations')]
+            self._pipeline = Compose(steps)
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 
     def __call__(
@@ -248,10 +249,6 @@ def find_files(inputs: Inputs, kind: str) -> list[str]:
                 raise UserError(f'{path} holds no files that end in {", ".join(endings)}')
         found += map(str, inside)
     return found
-
-
-def _without_annotations(pipeline: Sequence[dict]) -> list[dict]:
-    return [step for step in pipeline if not step['type'].endswith('LoadAnnotations')]
 
 
 def _class_names(meta: dict, dataset: dict) -> Sequence[str] | None:

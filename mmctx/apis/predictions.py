@@ -19,12 +19,7 @@ def entries_of(
     Args:
         kind (str): Framework of the network.
         sample (DataSample | DetDataSample | ActionDataSample): The prediction.
-        classes (Sequence[str], optional): Name of each label.
-        score_thr (float): Lowest score of a detected object.
-        top_k (int): Number of classes for an image or video, the most likely ones.
-
-    Returns:
-        dict[str, list[dict]]: `labels`, or for a detector `objects`.
+        classes, score_thr, top_k: As of `Predictor`.
     """
     if kind != 'mmdet':
         scores = sample.pred_score.flatten()
@@ -71,8 +66,7 @@ def draw(
         path (str): Path of the image, or of the video, whose middle frame is drawn.
         sample (DataSample | DetDataSample | ActionDataSample): The prediction.
         entries (dict[str, list[dict]]): Prediction as returned by `entries_of`.
-        classes (Sequence[str], optional): Name of each label.
-        score_thr (float): Lowest score of a detected object.
+        classes, score_thr: As of `Predictor`.
         out (str | os.PathLike): Path of the picture; its folder is created.
     """
     Path(out).parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ GAP = 8
 HEADING = 24
 PAPER = (250, 250, 250)
 INK = (40, 40, 40)
-SAME_OBJECT = 0.6
+COUNT = 12
+LEAST_SCORE, SAME_OBJECT = 0.5, 0.6
 TINT = 0.25
 # Sides of the squares that panels fill, in pixels.
 LARGE, SMALL = 420, 280
@@ -55,7 +56,7 @@ def centred(image, side):
     return np.asarray(square)
 
 
-def draw_instances(image, instances, classes, palette, scale=3):
+def draw_instances(image, instances, classes, palette, scale):
     """Draw tinted masks, thin boxes and labels onto an enlarged copy of the image.
 
     Args:
@@ -64,7 +65,7 @@ def draw_instances(image, instances, classes, palette, scale=3):
             (bool array of shape (H, W)) and, for a prediction, `score`. Later ones are on top.
         classes (Sequence[str]): Name of each label.
         palette (Sequence[tuple]): RGB colour of each label.
-        scale (float): Enlargement. Defaults to 3.
+        scale (float): Enlargement.
 
     Returns:
         np.ndarray: RGB uint8 image of shape (H * scale, W * scale, 3), rounded.
@@ -110,14 +111,14 @@ def side_by_side(panels, headings):
     return np.asarray(page)
 
 
-def contact_sheet(pictures, columns=2):
-    """Lay RGB uint8 pictures of any sizes out in an even grid."""
+def contact_sheet(pictures):
+    """Lay RGB uint8 pictures of any sizes out in an even grid of two columns."""
     height = max(picture.shape[0] for picture in pictures) + 2 * GAP
     width = max(picture.shape[1] for picture in pictures) + 2 * GAP
-    rows = -(-len(pictures) // columns)
-    page = Image.new('RGB', (columns * width, rows * height), PAPER)
+    rows = -(-len(pictures) // 2)
+    page = Image.new('RGB', (2 * width, rows * height), PAPER)
     for number, picture in enumerate(pictures):
-        row, column = divmod(number, columns)
+        row, column = divmod(number, 2)
         page.paste(Image.fromarray(picture), (column * width + GAP, row * height + GAP))
     return np.asarray(page)
 
@@ -130,17 +131,16 @@ def _panels(image, results, classes, palette, side):
     return side_by_side(panels, ['image', 'ground truth', 'prediction'])
 
 
-def write_pictures(dataset, predictions, out, count=12, score_thr=0.5):
-    """Write pictures of the first images of a data set, and a contact sheet of them.
+def write_pictures(dataset, predictions, out):
+    """Write pictures of the first 12 images that have a prediction, and a contact sheet of them.
 
-    Of predictions whose boxes overlap by more than 0.6 IoU, only the most certain is drawn.
+    Predictions of scores from 0.5 on are drawn; of those whose boxes overlap by more than 0.6 IoU,
+    only the most certain.
 
     Args:
         dataset (mmdet.datasets.BaseDetDataset): Data set with instance masks.
         predictions (list[dict]): Contents of the file that mmdet's `DumpDetResults` wrote.
         out (str | Path): Folder for `<name of the image>.png` and `contact_sheet.png`.
-        count (int): Most images to draw, the first that have a prediction. Defaults to 12.
-        score_thr (float): Lowest score that is drawn. Defaults to 0.5.
 
     Returns:
         list[Path]: The files, the contact sheet first.
@@ -152,7 +152,7 @@ def write_pictures(dataset, predictions, out, count=12, score_thr=0.5):
     files, small = [], []
     infos = (dataset.get_data_info(index) for index in range(len(dataset)))
     predicted = (info for info in infos if info['img_id'] in by_image)
-    for info in islice(predicted, count):
+    for info in islice(predicted, COUNT):
         image = cv2.cvtColor(cv2.imread(info['img_path']), cv2.COLOR_BGR2RGB)
         height, width = image.shape[:2]
         truth = [
@@ -165,7 +165,7 @@ def write_pictures(dataset, predictions, out, count=12, score_thr=0.5):
         ]
         found = by_image[info['img_id']]
         best = nms(found['bboxes'], found['scores'], SAME_OBJECT).flip(0).tolist()
-        order = [i for i in best if found['scores'][i] >= score_thr]
+        order = [i for i in best if found['scores'][i] >= LEAST_SCORE]
         guess = [
             {
                 'box': found['bboxes'][i].tolist(),

@@ -17,16 +17,7 @@ class AtomicBackend(LocalBackend):
         self._put_off = None
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        """Write a file.
-
-        Args:
-            obj (bytes): Contents of the file.
-            filepath (str | os.PathLike): Path of the file; an existing file is replaced.
-
-        Raises:
-            OSError: The file cannot be written; the error has its path. An existing file is
-                unchanged.
-        """
+        """Write a file, as :func:`atomic_write` does."""
         with atomic_write(filepath) as file:
             file.write(obj)
 

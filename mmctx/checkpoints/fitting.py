@@ -13,6 +13,7 @@ from mmctx.models.unwrapping import bare_model
 
 # Shares of elements, as a file of another depth or width shares a few layers with any network.
 LEAST_SHARE, COMPLETE_SHARE = 0.75, 0.9
+BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
 class Weights(NamedTuple):
@@ -84,15 +85,7 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
 
 
 def shapes_as_loaded(module, shapes):
-    """Shapes after the renaming and resizing by the module's own loading hooks.
-
-    Args:
-        module (nn.Module): Module that is to load the weights.
-        shapes (dict[str, tuple[int, ...]]): Shape of each tensor by its name in the file.
-
-    Returns:
-        dict[str, tuple[int, ...]]: Shape of each tensor by its name in the module.
-    """
+    """Shapes by name in the module, whose own loading hooks rename and resize those of a file."""
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     for name, part in module.named_modules():
         if part._load_state_dict_pre_hooks:
@@ -202,11 +195,7 @@ def summary(weights, parameters, given, fitting):
     new = parameters.keys() - fitting
     if new:
         text += f'; {len(new)} tensors keep their initial values ({first_few(new)})'
-    unused = {name for name in given if name not in parameters and not is_buffer(name)}
+    unused = {n for n in given.keys() - parameters.keys() if n.rsplit('.', 1)[-1] not in BUFFERS}
     if unused:
         text += f'; {len(unused)} of the file are not used ({first_few(unused)})'
     return text
-
-
-def is_buffer(name):
-    return name.rsplit('.', 1)[-1] in ('running_mean', 'running_var', 'num_batches_tracked')

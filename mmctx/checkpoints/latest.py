@@ -40,7 +40,7 @@ def read_latest(work_dir: str) -> Latest:
     Raises:
         UserError: There are checkpoints, but the run cannot resume from any of them.
     """
-    found = _search(work_dir)
+    found = find_latest(work_dir)
     if found.path is None and found.passed_over:
         raise UserError(
             f'cannot resume in {work_dir}: {"; ".join(found.passed_over)}. Name another checkpoint '
@@ -49,13 +49,8 @@ def read_latest(work_dir: str) -> Latest:
     return found
 
 
-def latest_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
-    """Find the checkpoint to resume from, None if there is none, and the files passed over."""
-    found = _search(work_dir)
-    return found.path, found.passed_over
-
-
-def _search(work_dir: str) -> Latest:
+def find_latest(work_dir: str) -> Latest:
+    """As :func:`read_latest`, but where the run cannot resume from any the path is None."""
     named = Path(work_dir) / 'last_checkpoint'
     target = named.read_text(errors='replace').strip('\0 \n') if named.is_file() else ''
     if '://' in target:

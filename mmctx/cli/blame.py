@@ -37,13 +37,8 @@ def upstream_errors_recognised(cfg):
 def unknown_argument(error, cfg):
     """Turn the error about an argument that a module does not take into a `UserError`.
 
-    Args:
-        error (Exception): Exception raised while modules were built.
-        cfg (Config): The config that they are built from.
-
-    Returns:
-        UserError | None: None for any other error, and for an argument that the config does not
-        contain, which code must have added by mistake.
+    None for any other error, and for an argument that is not in the config, which code must have
+    added by mistake.
     """
     found = UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
     return UserError(error) if found and names_key(cfg.to_dict(), found[1]) else None
@@ -82,6 +77,29 @@ def refusal_of_others(error):
     return UserError(f'{name}{type(error).__name__}: {error}')
 
 
+@contextmanager
+def errors_of_others_refused(message):
+    """Turn an error that only other packages are involved in into a `UserError`.
+
+    Code of :mod:`mmctx.cli` may call them, and no other code of mmctx or the user.
+
+    Args:
+        message (str): What is not possible; the error's own words follow.
+    """
+    try:
+        yield
+    except Exception as error:
+        frames = frames_of(error)
+        called = [frame for frame in frames if not is_in(frame, 'mmctx.cli.')]
+        refusal = recognise(error)
+        if refusal is None and raised_by_others(called):
+            place = frames[-1].f_globals.get('__name__', '')
+            refusal = UserError(f'{message}: {place} says {type(error).__name__}: {error}')
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
 def frames_of(error):
     """Frames that an exception passed through; the last one raised it."""
     frames, traceback = [], error.__traceback__
@@ -96,13 +114,13 @@ def raised_by_others(frames):
 
     Functions of other packages that `compat` has mended are among these.
     """
-    return all(is_of_others(frame) or is_mended(frame) for frame in frames) and not any(
-        is_mended(frame) for frame in frames[-1:]
-    )
+    mended = [is_in(frame, 'mmctx.compat.') for frame in frames]
+    others = [is_of_others(frame) for frame in frames]
+    return all(m or o for m, o in zip(mended, others)) and not any(mended[-1:])
 
 
-def is_mended(frame):
-    return frame.f_globals.get('__name__', '').startswith('mmctx.compat.')
+def is_in(frame, package):
+    return frame.f_globals.get('__name__', '').startswith(package)
 
 
 def is_of_others(frame):

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmctx.errors import UserError
 
+from .blame import frames_of
 from .unread_options import check_options
 
 FRAMEWORKS = {
@@ -65,7 +66,8 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
     except UserError:
         raise
     except Exception as error:
-        if raised_in_mmctx(error):
+        # A config may import this package.
+        if frames_of(error)[-1].f_globals.get('__name__', '').startswith('mmctx.'):
             raise
         # A config is a program, so anything can go wrong in it.
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
@@ -82,14 +84,6 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
     set_loaders(cfg)
     return cfg
-
-
-def raised_in_mmctx(error):
-    """Whether an error was raised in this package, which a config may import."""
-    traceback = error.__traceback__
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    return traceback.tb_frame.f_globals.get('__name__', '').startswith('mmctx.')
 
 
 def apply_pretrained(cfg, options):

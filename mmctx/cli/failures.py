@@ -4,7 +4,7 @@ import re
 
 from mmengine.hooks import Hook
 
-from mmctx.checkpoints.latest import latest_checkpoint
+from mmctx.checkpoints.latest import find_latest
 from mmctx.engine.data import BatchReader, SampleError, UnreadableSample, image_paths
 from mmctx.errors import DISK_FULL, UserError, recognise
 
@@ -63,7 +63,7 @@ def with_images(refusal, runner):
 
 def disk_full(error, runner):
     """Make the report of a full disk."""
-    saved = latest_checkpoint(runner.work_dir)[0]
+    saved = find_latest(runner.work_dir).path
     state = f'{saved} is whole' if saved else 'no checkpoint has been saved yet'
     return UserError(
         f'cannot write {error.filename or "to the work dir"}: {error.strerror}. {state}; make room '

@@ -5,6 +5,8 @@ import os
 
 from mmengine.config import DictAction
 
+from mmctx.text import read_text
+
 
 class CfgOptions(DictAction):
     """mmengine's `--cfg-options` action, with a clear error message if a value is missing."""
@@ -24,11 +26,7 @@ class LocalRank(argparse.Action):
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share: folder, config settings and launcher.
-
-    Args:
-        parser (argparse.ArgumentParser): Parser of a tool, changed in place.
-    """
+    """Add the options of training and testing to a parser: folder, config settings, launcher."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and metrics')
     parser.add_argument(
         '--cfg-options',
@@ -47,3 +45,22 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, action=LocalRank, help='set by older launchers'
     )
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a trained network to apply to files, to the parser of a command."""
+    parser.add_argument('--checkpoint', required=True, help='checkpoint file or address')
+    parser.add_argument(
+        '--config', help='config file of the network (the config that the checkpoint holds)'
+    )
+    parser.add_argument(
+        '--classes', metavar='FILE', help='text file with a class name on each line'
+    )
+    parser.add_argument(
+        '--device', help='device, such as cpu or cuda:1 (an accelerator if there is one)'
+    )
+
+
+def class_names(args: argparse.Namespace) -> list[str] | None:
+    """Names of the classes in the file that `--classes` names; None without the option."""
+    return read_text(args.classes).splitlines() if args.classes else None

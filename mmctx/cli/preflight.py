@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, METRICS
 from mmctx.checkpoints.latest import Latest, read_latest
 from mmctx.datasets.checks import imagenet, kinetics
 from mmctx.datasets.checks.coco import quick as coco
-from mmctx.datasets.checks.dataset_files import DatasetFiles
+from mmctx.datasets.checks.dataset_files import DatasetFiles, base_named
 from mmctx.errors import UserError
 
 from .config import as_list
@@ -58,8 +58,9 @@ def preflight(cfg, mode):
     """
     datasets, metric_files = [], []
     for split in SPLITS[mode]:
-        datasets += check_split(cfg, split)
-        metric_files += coco_files_of_metrics(cfg, split)
+        of_sets, of_metrics = check_split(cfg, split)
+        datasets += of_sets
+        metric_files += of_metrics
     checkpoints = {}
     weights = pretrained_weights(cfg, checkpoints) if mode == 'train' else []
     latest = None
@@ -81,59 +82,48 @@ def check_contents(checked):
         UserError: At the first mistake.
     """
     for files in checked.datasets:
-        for check in (coco.quick_check, imagenet.quick_check, kinetics.quick_check):
-            check(files)
+        coco.quick_check(files)
+        imagenet.quick_check(files)
     seen = {os.path.realpath(files.ann_file) for files in checked.datasets}
     for path in checked.metric_files:
         if os.path.realpath(path) not in seen:
             coco.read_coco(path)
 
 
-def coco_files_of_metrics(cfg, split):
-    """Annotation files in COCO's format that a split's metrics read, if on this machine."""
-    found = []
-    for metric in as_list(cfg.get(f'{split}_evaluator')):
-        cls = registered_class(cfg, metric, METRICS)
-        names = {base.__name__ for base in getattr(cls, '__mro__', ())}
-        if 'CocoMetric' in names and is_local(metric, metric.get('ann_file')):
-            found += [] if metric.get('format_only') else [metric['ann_file']]
-    return found
-
-
 def check_split(cfg, split):
     """Check that the files of a split's data sets and metrics exist.
 
     Returns:
-        list[DatasetFiles]: Files of the data sets that are on this machine.
+        tuple[list[DatasetFiles], list[str]]: Files of the data sets that are on this machine, and
+        annotation files in COCO's format that metrics read.
     """
-    found = []
-    size = (cfg.get(f'{split}_dataloader') or {}).get('batch_size')
+    loader, coco_files = cfg.get(f'{split}_dataloader') or {}, []
+    size = loader.get('batch_size')
     if size is not None and (type(size) is not int or size < 1):
         raise UserError(f'{split}_dataloader.batch_size should be a number from 1 on, not {size!r}')
     metrics = as_list(cfg.get(f'{split}_evaluator'))
     predict_only = any(metric.get('format_only') for metric in metrics)
-    for dataset in leaf_datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset')):
-        files = find_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
-        found += [files] if files else []
+    found = [
+        find_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
+        for dataset in leaf_datasets(loader.get('dataset'))
+    ]
     for metric in metrics:
         ann_file = metric.get('ann_file')
-        if is_local(metric, ann_file) and not Path(ann_file).is_file():
+        if not is_local(metric, ann_file):
+            continue
+        if not Path(ann_file).is_file():
             raise UserError(
                 f'annotation file {described(ann_file)} of {split}_evaluator does not exist; '
                 f'{root_hint(cfg, f"{split}_evaluator.ann_file")}'
             )
-    return found
+        is_coco = base_named(registered_class(cfg, metric, METRICS), 'CocoMetric')
+        if is_coco and not metric.get('format_only'):
+            coco_files.append(ann_file)
+    return [files for files in found if files], coco_files
 
 
 def leaf_datasets(dataset):
-    """Collect all data sets inside wrappers such as RepeatDataset and ConcatDataset.
-
-    Args:
-        dataset (dict | None): Config of a data set or a wrapper.
-
-    Returns:
-        list[dict]: Configs of the data sets that read files.
-    """
+    """Configs of the data sets that read files, inside wrappers such as RepeatDataset."""
     if not dataset:
         return []
     inner = as_list(dataset.get('dataset')) + as_list(dataset.get('datasets'))
@@ -205,10 +195,7 @@ def find_dataset(cfg, dataset, loader, annotations_needed=True):
     for folder in folders.values():
         if folder and '://' not in folder and not Path(folder).is_dir():
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
-    num_classes = (cfg.model.get('cls_head') or {}).get('num_classes')
-    return DatasetFiles(
-        dataset, cls, root, ann_file, folders, hint, annotations_needed, num_classes, loader
-    )
+    return DatasetFiles(dataset, cls, root, ann_file, folders, hint, annotations_needed, loader)
 
 
 def registered_class(cfg, config, registry):

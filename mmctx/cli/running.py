@@ -82,9 +82,8 @@ def build_runner(cfg, mode):
 def build_model_early(runner):
     """Build the model of a FlexibleRunner, which its strategy would build when the run starts.
 
-    Args:
-        runner (FlexibleRunner): Runner, changed in place. Its model stays a config if the strategy
-            has `skip_init_weights`, because such a strategy builds it without memory for weights.
+    It stays a config if the strategy has `skip_init_weights`, because such a strategy builds it
+    without memory for weights.
     """
     if isinstance(runner.model, dict) and not getattr(runner.strategy, 'skip_init_weights', False):
         runner.model = MODELS.build(runner.model)

@@ -44,19 +44,7 @@ def pretrained_weights(cfg, checkpoints):
 
 
 def read(path, purpose, hint=''):
-    """Read a checkpoint, local or from the web.
-
-    Args:
-        path (str): Local file or http(s) address.
-        purpose (str): Use of the file, in words for the message.
-        hint (str): Advice for the message if the file is missing. Defaults to ''.
-
-    Returns:
-        dict: Contents of the file.
-
-    Raises:
-        UserError: The file is missing, damaged or of another kind.
-    """
+    """Read a checkpoint, local or from the web; a message says its purpose, and how to mend it."""
     try:
         return read_checkpoint(fetch(path))
     except UnreadableCheckpoint as error:
@@ -81,13 +69,6 @@ def init_cfgs(model, name=''):
     """Find each `init_cfg` of type Pretrained in a model's config, and the module that it is of.
 
     An argument `pretrained` of a module becomes an `init_cfg` of type `pretrained`.
-
-    Args:
-        model (dict): Config of a module.
-        name (str): Dotted name of the module. Defaults to ''.
-
-    Yields:
-        tuple[str, dict]: Name of the owning module and its `init_cfg`.
     """
     for init in as_list(model.get('init_cfg')):
         if init.get('type') == 'Pretrained' and isinstance(init.get('checkpoint'), str):

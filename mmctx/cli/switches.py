@@ -1,4 +1,4 @@
-"""From the arguments of `tools/train.py` and `tools/test.py` to the config of a run."""
+"""What the switches of `tools/train.py` and `tools/test.py` change in a config."""
 
 import logging
 
@@ -7,58 +7,13 @@ from mmengine.logging import print_log
 
 from mmctx.errors import UserError
 
-from .config import framework, load_config
+from .config import framework
 
 AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 
 
-def training_config(args):
-    """Build the config of a training.
-
-    Args:
-        args (argparse.Namespace): Arguments of `tools/train.py`.
-
-    Returns:
-        Config: The merged config.
-
-    Raises:
-        UserError: If the file, an option or a switch is not usable.
-    """
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    set_training(
-        cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss, args.cuda_graph
-    )
-    return cfg
-
-
-def testing_config(args):
-    """Build the config of a test.
-
-    Args:
-        args (argparse.Namespace): Arguments of `tools/test.py`.
-
-    Returns:
-        Config: The merged config.
-
-    Raises:
-        UserError: If the file, an option or a switch is not usable.
-    """
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    set_testing(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time, args.tta)
-    return cfg
-
-
 def set_amp(cfg, wanted):
-    """Switch mixed precision on, or off if this machine has no accelerator for it.
-
-    Args:
-        cfg (Config): The merged config, changed in place.
-        wanted (bool): Whether `--amp` was given.
-
-    Raises:
-        UserError: `--amp` was given without an accelerator, or with an optimizer wrapper of another
-            kind.
-    """
+    """Switch mixed precision on if `--amp` asks for it, off if nothing here can do it."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.setdefault('type', 'OptimWrapper')
     available = get_device() not in ('cpu', 'mps')

@@ -76,7 +76,7 @@ def check_variable(before: dict, merged: dict, option: str, known: set, path: st
                 f'{"that" if len(holders) == 1 else "these"}'
             )
         raise UserError(f'{said}: {name!r} is a variable of {path} that nothing reads')
-    near = [key for key in leaf_paths(before, known) if key.rsplit('.', 1)[-1] == name]
+    near = [key for key, _ in leaves(before, known) if key.rsplit('.', 1)[-1] == name]
     near = sorted(near, key=rank) or nearest(name, {*before, *known})
     raise UserError(f'{said}: there is no {name!r} in {path}{meant(near)}')
 
@@ -88,23 +88,14 @@ def rank(path: str) -> tuple:
 
 def holders_of(config: dict, name: str, value, known: set) -> list[str]:
     """Keys that seem to have taken the value of a variable: of its name, else of its value."""
-    paths = dict(leaf_paths_and_values(config, known))
-    same = [path for path, found in paths.items() if is_same(found, value)]
+    same = [path for path, v in leaves(config, known) if type(v) is type(value) and v == value]
     named = [path for path in same if path.rsplit('.', 1)[-1] == name]
     # Zeros and booleans occur everywhere.
     telling = not isinstance(value, bool) and value not in (None, 0, 1, '')
     return sorted(named or (same if telling else []), key=rank)
 
 
-def is_same(found, value) -> bool:
-    return type(found) is type(value) and found == value
-
-
-def leaf_paths(config: dict, known: set) -> list[str]:
-    return [path for path, _ in leaf_paths_and_values(config, known)]
-
-
-def leaf_paths_and_values(config: dict, known: set) -> Iterator[tuple[str, object]]:
+def leaves(config: dict, known: set) -> Iterator[tuple[str, object]]:
     """Dotted key and value of each setting beneath the top-level keys that a run reads."""
 
     def walk(value, path):

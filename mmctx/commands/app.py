@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmctx.cli.network_options import add_network_options, class_names
+from mmctx.cli.options import add_network_options, class_names
 
 
 def parse_args() -> argparse.Namespace:

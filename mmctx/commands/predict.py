@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mmctx.cli.network_options import add_network_options, class_names
+from mmctx.cli.options import add_network_options, class_names
 from mmctx.errors import UserError
 from mmctx.files import atomic_write, picture_names
 

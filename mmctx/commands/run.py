@@ -44,17 +44,7 @@ def main() -> None:
 
 
 def tools_of(package: str) -> dict[str, Path]:
-    """List the Python tools of a package.
-
-    Args:
-        package (str): Name of a package, one of `PACKAGES`.
-
-    Returns:
-        dict[str, Path]: Files of the tools, by their paths beneath `tools/` without the ending.
-
-    Raises:
-        UserError: The package is unknown, is not installed or has no tools.
-    """
+    """Files of a package's Python tools, by their paths beneath `tools/` without the ending."""
     if package not in PACKAGES:
         raise UserError(f'no tools of {package!r} are known: {", ".join(PACKAGES)}')
     spec = find_spec(PACKAGES[package])
@@ -74,19 +64,9 @@ def tools_of(package: str) -> dict[str, Path]:
 
 
 def find_tool(package: str, name: str, tools: dict[str, Path]) -> str:
-    """Find the full name of a tool from the last parts of its path.
+    """Find the full name of a tool from the last parts of its path, such as `browse_dataset`.
 
-    Args:
-        package (str): Name of the package, for messages.
-        name (str): Last parts of the path, such as `browse_dataset` or
-            `analysis_tools/browse_dataset`.
-        tools (dict[str, Path]): Tools of the package, from `tools_of`.
-
-    Returns:
-        str: A key of `tools`, the one with the fewest folders.
-
-    Raises:
-        UserError: There is none, or more than one in as few folders.
+    Of several, it is the one with the fewest folders; two with as few are refused.
     """
     name = name.removesuffix('.py')
     if name in tools:

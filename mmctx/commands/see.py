@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmctx.cli.network_options import add_network_options, class_names
+from mmctx.cli.options import add_network_options, class_names
 from mmctx.errors import UserError
 from mmctx.files import picture_names
 
@@ -129,14 +129,7 @@ def drawing_of(
     vanilla: 'ContextViewer | None',
     layer: str,
 ) -> 'Draw':
-    """A function that draws the figure asked for of a picture into a file.
-
-    Args:
-        args (argparse.Namespace): The arguments of the command.
-        viewer (ContextViewer): The contextual network.
-        vanilla (ContextViewer, optional): The vanilla one.
-        layer (str): The contextual convolution that was chosen.
-    """
+    """A function that draws the figure asked for of a picture into a file."""
     from mmctx.apis.seeing import figures
 
     if args.figure == 'cascade':

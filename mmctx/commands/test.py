@@ -27,7 +27,10 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     # Imported after the arguments are parsed, as these import torch.
+    from mmctx.cli.config import load_config
     from mmctx.cli.running import run_config
-    from mmctx.cli.switches import testing_config
+    from mmctx.cli.switches import set_testing
 
-    run_config(testing_config(args), 'test')
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    set_testing(cfg, args.checkpoint, args.out, args.show, args.show_dir, args.wait_time, args.tta)
+    run_config(cfg, 'test')

@@ -42,7 +42,12 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     # Imported after the arguments are parsed, as these import torch.
+    from mmctx.cli.config import load_config
     from mmctx.cli.running import run_config
-    from mmctx.cli.switches import training_config
+    from mmctx.cli.switches import set_training
 
-    run_config(training_config(args), 'train')
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    set_training(
+        cfg, args.amp, args.auto_scale_lr, args.resume, args.nonfinite_loss, args.cuda_graph
+    )
+    run_config(cfg, 'train')

@@ -15,16 +15,7 @@ class WatchingFinder:
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None) -> ModuleSpec | None:
-        """Find a module, to be executed in its context and to have its action applied afterwards.
-
-        Args:
-            fullname (str): The module's absolute name.
-            path (Sequence[str], optional): The parent package's path. Defaults to None.
-            target (ModuleType, optional): Module being reloaded. Defaults to None.
-
-        Returns:
-            ModuleSpec | None: None for every module without an action or a context.
-        """
+        """Find a module that has a context to be executed in, or an action to be applied to it."""
         known = fullname in _actions or fullname in _contexts
         spec = PathFinder.find_spec(fullname, path, target) if known else None
         if spec is not None and spec.loader is not None:

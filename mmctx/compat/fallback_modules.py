@@ -22,16 +22,7 @@ class FallbackFinder:
 
     @classmethod
     def find_spec(cls, fullname, path=None, target=None):
-        """Describe a missing module.
-
-        Args:
-            fullname (str): The module's absolute name.
-            path (Sequence[str], optional): The parent package's path, not used. Defaults to None.
-            target (ModuleType, optional): Module being reloaded, not used. Defaults to None.
-
-        Returns:
-            ModuleSpec | None: None for every module without a stand-in in mmctx.
-        """
+        """Describe a missing module; None for every module without a stand-in in mmctx."""
         if fullname in _EMPTY_PACKAGES:
             return ModuleSpec(fullname, loader=None, is_package=True)
         if fullname in _FILES:

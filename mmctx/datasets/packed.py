@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
@@ -28,8 +27,8 @@ from .zip_backend import PREFIX
 class PackedTinyImageNet(Dataset):
     """Tiny-ImageNet as one uint8 array, so that loading costs next to nothing.
 
-    The first use decodes the images into a file, as `pack_tiny_imagenet` does, which can also be
-    called in advance. Later uses map that file into memory, or copy it to the GPU if there is one.
+    The first use decodes the images into a file, whose name depends on them. Later uses map that
+    file into memory, or copy it to the GPU if there is one.
     Use it with loaders of `num_workers=0` and `pin_memory=False`, and augment whole batches on the
     device, for example by `CropPreprocessor`.
 
@@ -42,7 +41,8 @@ class PackedTinyImageNet(Dataset):
             None, all.
 
     Raises:
-        UserError: As `pack_tiny_imagenet` does.
+        UserError: The set has fewer classes, an image cannot be read or is smaller, or
+            `TinyImageNet` refuses the set.
     """
 
     def __init__(
@@ -53,12 +53,26 @@ class PackedTinyImageNet(Dataset):
         image_size: int = 64,
         num_classes: int | None = None,
     ):
-        packed = pack_tiny_imagenet(data_root, cache, split, image_size, num_classes)
-        self.metainfo = dict(classes=packed.classes)
-        self.labels = packed.labels
+        images = TinyImageNet(data_root, split, lazy_init=True)
+        images.full_init()
+        names = images.CLASSES
+        num_classes = len(names) if num_classes is None else num_classes
+        if not 1 <= num_classes <= len(names):
+            raise UserError(f'{data_root} has {len(names)} classes, not {num_classes}')
+        chosen = [i * len(names) // num_classes for i in range(num_classes)]
+        self.metainfo = dict(classes=tuple(names[i] for i in chosen))
+        new_labels = {label: i for i, label in enumerate(chosen)}
+        infos = [images.get_data_info(i) for i in range(len(images))]
+        infos = [info for info in infos if info['gt_label'] in new_labels]
+        self.labels = [new_labels[info['gt_label']] for info in infos]
+        paths = [info['img_path'] for info in infos]
+        name = f'{split}_{image_size}px_{num_classes}classes_{digest(paths, data_root)}.npy'
+        file = Path(cache) / name
+        if not file.is_file():
+            decode(paths, image_size, file)
         device = get_device()
         # Pages of the file are read when needed and shared by processes.
-        stored = torch.from_numpy(np.load(packed.file, mmap_mode='c'))
+        stored = torch.from_numpy(np.load(file, mmap_mode='c'))
         self.images = stored if device == 'cpu' else stored.to(device)  # [N, 3, H, W]
 
     def __len__(self) -> int:
@@ -70,75 +84,11 @@ class PackedTinyImageNet(Dataset):
         return dict(inputs=self.images[index], data_samples=sample)
 
 
-class Packed(NamedTuple):
-    """A split that has been decoded.
-
-    Attributes:
-        file (Path): The images, a `.npy` file of an array (N, 3, H, W) of uint8, BGR.
-        labels (list[int]): Class numbers of the N images.
-        classes (tuple[str]): Names of the classes.
-    """
-
-    file: Path
-    labels: list[int]
-    classes: tuple[str, ...]
-
-
-def pack_tiny_imagenet(
-    data_root: str,
-    cache: str,
-    split: str = 'train',
-    image_size: int = 64,
-    num_classes: int | None = None,
-) -> Packed:
-    """Decode a split into a file unless the file exists; load nothing.
-
-    Args:
-        data_root (str): Root of the set, see `TinyImageNet`.
-        cache (str): Folder of the decoded files.
-        split (str): `train` or `val`. Defaults to `train`.
-        image_size (int): Side in pixels; larger images are averaged. Defaults to 64.
-        num_classes (int, optional): Number of classes, evenly spaced in their order. Defaults to
-            None, all.
-
-    Returns:
-        Packed: The file, whose name depends on the images, with labels and class names.
-
-    Raises:
-        UserError: The set has fewer classes, an image cannot be read or is smaller, or
-            `TinyImageNet` refuses the set.
-    """
-    images = TinyImageNet(data_root, split, lazy_init=True)
-    images.full_init()
-    names = images.CLASSES
-    num_classes = len(names) if num_classes is None else num_classes
-    if not 1 <= num_classes <= len(names):
-        raise UserError(f'{data_root} has {len(names)} classes, not {num_classes}')
-    chosen = [i * len(names) // num_classes for i in range(num_classes)]
-    new_labels = {label: i for i, label in enumerate(chosen)}
-    paths, labels = [], []
-    for i in range(len(images)):
-        info = images.get_data_info(i)
-        if info['gt_label'] in new_labels:
-            paths.append(info['img_path'])
-            labels.append(new_labels[info['gt_label']])
-    name = f'{split}_{image_size}px_{num_classes}classes_{digest(paths, data_root)}.npy'
-    file = Path(cache) / name
-    if not file.is_file():
-        decode(paths, image_size, file)
-    return Packed(file, labels, tuple(names[i] for i in chosen))
-
-
 def digest(paths: list[str], root: str) -> str:
-    """Compute a digest of images, of twelve hexadecimal digits, that does not depend on their root.
+    """Digest of images, of twelve hexadecimal digits, that does not depend on their root.
 
-    Args:
-        paths (list[str]): Paths of the images, from `TinyImageNet`.
-        root (str): Folder above them.
-
-    Returns:
-        str: Digest, different for other names, another order or other contents as far as
-            `_versions` detects them.
+    It is another one for other names, another order or other contents as far as `_versions` detects
+    them.
     """
     prefix = f'{Path(root)}{os.sep}'
     hashed = hashlib.blake2b(digest_size=6)
@@ -165,16 +115,7 @@ def _versions(paths: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def decode(paths: list[str], image_size: int, file: Path) -> None:
-    """Decode images into an array (N, 3, H, W) of uint8, BGR, and save it.
-
-    Args:
-        paths (list[str]): Paths that mmengine's file functions take.
-        image_size (int): Side in pixels.
-        file (Path): The `.npy` file to write; it appears only when it is complete.
-
-    Raises:
-        UserError: An image cannot be read or is smaller.
-    """
+    """Decode images into a file of an array (N, 3, H, W) of uint8, BGR; refuse smaller ones."""
     import cv2
 
     print_log(f'decoding {len(paths)} images into {file}', logger='current')

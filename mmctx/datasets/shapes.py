@@ -29,10 +29,6 @@ MIN_VISIBLE_AREA = 60
 SUPERSAMPLING = 4
 
 
-class ForeignFolder(UserError, FileExistsError):
-    """The folder to render into contains other files."""
-
-
 def turned(angle):
     """Matrix that turns points by an angle in radians."""
     cos, sin = np.cos(angle), np.sin(angle)
@@ -271,8 +267,7 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
         bool: Whether anything had to be rendered.
 
     Raises:
-        UserError: A number is out of range.
-        ForeignFolder: `root` contains something that is not a rendered set.
+        UserError: A number is out of range, or `root` contains something else than a rendered set.
     """
     if min(num_train, num_val) < 1 or seed < 0:
         raise UserError(
@@ -284,7 +279,7 @@ def render_dataset(root, num_train=1600, num_val=200, seed=0, nproc=1):
     if _is_complete(root, stamp):
         return False
     if root.exists() and any(root.iterdir()) and not (root / STAMP).is_file():
-        raise ForeignFolder(f'{root} is not empty and holds no rendered set; name another folder')
+        raise UserError(f'{root} is not empty and holds no rendered set; name another folder')
 
     (root / 'annotations').mkdir(parents=True, exist_ok=True)
     (root / STAMP).write_text(json.dumps(dict(stamp, complete=False)))

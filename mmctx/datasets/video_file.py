@@ -189,20 +189,19 @@ class VideoFacts(NamedTuple):
     problem: str = ''
 
 
-def check_video(path: str, full: bool = False, backend_args: dict | None = None) -> VideoFacts:
+def check_video(path: str, full: bool = False) -> VideoFacts:
     """Check that a video can be read.
 
     Args:
         path (str): Local path, or what mmengine's file functions accept.
         full (bool): Whether to decode every frame. Otherwise only the first frame is decoded and
             the packets are counted, which finds videos that are cut off. Defaults to False.
-        backend_args (dict, optional): Options of mmengine's file functions. Defaults to None.
 
     Returns:
         VideoFacts: Size and length of the video, or its problem.
     """
     try:
-        video = Video(path, backend_args)
+        video = Video(path)
     except VideoError as error:
         return _broken(error)
     try:

@@ -120,12 +120,7 @@ class BatchReader:
 
 
 def start_worker(worker_id: int, init=None) -> None:
-    """Prepare a worker process; called in that process.
-
-    Args:
-        worker_id (int): Number of the worker.
-        init (callable, optional): The data loader's own `worker_init_fn`. Defaults to None.
-    """
+    """Prepare a worker process, in that process; `init` is the loader's own `worker_init_fn`."""
     if init is not None:
         init(worker_id)
     reader = get_worker_info().dataset.__getitems__
@@ -160,9 +155,6 @@ class LazyDataLoader(DataLoader):
     """
 
     def __iter__(self):
-        return self._batches()
-
-    def _batches(self):
         yield from super().__iter__()
 
 

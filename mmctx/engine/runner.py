@@ -122,7 +122,7 @@ class ResumableRunner(Runner):
         Raises:
             UserError: Its optimizer is another one.
         """
-        saved = self.load_saved(filename)
+        saved = CheckpointLoader.load_checkpoint(filename, 'cpu', 'current')
         overruled, notes = [], list(other_length(self.train_loop, saved.get('message_hub')))
         if resume_optimizer and 'optimizer' in saved:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
@@ -140,12 +140,6 @@ class ResumableRunner(Runner):
         for note in notes:
             self.logger.warning(f'resuming from {filename}: {note}')
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
-
-    def load_saved(self, filename):
-        """Contents of a checkpoint on the CPU, of which those that were read are not read again."""
-        if filename not in self.checkpoints:
-            return CheckpointLoader.load_checkpoint(filename, 'cpu', 'current')
-        return self.checkpoints[filename]
 
     def _choose_latest(self):
         chosen = [None, []]

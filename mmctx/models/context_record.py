@@ -71,7 +71,8 @@ def record_context(network: nn.Module) -> Iterator[ContextRecord]:
 
     Layers report by themselves, so nothing is hooked and other threads are not recorded. Tensors
     are those of the run, with their gradients. Contexts may lie within one another: the innermost
-    records. Calls that `torch.compile` has compiled before do not report.
+    records. Inside, what `torch.compile` has compiled runs uncompiled, as a compiled network has
+    left out what nobody listened to.
 
     Args:
         network (nn.Module): Any network with contextual layers, unwrapped.
@@ -82,7 +83,8 @@ def record_context(network: nn.Module) -> Iterator[ContextRecord]:
     record = ContextRecord(network)
     before = exchange_listener(record.listen)
     try:
-        yield record
+        with torch.compiler.set_stance('force_eager'):
+            yield record
     finally:
         exchange_listener(before)
 

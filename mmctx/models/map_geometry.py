@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
+from mmengine.utils import to_2tuple
 from torch import Tensor
 
 
@@ -47,7 +48,8 @@ class GeometryTracer:
     def __enter__(self) -> 'GeometryTracer':
         self._handles = [self.layer.register_forward_pre_hook(self._arrive)]
         for module in self.network.modules():
-            if module is not self.layer and hasattr(module, 'stride') and _kernel(module):
+            strided = hasattr(module, 'stride') and getattr(module, 'kernel_size', None)
+            if strided and module is not self.layer:
                 self._handles.append(module.register_forward_hook(self._pass))
         return self
 
@@ -60,13 +62,13 @@ class GeometryTracer:
 
     def _pass(self, module: Any, args: tuple, output: Tensor) -> None:
         before, after = tuple(args[0].shape[-2:]), tuple(output.shape[-2:])
-        strides = _pair(module.stride)
+        strides = to_2tuple(module.stride)
         if self._arrived or max(strides) == 1 or self._size not in (None, before):
             return
         self._size = after
         stride, origin = self.geometry
-        kernel, padding = _pair(_kernel(module)), _pair(module.padding)
-        dilation = _pair(getattr(module, 'dilation', 1))
+        kernel, padding = to_2tuple(module.kernel_size), to_2tuple(module.padding)
+        dilation = to_2tuple(getattr(module, 'dilation', 1))
         self.geometry = MapGeometry(
             (stride[0] * strides[0], stride[1] * strides[1]),
             tuple(  # type: ignore[arg-type]
@@ -74,11 +76,3 @@ class GeometryTracer:
                 for o, s, d, k, p in zip(origin, stride, dilation, kernel, padding)
             ),
         )
-
-
-def _kernel(module: Any) -> Any:
-    return getattr(module, 'kernel_size', None)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)

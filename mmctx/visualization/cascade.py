@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 
 from .style import DROPPED, INK, KEPT, TRUE, figure, save, shortened, show_image
 
+# Most classes of a stage that are listed.
+ROWS = 10
+
 
 class Step(NamedTuple):
     """What one stage made of an image.
@@ -75,7 +78,6 @@ def draw_cascade(
     names: Sequence[str],
     label: int | None,
     path: str | os.PathLike,
-    rows: int = 10,
 ) -> None:
     """Draw the cascade of one image into a file.
 
@@ -85,9 +87,8 @@ def draw_cascade(
         names (Sequence[str]): Name of each class.
         label (int, optional): The true class, which is marked.
         path (str | os.PathLike): The picture, a `.png`, `.svg` or `.pdf`.
-        rows (int): Most classes of a stage that are listed. Defaults to 10.
     """
-    listed = [entries_of(step, label, rows) for step in steps]
+    listed = [entries_of(step, label, ROWS) for step in steps]
     longest = max(map(len, listed))
     with figure(2.2 + 2.1 * len(steps), max(0.75 + 0.22 * longest, 2.1)) as page:
         ratios = [1.0, *[1.15] * len(steps)]
@@ -99,13 +100,12 @@ def draw_cascade(
                 0.5, -0.04, f'true class:\n{shortened(names[label])}', color=TRUE,
                 ha='center', va='top', transform=first.transAxes,
             )  # fmt: skip
-        gone = False
         for axes, step, entries in zip(others, steps, listed):
-            gone = gone or (label is not None and not step.kept[label])
             _draw_step(axes, step, entries, names, label, longest)
         fate = _fate(steps, label)
         if fate:
-            page.suptitle(fate, x=0.01, ha='left', fontsize=9, color=TRUE if gone else INK)
+            colour = INK if fell_out(steps, label) is None else TRUE
+            page.suptitle(fate, x=0.01, ha='left', fontsize=9, color=colour)
         save(page, path)
 
 

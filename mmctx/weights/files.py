@@ -60,7 +60,8 @@ def read_state(path: str | os.PathLike, ema: bool | None = None) -> FoundState:
     source = plain if ema is False or averaged is None else averaged
     state = checkpoint if source is None else checkpoint[source]
     if not _is_state(state):
-        raise UserError(f'{path} holds no weights (its keys are {_first_keys(checkpoint)})')
+        keys = ', '.join(repr(key) for key in list(checkpoint)[:4])
+        raise UserError(f'{path} holds no weights (its keys are {keys})')
     tensors = {
         re.sub(r'^(module\.)+', '', name): value.detach()
         for name, value in state.items()
@@ -90,7 +91,3 @@ def _is_state(value) -> bool:
     return isinstance(value, dict) and any(
         isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items()
     )
-
-
-def _first_keys(keys) -> str:
-    return ', '.join(repr(key) for key in list(keys)[:4])

@@ -71,7 +71,7 @@ def test_pages_hold_all_panels():
     below = pair[-20:]
     assert (below[:, :30] == 10).all()
     assert (below[:, -41:] == 90).all()
-    sheet = contact_sheet([pair, pair, panels[0]], columns=2)
+    sheet = contact_sheet([pair, pair, panels[0]])
     assert sheet.shape[0] > 2 * pair.shape[0]
     assert sheet.shape[1] > 2 * pair.shape[1]
     for row, column in ((0, 0), (0, 1), (1, 0)):
@@ -116,7 +116,7 @@ def test_pictures_show_the_best_of_what_is_certain(tmp_path):
         prediction(11, other, [], [], []),
         prediction(10, shape, boxes, [0.9, 0.6, 0.2], [0, 1, 1]),
     ]
-    files = write_pictures(dataset, predictions, tmp_path / 'pictures', count=5)
+    files = write_pictures(dataset, predictions, tmp_path / 'pictures')
     assert [file.name for file in files] == ['contact_sheet.png', '0.png', '1.png']
     picture = cv2.imread(str(files[1]))[..., ::-1]
     width = picture.shape[1] // 3

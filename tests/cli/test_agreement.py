@@ -300,7 +300,7 @@ def test_a_training_that_would_not_train(refused, options, words):
 
 def test_what_has_no_effect_on_the_training_is_a_warning(images, build, monkeypatch):
     logged = []
-    for module in ('agreement.lengths', 'building'):
+    for module in ('agreement.training', 'building'):
         monkeypatch.setattr(f'mmctx.cli.{module}.print_log', lambda text, *_: logged.append(text))
     build(
         param_scheduler=[

@@ -9,8 +9,8 @@ from torch import nn
 
 from mmctx.checkpoints.fitting import Weights
 from mmctx.cli.agreement.classes import check_classes, class_counts
-from mmctx.cli.agreement.clips import check_clips
-from mmctx.cli.agreement.listed_sizes import check_listed_sizes
+from mmctx.cli.agreement.inputs import check_clips
+from mmctx.cli.agreement.listed import check_listed_sizes
 from mmctx.cli.agreement.metrics import check_metrics
 from mmctx.cli.preflight import Checked
 from mmctx.errors import UserError

@@ -5,11 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 from checking import preflight
+from torch import nn
 
+from mmctx.cli.agreement.classes import check_classes
+from mmctx.cli.agreement.listed import check_listed
+from mmctx.cli.preflight import Checked
 from mmctx.cli.starting_weights import address
 from mmctx.datasets.checks import missing_files as files
-from mmctx.datasets.checks.kinetics import check_video_list
 from mmctx.datasets.checks.missing_files import missing_files
+from mmctx.datasets.video import VideoDataset
 from mmctx.errors import UserError
 
 CONFIG = 'tsm_resnet50_k400'
@@ -53,43 +57,48 @@ def test_missing_folder(root, load):
         preflight(load(CONFIG), 'test')
 
 
-def test_missing_videos_are_counted_and_named(root, load):
+@pytest.fixture
+def built(root):
+    """Build the training set, whose list is read but no video."""
+
+    def built(num_classes=None, **init):
+        return VideoDataset(
+            'kinetics400_train_list_videos.txt',
+            [dict(type='mmctx.PyAVInit', **init)],
+            data_root=str(root),
+            data_prefix=dict(video='videos_train'),
+            num_classes=num_classes,
+        )
+
+    return built
+
+
+def test_missing_videos_are_counted_and_named(root, built):
+    check_listed(built(), 'train')
     (root / 'videos_train' / 'playing guitar' / '1.mp4').unlink()
     (root / 'videos_train' / 'waving' / '2.mp4').unlink()
-    names = r'2 of the 6 videos named in .*: playing guitar/1\.mp4, waving/2\.mp4; .*_kinetics\.py'
+    names = (
+        r'2 of the 6 files .* exist: .*/playing guitar/1\.mp4, .*/waving/2\.mp4; .*_kinetics\.py'
+    )
     with pytest.raises(UserError, match=names):
-        preflight(load(CONFIG), 'train')
-    assert preflight(load(CONFIG), 'test').weights == []
+        check_listed(built(), 'train')
+    # In another store they are not looked for.
+    check_listed(built(backend_args=dict(backend='petrel')), 'train')
 
 
 @pytest.mark.parametrize(
-    ('line', 'message'),
+    ('num_classes', 'words'),
     [
-        ('waving/0.mp4', r'train_list_videos\.txt, line 7: expected a file and the number'),
-        ('waving/0.mp4 400', 'line 7: label 400, but 400 classes are numbered from 0'),
+        (400, 'cls_head.num_classes is 12, but .* has 400 classes'),
+        (None, 'waving/0.mp4 has the label 399 in .*, but model.cls_head.num_classes is 12'),
     ],
 )
-def test_malformed_lists(root, load, line, message):
-    with open(root / 'kinetics400_train_list_videos.txt', 'a') as file:
-        file.write(line)
-    with pytest.raises(UserError, match=message):
-        preflight(load(CONFIG), 'train')
-
-
-def test_labels_beyond_the_head(root, load):
-    with pytest.raises(UserError, match='line 2: label 399, but 12 classes'):
-        preflight(load(CONFIG, model__cls_head__num_classes=12), 'train')
-
-
-def test_lists_that_cannot_be_checked(root, load):
-    """Files in another store, and several labels to a video."""
-    name = root / 'kinetics400_val_list_videos.txt'
-    name.write_text('lost.mp4 1\n')
-    steps = load(CONFIG).test_pipeline
-    remote = [dict(steps[0], backend_args=dict(backend='petrel')), *steps[1:]]
-    assert preflight(load(CONFIG, test_dataloader__dataset__pipeline=remote), 'test').weights == []
-    name.write_text('lost.mp4 1 7\n')
-    assert preflight(load(CONFIG, test_dataloader__dataset__multi_class=True), 'test').weights == []
+def test_labels_beyond_the_head(built, num_classes, words):
+    model = nn.Module()
+    model.cls_head = nn.Module()
+    model.cls_head.num_classes = 12
+    with pytest.raises(UserError, match=words):
+        check_classes(model, dict(train=[built(num_classes)]), Checked([], {}))
 
 
 def test_each_folder_is_listed_once(tmp_path, monkeypatch):
@@ -122,8 +131,6 @@ def test_files_and_folders_that_are_missing(tmp_path):
         'a/b/2.mp4',
         'c/1.mp4',
     ]
-    with pytest.raises(UserError, match=r'lost\.txt'):
-        check_video_list(tmp_path / 'lost.txt', tmp_path)
 
 
 def test_pretrained_weights_of_mmaction2s_backbones(root, load, tmp_path):

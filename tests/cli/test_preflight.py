@@ -1,14 +1,11 @@
 """Every mistake in data or weights is named before anything is trained."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from checking import preflight
 
 from mmctx.checkpoints.fitting import Weights
 from mmctx.cli.preflight import leaf_datasets
-from mmctx.datasets.checks.coco.quick import check_images
 from mmctx.errors import UserError
 
 
@@ -109,33 +106,6 @@ def test_an_image_that_is_a_link_to_nowhere(tiny_coco, load):
     image.symlink_to('/nowhere/train3.jpg')
     with pytest.raises(UserError, match=r'1 of the 6 images .*: train3.jpg'):
         preflight(load(), 'train')
-
-
-def test_images_in_subfolders(tmp_path):
-    (tmp_path / 'a' / 'b').mkdir(parents=True)
-    (tmp_path / 'a' / 'b' / '1.jpg').touch()
-    images = [dict(file_name='a/b/1.jpg')]
-    check_images(dict(images=images), 'x.json', tmp_path)
-    images += [dict(file_name='a/b/2.jpg'), dict(file_name='c/1.jpg')]
-    with pytest.raises(UserError, match=r'2 of the 3 images .*: a/b/2.jpg, c/1.jpg$'):
-        check_images(dict(images=images), 'x.json', tmp_path)
-
-
-def test_images_are_found_by_listing_their_folder_once(tmp_path, monkeypatch):
-    """Looking each of COCO's 118,287 images up singly would take minutes on a network disk."""
-    names = [f'{i:012d}.jpg' for i in range(1000)]
-    listed = []
-
-    def scandir(folder):
-        listed.append(folder)
-        return [
-            SimpleNamespace(name=name, is_symlink=lambda: False, is_dir=lambda: False)
-            for name in names
-        ]
-
-    monkeypatch.setattr('mmctx.datasets.checks.missing_files.os.scandir', scandir)
-    check_images(dict(images=[dict(file_name=name) for name in names]), 'x.json', tmp_path)
-    assert listed == [tmp_path]
 
 
 def test_categories_of_another_data_set(tiny_coco, load):

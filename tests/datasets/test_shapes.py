@@ -8,6 +8,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mmctx.datasets.shapes import METAINFO, STAMP, render_dataset, render_image
+from mmctx.errors import UserError
 
 NUM_IMAGES = {'train': 24, 'val': 9}
 
@@ -116,7 +117,7 @@ def test_interrupted_set_is_rendered_again(tmp_path):
 def test_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train' / 'holiday.jpg').write_bytes(b'precious')
-    with pytest.raises(FileExistsError, match='holds no rendered set'):
+    with pytest.raises(UserError, match='holds no rendered set'):
         render(tmp_path)
     assert contents(tmp_path) == {Path('train/holiday.jpg'): b'precious'}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from forked import ENVIRONMENT, Command
 
-from mmctx.checkpoints.latest import latest_checkpoint
+from mmctx.checkpoints.latest import find_latest
 from mmctx.compat.checkpoint import history_allowed
 
 TOY = Path(__file__).resolve().parents[1] / 'engine'
@@ -56,7 +56,7 @@ class ToyTraining:
 
     def checkpoint(self, work_dir='run'):
         """The last checkpoint of a run."""
-        path, _ = latest_checkpoint(str(self.folder / work_dir))
+        path = find_latest(str(self.folder / work_dir)).path
         with history_allowed():
             return torch.load(path, weights_only=True)
 

@@ -36,6 +36,17 @@ def moved(network):
     return network.eval()
 
 
+def test_a_compiled_network_is_recorded_too():
+    network = moved(ContextualResNet(**SMALL, out_type='logits'))
+    images = torch.randn(1, 3, 32, 32)
+    network.forward = torch.compile(network.forward, backend='eager')
+    with torch.no_grad():
+        network(images)
+        with record_context(network) as record:
+            network(images)
+    assert list(record.stages) == [1, 2, 3, 4] and record.convolutions
+
+
 @pytest.mark.parametrize('preset', ['paper', 'released'])
 def test_record_is_what_the_network_computed(preset):
     network = moved(ContextualResNet(**SMALL, preset=preset, out_type='logits'))

@@ -187,7 +187,7 @@ def run_networks(layers, dtype):
 
     for layer in layers:
         if isinstance(layer, Contextualizing):
-            run_stages(layer.eval(), dtype)
+            run_stages(layer, dtype)
             continue
         predictor = layer.sampling_offset_predictor or layer.weight_offset_predictor
         prior_channels = predictor[0].weight.shape[1] - layer.in_channels
@@ -201,12 +201,18 @@ def run_networks(layers, dtype):
 
 
 def run_stages(layer, dtype):
-    """What each stage of contextualizing layers launches in inference."""
-    kept = None
-    for index, classifying in enumerate(layer.classifying):
-        x = torch.zeros(2, classifying[0].in_features, 2, 2)
-        with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
-            kept = layer(x, index, kept).kept
+    """What each stage of contextualizing layers launches in inference and training."""
+    for training in (False, True):
+        layer.train(training)
+        kept, loss = None, 0.0
+        for index, classifying in enumerate(layer.classifying):
+            x = torch.zeros(2, classifying[0].in_features, 2, 2)
+            autocast = torch.autocast('cpu', dtype, enabled=dtype != torch.float32)
+            with torch.set_grad_enabled(training), autocast:
+                logits, kept, _ = layer(x, index, kept)
+            loss = loss + logits.sum()
+        if training:
+            loss.backward()
 
 
 def main():

@@ -271,6 +271,7 @@ def test_traced_with_symbolic_sizes():
         (dict(stride=(1, 0)), 'stride should be at least 1'),
         (dict(stride=1.5), 'stride should be a whole number'),
         (dict(padding='same'), "padding should be a whole number of pixels or two, got 'same'"),
+        (dict(padding=None), 'padding should be a whole number'),
         (dict(padding=-1), 'padding should be at least 0'),
         (dict(dilation=0), 'dilation should be at least 1'),
         (dict(dilation=(1, 1, 1)), 'dilation should be a whole number'),

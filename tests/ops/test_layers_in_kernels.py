@@ -1,5 +1,7 @@
 """The contextual layers through the predictors' kernels against the same layers in PyTorch."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn as nn
@@ -163,17 +165,36 @@ def test_layer_compiles_without_a_graph_break(layout, monkeypatch):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('selection', ['reduce', 'rerank'])
 @pytest.mark.parametrize('norm', ['LN', 'BN'])
 @pytest.mark.parametrize('batch', [1, 4])
-def test_contextualizes_the_same(norm, batch, monkeypatch):
-    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8, norm=norm).to(DEVICE).eval()
-    x = torch.randn(batch, 3, 4, 4, device=DEVICE)
-    leaves = [layer.embeddings.weight, layer.logit_scale, *layer.classifying[0].parameters(),
-              *layer.merging.parameters()]  # fmt: skip
+@pytest.mark.parametrize('training', [False, True])
+def test_contextualizes_the_same(training, batch, norm, selection, monkeypatch):
+    if training and batch == 1 and norm == 'BN':
+        pytest.skip('batch norm cannot train on one image')
+    layer = Contextualizing(
+        (3, 5, 4), (4, 6), 11, (6, 2), embed_dims=8, norm=norm, selection=selection
+    )
+    layer = layer.to(DEVICE).train(training)
+    maps = [
+        torch.randn(batch, channels, 4, 4, device=DEVICE, requires_grad=True)
+        for channels in (3, 5, 4)
+    ]
+    # The bias before a batch norm has no gradient but what rounding leaves.
+    leaves = [*maps, *(p for n, p in layer.named_parameters() if not n.endswith('.0.bias'))]
 
     def run():
-        logits, kept, prior = layer(x, 0)
-        return [logits, kept, prior, *gradients([logits, prior], leaves)]
+        ours = deepcopy(layer.state_dict())
+        kept, found, scores = None, [], []
+        for index, x in enumerate(maps):
+            logits, kept, prior = layer(x, index, kept)
+            scores.append(logits.clamp(min=-100))
+            found += [t for t in (logits, kept, prior) if t is not None]
+            scores += [] if prior is None else [prior]
+        found += gradients(scores, leaves)
+        statistics = [buffer.clone() for buffer in layer.buffers()]
+        layer.load_state_dict(ours)
+        return found + statistics
 
     plain, kernels = both_ways(monkeypatch, run)
     for got, want in zip(kernels, plain, strict=True):

@@ -46,14 +46,16 @@ def test_every_combination_of_arguments_compiles():
     assert {*KERNELS, 'order_kernel'} == offline('combinations').keys()
 
 
-IN_INFERENCE = {
+IN_LAYERS = {
     'hidden_rows_kernel', 'hidden_vectors_kernel', 'norm_relu_vectors_kernel', 'keep_kernel',
+    'unit_kernel', 'unit_backward_kernel', 'batch_norm_relu_kernel',
+    'batch_norm_relu_backward_kernel',
 }  # fmt: skip
 
 
 def check_machine_code(capability, *dtypes):
     kernels = offline('networks', capability, *dtypes)
-    assert {name.split()[1] for name in kernels} >= KERNELS | IN_INFERENCE
+    assert {name.split()[1] for name in kernels} >= KERNELS | IN_LAYERS
     for name, kernel in kernels.items():
         assert kernel['spilled'] <= 24, name  # bytes
 

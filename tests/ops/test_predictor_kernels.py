@@ -1,11 +1,21 @@
 """The predictors' kernels against PyTorch in float64: on a GPU, else in Triton's interpreter."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmctx.ops.predicting import conv2d_in_float32, norm_relu, runs_kernels
+from mmctx.ops.predicting import (
+    conv2d_in_float32,
+    norm_relu,
+    runs_kernels,
+    train_batch_norm_step,
+    trains_batch_norm_in_kernels,
+    unit_vectors,
+)
 from mmctx.ops.triton.predictor_operators import (
     norm_relu_backward_operator,
     static_conv_backward_operator,
@@ -246,3 +256,85 @@ def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
     torch.testing.assert_close(share, kept / count)
     alone = keep_classes(products, images, before, None)
     assert alone[1] is None and alone[2] is None and torch.equal(alone[0], logits)
+
+
+def test_classes_are_chosen_alike_without_images(poisoned):
+    from mmctx.ops.triton.keeping import choose_classes, keep_classes
+
+    logits = torch.randn(3, 70, device=DEVICE).mul(4).round()
+    logits[:, ::3] = -torch.inf
+    images = torch.eye(3, device=DEVICE)
+    _, kept, share = keep_classes(logits, images, None, 37)
+    got = choose_classes(logits, 37)
+    assert torch.equal(got[0], kept) and torch.equal(got[1], share)
+
+
+@pytest.mark.parametrize('log_length', [None, 2.5])
+@pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 256), (40, 65), (0, 4)])
+def test_vectors_get_one_length(count, length, log_length, poisoned):
+    vectors = torch.randn(count, length, device=DEVICE) * 3
+    vectors[1:2] = 0
+    scale = None if log_length is None else torch.tensor(log_length, device=DEVICE)
+
+    def exact(vectors, scale):
+        out = F.normalize(vectors, dim=1, eps=1e-12)
+        return out if scale is None else out * scale.exp()
+
+    got = with_gradients(unit_vectors, vectors, scale)
+    expected = with_gradients(exact, vectors, scale, dtype=torch.float64)
+    for part in got, expected:
+        assert torch.isfinite(torch.cat([t.flatten() for t in part])).all()
+        # Where a vector is zero, PyTorch divides the gradient by its epsilon as well.
+        part[1][1:2] *= 1e-12
+    if count:
+        assert_near(got, expected, torch.float32)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+@pytest.mark.parametrize(('count', 'inner', 'channels'), [(2, 3, 1), (5, 4, 17), (300, 6, 33)])
+def test_batch_norm_step_agrees_with_pytorch(count, inner, channels, dtype, poisoned):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(channels, momentum=0.3, eps=1e-3)
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(tensor)
+    norm = norm.to(DEVICE, dtype)
+    reference = deepcopy(norm).double()
+    x, weight = (
+        torch.randn(count, inner, device=DEVICE),
+        torch.randn(channels, inner, device=DEVICE),
+    )
+    tensors = [t.to(dtype) for t in (x + 2, weight, weight[:, 0].contiguous())]
+    assert trains_batch_norm_in_kernels(tensors[0], norm)
+
+    def ours(x, weight, bias, *_):
+        return train_batch_norm_step(x, weight, bias, norm)
+
+    def exact(x, weight, bias, *_):
+        return F.relu(reference(F.linear(x, weight, bias)))
+
+    results = []
+    for function, module, of in ((ours, norm, dtype), (exact, reference, torch.float64)):
+        leaves = [t.to(of).requires_grad_() for t in tensors]
+        out = function(*leaves)
+        cotangent = torch.linspace(-1, 2, out.numel(), device=DEVICE).view(out.shape).to(of)
+        leaves += [module.weight, module.bias]
+        grads = torch.autograd.grad(out, leaves, cotangent)
+        assert grads[2].abs().max() < 0.1  # rounding alone
+        results.append([out.detach(), *grads[:2], *grads[3:], *module.buffers()])
+    # Half precision rounds the product before the norm, too.
+    assert results[0][-1] == results[1][-1] == 1
+    for got, want in zip(*results, strict=True):
+        scale = want.double().abs().max().clamp(min=1)
+        error = (got.double() - want).abs().max() / scale
+        assert error < {torch.float32: 2e-5, torch.float16: 1e-2}[dtype], f'{error:.1e}'
+
+
+@pytest.mark.parametrize('norm', [
+    nn.SyncBatchNorm(3), nn.BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3).eval(),
+    nn.BatchNorm1d(3, affine=False), nn.BatchNorm1d(3, track_running_stats=False),
+    nn.LayerNorm(3),
+])  # fmt: skip
+def test_other_norms_train_as_modules(norm):
+    x = torch.randn(2, 3, device=DEVICE)
+    assert trains_batch_norm_in_kernels(x, nn.BatchNorm1d(3).to(DEVICE))
+    assert not trains_batch_norm_in_kernels(x, norm.to(DEVICE))

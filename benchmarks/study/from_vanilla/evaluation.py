@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmctx.models.context_record import mean_shift, record_context, relative_weight_offset
+from mmctx.models.eval_mode import eval_mode
 from mmctx.models.layers.merging import Merging
 
 from .controls import priors_of_another_image, tell
@@ -41,8 +42,6 @@ def answers(network: nn.Module, images: Images, control: str = '') -> dict[str, 
         dict[str, Tensor]: Booleans, (N,). `top1`: whether it is right; where there are stages,
         `top1_stage1` …, and `recall_stage1` …, whether the true class is kept after a stage.
     """
-    training = network.training
-    network.eval()
     contextualizing = getattr(network.backbone, 'contextualizing', None)
     kept: list[Tensor] = []
     found: list[dict[str, Tensor]] = []
@@ -50,6 +49,7 @@ def answers(network: nn.Module, images: Images, control: str = '') -> dict[str, 
     order = torch.randperm(len(images.labels), generator=torch.Generator().manual_seed(0))
     order = order.to(images.labels.device)
     with ExitStack() as stack:
+        stack.enter_context(eval_mode(network))
         stack.enter_context(mixed_precision(images.pixels.device))
         # A search for the quickest convolutions takes longer than the few batches. Without a word
         # on `enabled`, cuDNN would be off.
@@ -73,7 +73,6 @@ def answers(network: nn.Module, images: Images, control: str = '') -> dict[str, 
                 if among is not None:
                     hits[f'recall_stage{i}'] = among.gather(1, label)[:, 0]
             found.append(hits)
-    network.train(training)
     back = order.argsort()
     return {name: torch.cat([hits[name] for hits in found])[back] for name in found[0]}
 
@@ -94,17 +93,15 @@ def examine(network: nn.Module, images: Images) -> dict[str, float]:
     mergings = [m for m in network.modules() if isinstance(m, Merging)]
     found: dict[str, float] = {}
     priors: list[Tensor] = []
-    training = network.training
-    network.eval()
     hooks = [m.register_forward_hook(lambda m, a, prior: priors.append(prior)) for m in mergings]
     # As many as in `evaluate`, for which kernels are compiled.
     every = -(-len(images.labels) // BATCH)
     tell(network, images.labels[::every])
-    with mixed_precision(images.pixels.device), record_context(network) as record:
+    recording = record_context(network)
+    with eval_mode(network), mixed_precision(images.pixels.device), recording as record:
         forward(network, normalize(images.pixels[::every]))
     for hook in hooks:
         hook.remove()
-    network.train(training)
     for i, prior in enumerate(priors, 2):
         spread = prior.float().var(0).sum() / prior.float().square().sum(1).mean()
         found[f'prior_spread_stage{i}'] = float(spread.sqrt())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmctx.datasets.packed import pack_tiny_imagenet
+from mmctx.datasets.packed import PackedTinyImageNet
 from mmctx.errors import UserError
 from mmctx.files import atomic_write
 
@@ -45,15 +45,14 @@ def write_packed(data_root: str, cache: str, file: Path, num_classes: int, quali
         quality (int): WebP's quality, 1 to 100.
 
     Raises:
-        UserError: As `pack_tiny_imagenet` does.
+        UserError: As `PackedTinyImageNet` does.
     """
     labels = {}
     with atomic_write(file) as out, ZipFile(out, 'w', ZIP_STORED) as archive:
         for split in SPLITS:
-            packed = pack_tiny_imagenet(data_root, cache, split, 64, num_classes)
+            packed = PackedTinyImageNet(data_root, cache, split, 64, num_classes)
             labels[split] = packed.labels
-            pixels = np.load(packed.file, mmap_mode='r')
-            for i, mosaic in enumerate(_mosaics(pixels)):
+            for i, mosaic in enumerate(_mosaics(packed.images.cpu().numpy())):
                 options = [cv2.IMWRITE_WEBP_QUALITY, quality]
                 encoded = cv2.imencode('.webp', mosaic, options)[1]
                 archive.writestr(f'{split}_{i:04d}.webp', encoded.tobytes())

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from mmctx.engine.optimizers.context_groups import kind_of
+from mmctx.engine.optimizers.layer_decay import WITHOUT_DECAY
 from mmctx.models.layers.contextualizing import usually_considered
 
 from . import controls  # noqa: F401 - registers backbones
@@ -46,7 +47,11 @@ def build_network(row: Row, classes: int, width: int, embed_dims: int) -> nn.Mod
         )
         backbone.update(row.backbone)
     if row.classifies_by_embeddings:
-        loss = dict(type='mmctx.StagewiseCrossEntropy', label_smoothing=SMOOTHING)
+        loss = dict(
+            type='mmctx.StagewiseCrossEntropy',
+            stage_weights=row.stage_weights,
+            label_smoothing=SMOOTHING,
+        )
         model = dict(head=dict(type='mmctx.ContextualClsHead', loss=loss))
     else:
         loss = dict(type='LabelSmoothLoss', label_smooth_val=SMOOTHING, mode='original')
@@ -148,7 +153,6 @@ def build_optimizer(
         torch.optim.Optimizer: Fused on a GPU, where a CUDA graph can take it in.
     """
     on_gpu = next(network.parameters()).is_cuda
-    no_decay = {f'contextualizing.{n}': dict(decay_mult=0.0) for n in ('embeddings', 'logit_scale')}
     wrapper = build_optim_wrapper(
         network,
         dict(
@@ -160,7 +164,7 @@ def build_optimizer(
                 norm_decay_mult=0.0,
                 bias_decay_mult=0.0,
                 flat_decay_mult=0.0,
-                custom_keys=no_decay,
+                custom_keys=WITHOUT_DECAY,
                 **({} if rates is None else {**RATES, **rates}),
             ),
         ),

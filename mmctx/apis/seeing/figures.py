@@ -33,11 +33,7 @@ def drawing_sampling(
 ) -> Draw:
     """A function that draws sampling points on a picture into a file.
 
-    Args:
-        viewer (ContextViewer): The network.
-        layer (str): Name of the contextual convolution.
-        places (Sequence[tuple[float, float]], optional): See `sampling_views`. Defaults to None,
-            those of `places_of_interest`.
+    Without places, see `sampling_views`, they are those of `places_of_interest`.
     """
 
     def draw(subject: Subject, path: str | os.PathLike) -> None:
@@ -59,12 +55,7 @@ def drawing_cams(viewer: ContextViewer, vanilla: ContextViewer | None = None) ->
     """A function that draws Grad-CAM of a picture into a file.
 
     The maps are of the picture's true class or, where it is not known, of what each network
-    predicts.
-
-    Args:
-        viewer (ContextViewer): The contextual network.
-        vanilla (ContextViewer, optional): A vanilla network, which sees images of the same size.
-            Defaults to None, no map beside the contextual network's.
+    predicts. A vanilla network has to see images of the same size.
     """
 
     def draw(subject: Subject, path: str | os.PathLike) -> None:
@@ -90,14 +81,7 @@ def drawing_cams(viewer: ContextViewer, vanilla: ContextViewer | None = None) ->
 def save_kernels(
     viewer: ContextViewer, subjects: Sequence[Subject], layer: str, path: str | os.PathLike
 ) -> None:
-    """Draw how much Δw changes the kernels for the pictures of each class.
-
-    Args:
-        viewer (ContextViewer): The network.
-        subjects (Sequence[Subject]): The pictures.
-        layer (str): Name of the convolution whose Δw are compared between classes.
-        path (str | os.PathLike): The file.
-    """
+    """Draw how much Δw changes the kernels for the pictures of each class, see `kernel_changes`."""
     found = kernel_changes(viewer, subjects, layer)
     names = [viewer.names[label] for label in found.labels]
     draw_kernel_changes(found.changes, found.likeness, names, found.layers, layer, path)
@@ -108,13 +92,7 @@ def save_similarities(
 ) -> None:
     """Draw how similar the classes are to each other in the vectors that a network has of them.
 
-    Args:
-        viewer (ContextViewer): The contextual network.
-        vanilla (ContextViewer, optional): A vanilla network with as many classes, to compare with.
-        path (str | os.PathLike): The file.
-
-    Raises:
-        UserError: The networks have different numbers of classes.
+    A vanilla network has to have as many classes.
     """
     matrices = [
         (heading, cosines(class_vectors(each)).numpy())

@@ -107,12 +107,8 @@ class ContextViewer:
             raise UserError(f'no class {label!r} among {len(self.names)}: {known} ...')
         return found
 
-    def places_of_interest(self, subject: Subject, most: int = 2) -> list[tuple[float, float]]:
-        """Where to look at a picture: at the centres of a detector's most certain objects.
-
-        Args:
-            subject (Subject): The picture.
-            most (int): Most objects. Defaults to 2.
+    def places_of_interest(self, subject: Subject) -> list[tuple[float, float]]:
+        """Where to look at a picture: at the centres of a detector's two most certain objects.
 
         Returns:
             list[tuple[float, float]]: Places, (x, y) as shares of width and height; the centre of
@@ -123,7 +119,7 @@ class ContextViewer:
             return [centre]
         (result,) = self.predictor([subject.path])
         height, width = self.predictor.load(subject.path)['data_samples'].ori_shape
-        boxes = [entry['box'] for entry in result['objects'][:most]]
+        boxes = [entry['box'] for entry in result['objects'][:2]]
         return [
             (min((x1 + x2) / 2 / width, 1), min((y1 + y2) / 2 / height, 1))
             for x1, y1, x2, y2 in boxes

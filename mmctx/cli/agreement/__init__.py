@@ -1,26 +1,25 @@
 """Checks that the data, model, metrics and loaders that a config builds agree.
 
 :func:`check_agreement` is called before training and before testing. Each module checks one matter;
-none of them changes the run.
+none of them changes the run. Models and data sets are those inside wrappers, a split is `train`,
+`val` or `test`, and a check raises a `UserError` that names both sides.
 """
 
 from mmctx.engine.randomness import randomness_kept
 from mmctx.models.unwrapping import bare_model
 
-from .batches import check_batches
 from .classes import check_classes
-from .clips import check_clips
 from .datasets import leaves
-from .lengths import check_lengths
-from .listed import check_listed
-from .listed_sizes import check_listed_sizes
+from .inputs import check_clips, check_sizes
+from .listed import check_listed, check_listed_sizes
 from .metrics import check_metrics
 from .rehearsal import rehearse
-from .sizes import check_sizes
+from .training import check_batches, check_lengths
 
 __all__ = ['check_agreement']
 
 
+@randomness_kept()
 def check_agreement(runner, mode, checked):
     """Compare the parts of a run that have been built.
 
@@ -32,12 +31,6 @@ def check_agreement(runner, mode, checked):
     Raises:
         UserError: Two parts disagree; the message names both sides.
     """
-    with randomness_kept():
-        compare(runner, mode, checked)
-
-
-def compare(runner, mode, checked):
-    """Compare the parts, for :func:`check_agreement`."""
     model = bare_model(runner.model)
     loops = {'train': runner._train_loop, 'val': runner._val_loop} if mode == 'train' else {}
     loops = loops or {'test': runner._test_loop}

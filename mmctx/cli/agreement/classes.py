@@ -10,23 +10,14 @@ from mmengine.logging import print_log
 
 from mmctx.errors import UserError, first_few
 
-from .datasets import class_names, metainfo, name_of, samples_of
+from .datasets import check_range, class_names, metainfo, name_of, samples_of
 
 # Heads without classes, or with other classes than the data set.
 OTHER_CLASSES = ('RPNHead', 'FusedSemanticHead', 'VGG')
 
 
 def check_classes(model: nn.Module, data: dict, checked) -> None:
-    """Compare the classes of all data sets with each other, the heads and the checkpoint.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        data (dict[str, list[Dataset]]): Data sets of each split, without wrappers.
-        checked (Checked): Contents of the run's files, from the preflight.
-
-    Raises:
-        UserError: The classes differ in number, names or order.
-    """
+    """Compare the classes of all data sets with each other, the heads and the checkpoint."""
     sets = [(split, dataset) for split, found in data.items() for dataset in found]
     for split, dataset in sets:
         check_heads(model, dataset, split)
@@ -66,7 +57,11 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
     if classes is None:
         count = getattr(dataset, 'num_classes', None)
         if type(count) is not int:
-            check_labels(model, dataset, name)
+            smallest = min(((n, key) for key, n in class_counts(model)), default=None)
+            if smallest:
+                limit, key = smallest
+                labels = ((s.path, label) for s in samples_of(dataset) for label in s.labels)
+                check_range(labels, limit, name, f'model.{key} is {limit}')
             return
         possible = {count}
     else:
@@ -82,21 +77,6 @@ def check_heads(model: nn.Module, dataset, split: str) -> None:
                 f'model.{key}={count}, or name the classes of the data set by '
                 'metainfo=dict(classes=(...))'
             )
-
-
-def check_labels(model: nn.Module, dataset, name: str) -> None:
-    """Check the labels of a data set that does not name its classes."""
-    heads = dict(class_counts(model))
-    if not heads:
-        return
-    key = min(heads, key=lambda key: heads[key])
-    for sample in samples_of(dataset):
-        for label in sample.labels:
-            if not 0 <= label < heads[key]:
-                raise UserError(
-                    f'{sample.path} has the label {label} in {name}, but model.{key} is '
-                    f'{heads[key]}: classes are numbered from 0'
-                )
 
 
 def compare_names(split, dataset, other_split, other) -> None:

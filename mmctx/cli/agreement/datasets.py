@@ -1,9 +1,11 @@
 """What built data sets say about themselves, for all three frameworks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-PATHS = ('img_path', 'filename', 'frame_dir')
+from mmctx.engine.data import PATHS
+from mmctx.errors import UserError
+
 LABELS = ('gt_label', 'label')
 
 
@@ -53,6 +55,15 @@ def samples_of(dataset) -> Iterator[Sample]:
         labels = label if isinstance(label, (list, tuple)) else (label,)
         numbers = tuple(number for number in labels if isinstance(number, int))
         yield Sample(info[key], numbers, key == 'frame_dir')
+
+
+def check_range(labels: Iterable[tuple[str, int]], limit: int, name: str, why: str) -> None:
+    """Check that labels of files are below a number of classes; `why` says where that is from."""
+    for path, label in labels:
+        if not 0 <= label < limit:
+            raise UserError(
+                f'{path} has the label {label} in {name}, but {why}: classes are numbered from 0'
+            )
 
 
 def name_of(dataset) -> str:

@@ -1,24 +1,21 @@
-"""Checks of lists of files and labels, as a built data set has read them."""
+"""Checks of what a built data set lists: files, their labels, and the sizes of images."""
 
+import copy
 import os
 from collections import defaultdict
 
+from mmctx.datasets.checks.kinetics import PREPARE, reads_video_list
 from mmctx.datasets.checks.missing_files import dangling_links, missing_files
 from mmctx.errors import UserError, first_few
 
-from .datasets import class_names, metainfo, name_of, samples_of
+from .datasets import check_range, class_names, metainfo, name_of, samples_of
+
+# Images whose sizes are compared, of each data set.
+SAMPLES = 16
 
 
 def check_listed(dataset, split: str) -> None:
-    """Check that the files of a data set with a list exist and that its labels are possible.
-
-    Args:
-        dataset (Dataset): The data set, without wrappers.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: Files are missing, a file has two labels, or a label is out of range.
-    """
+    """Check that listed files exist, each with one label, in range, or that no link is broken."""
     if not getattr(dataset, 'ann_file', None):
         check_links(getattr(dataset, 'img_prefix', None), split)
         return
@@ -29,13 +26,16 @@ def check_listed(dataset, split: str) -> None:
         folders = sample.is_folder
     if not labels:
         return
-    if not getattr(dataset, 'backend_args', None):
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ()
+    if not any(getattr(part, 'backend_args', None) for part in (dataset, *steps)):
         local = [os.path.abspath(path) for path in labels if '://' not in path]
         missing = missing_files((path.lstrip(os.sep) for path in local), os.sep, folders)
         if missing:
+            videos = reads_video_list(type(dataset))
+            hint = f'; "{PREPARE} ROOT" writes lists of the videos that are there'
             raise UserError(
                 f'{len(missing)} of the {len(labels)} files that {name} lists do not exist: '
-                f'{first_few(os.sep + path for path in missing)}'
+                f'{first_few(os.sep + path for path in missing)}{hint if videos else ""}'
             )
     unclear = sorted(path for path, found in labels.items() if len(found) > 1)
     if unclear:
@@ -47,19 +47,12 @@ def check_listed(dataset, split: str) -> None:
     classes = class_names(metainfo(dataset))
     limit = len(classes) if classes else getattr(dataset, 'num_classes', None)
     if limit is not None:
-        check_range(labels, limit, name)
+        pairs = ((path, n) for path, found in labels.items() for of in found for n in of)
+        check_range(pairs, limit, name, f'there are {limit} classes')
 
 
 def check_links(folder, split: str) -> None:
-    """Check that no link in a folder of images is broken.
-
-    Args:
-        folder (str | None): Path of the folder; a folder on another machine is not checked.
-        split (str): 'train', 'val' or 'test', for messages.
-
-    Raises:
-        UserError: A link is broken.
-    """
+    """Check that no link in a folder of images on this machine is broken."""
     dangling = dangling_links(folder) if folder and os.path.isdir(folder) else []
     if dangling:
         raise UserError(
@@ -68,21 +61,31 @@ def check_links(folder, split: str) -> None:
         )
 
 
-def check_range(labels: dict, limit: int, name: str) -> None:
-    """Check that all labels are below a number of classes.
+def check_listed_sizes(dataset, split: str) -> None:
+    """Compare some images, evenly spread over a data set, with the sizes that are stated.
 
-    Args:
-        labels (dict[str, set[tuple]]): Labels of each file.
-        limit (int): Number of classes.
-        name (str): Name of the list, for messages.
-
-    Raises:
-        UserError: A label is out of range.
+    If images were scaled or rotated after the file was written, their boxes and masks are in wrong
+    places. `check_dataset.py` checks all images.
     """
-    for path, found in labels.items():
-        for label in (number for of in found for number in of):
-            if not 0 <= label < limit:
-                raise UserError(
-                    f'{path} has the label {label} in {name}, but there are {limit} classes, '
-                    'numbered from 0'
-                )
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', None) or ()
+    if not steps or not type(steps[0]).__name__.startswith('LoadImage') or not len(dataset):
+        return
+    wrong, looked_at = [], sorted({i * len(dataset) // SAMPLES for i in range(SAMPLES)})
+    for index in looked_at:
+        info = dataset.get_data_info(index)
+        if not {'width', 'height', 'img_path'} <= set(info):
+            return
+        stated = info['width'], info['height']
+        loaded = steps[0](copy.deepcopy(info))
+        found = tuple((loaded or {}).get('ori_shape') or ())[1::-1]
+        if found and found != stated:
+            turned = ' (turned, perhaps by its EXIF tag)' if found == stated[::-1] else ''
+            wrong.append(
+                f'{info["img_path"]} is {found[0]}x{found[1]}{turned}, but listed as '
+                f'{stated[0]}x{stated[1]}'
+            )
+    if wrong:
+        raise UserError(
+            f'{len(wrong)} of {len(looked_at)} images of {split}_dataloader do not have the sizes '
+            f'that {name_of(dataset)} states: {wrong[0]}'
+        )

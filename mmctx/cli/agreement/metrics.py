@@ -10,17 +10,7 @@ from .datasets import class_names, metainfo, name_of
 
 
 def check_metrics(model: nn.Module, metrics: list, datasets: list, split: str) -> None:
-    """Compare the metrics of a split with its data sets and the model.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        metrics (list[BaseMetric]): Metrics of the split.
-        datasets (list[Dataset]): Data sets of the split, without wrappers.
-        split (str): 'val' or 'test', for messages.
-
-    Raises:
-        UserError: Metrics, data sets and model do not fit together.
-    """
+    """Compare the metrics of a split with its data sets and the model."""
     for metric in metrics:
         where = f'{type(metric).__name__} of {split}_evaluator'
         check_numbers(model, metric, datasets, where)

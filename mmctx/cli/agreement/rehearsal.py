@@ -16,44 +16,20 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import autocast
 from mmengine.structures import BaseDataElement
 
-from mmctx.cli.blame import frames_of, is_of_others
-from mmctx.errors import UserError, first_few, meant, recognise
+from mmctx.cli.blame import errors_of_others_refused
+from mmctx.errors import UserError, first_few, meant
+from mmctx.models.eval_mode import eval_mode
 
 
 def rehearse(runner, loop, split: str) -> None:
-    """Predict and score one sample, and check the figures that hooks and schedules use.
-
-    Args:
-        runner (Runner): The runner.
-        loop (BaseLoop): The validation or test loop.
-        split (str): 'val' or 'test', for messages.
-
-    Raises:
-        UserError: Another package refuses the sample, or no metric computes a figure that is used.
-    """
+    """Predict and score one sample, and check the figures that hooks and schedules use."""
     if not len(loop.dataloader.dataset):
         raise UserError(f'the data set of {split}_dataloader has no samples')
-    try:
-        with quiet():
-            figures = figures_of_one_sample(runner.model, loop)
-    except Exception as error:
-        inside = frames_of(error)[2:]
-        refusal = recognise(error)
-        if refusal is None and all(is_of_others(frame) or is_here(frame) for frame in inside):
-            place = inside[-1].f_globals.get('__name__', '')
-            refusal = UserError(
-                f'{split}_dataloader, model and {split}_evaluator do not go together: with one '
-                f'sample {place} says {type(error).__name__}: {error}'
-            )
-        if refusal is None:
-            raise
-        raise refusal from error
+    parts = f'{split}_dataloader, model and {split}_evaluator'
+    with errors_of_others_refused(f'{parts} do not go together: with one sample'), quiet():
+        figures = figures_of_one_sample(runner.model, loop)
     if figures and split == 'val':
         check_figures(runner, figures)
-
-
-def is_here(frame):
-    return frame.f_globals.get('__name__') == __name__
 
 
 @contextlib.contextmanager
@@ -72,17 +48,12 @@ def figures_of_one_sample(model, loop) -> list[str]:
     """Names of the figures of a validation or test; [] if they cannot be known beforehand."""
     loader = loop.dataloader
     batch = loader.collate_fn([loader.dataset[0]])
-    mode = model.training
-    model.eval()
-    try:
-        step = model.test_step if hasattr(loop, 'test_loss') else model.val_step
-        with torch.no_grad(), autocast(enabled=loop.fp16):
-            outputs = step(batch)
-    finally:
-        model.train(mode)
+    step = model.test_step if hasattr(loop, 'test_loss') else model.val_step
+    with eval_mode(model), torch.no_grad(), autocast(enabled=loop.fp16):
+        outputs = step(batch)
     samples = [o.to_dict() if isinstance(o, BaseDataElement) else o for o in outputs]
     # Some models return a loss at the end of their predictions.
-    samples = [sample for sample in samples if not is_loss(sample)]
+    samples = [s for s in samples if not isinstance(s, dict) or set(s) != {'loss'}]
     figures, complete = [], True
     for metric in loop.evaluator.metrics:
         # The metric must not keep the results of a single sample.
@@ -96,10 +67,6 @@ def figures_of_one_sample(model, loop) -> list[str]:
         prefix = f'{metric.prefix}/' if metric.prefix else ''
         figures += [prefix + name for name in names]
     return figures if complete else []
-
-
-def is_loss(sample) -> bool:
-    return isinstance(sample, dict) and set(sample) == {'loss'}
 
 
 def writes_files(metric) -> bool:
@@ -125,15 +92,7 @@ def on_one_image(metric) -> list:
 
 
 def check_figures(runner, figures: list[str]) -> None:
-    """Check that the metrics compute the figures that hooks and schedules use.
-
-    Args:
-        runner (Runner): The runner.
-        figures (list[str]): Names of the figures.
-
-    Raises:
-        UserError: No metric computes a figure.
-    """
+    """Check that the metrics compute the figures that hooks and schedules use."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             for name in hook.save_best or ():

@@ -16,7 +16,6 @@ class DatasetFiles(NamedTuple):
         hint (str): Advice on how to name another folder of the data.
         annotations_needed (bool): Whether the annotation file has to contain annotations; a set
             that is only predicted has none.
-        num_classes (int | None): Number of classes of the model, if its config states it.
         loader (str): Name of the data loader, for messages.
     """
 
@@ -27,7 +26,6 @@ class DatasetFiles(NamedTuple):
     folders: Mapping[str, str]
     hint: str
     annotations_needed: bool = True
-    num_classes: int | None = None
     loader: str = 'the data set'
 
     @property
@@ -36,6 +34,7 @@ class DatasetFiles(NamedTuple):
         own = getattr(self.cls, 'METAINFO', {}).get('classes')
         return (self.config.get('metainfo') or {}).get('classes', own)
 
-    def is_a(self, name: str) -> bool:
-        """Whether the class of the data set or one of its bases has this name."""
-        return any(base.__name__ == name for base in getattr(self.cls, '__mro__', ()))
+
+def base_named(cls: type | None, name: str) -> type | None:
+    """The class or the base of it that has a name, whose package may not be installed."""
+    return next((base for base in getattr(cls, '__mro__', ()) if base.__name__ == name), None)

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 from mmctx.errors import UserError, first_few
 from mmctx.text import read_text
 
-from .dataset_files import DatasetFiles
+from .dataset_files import DatasetFiles, base_named
 from .full_check import Item, Plan, Problem
 from .image_file import read_image
 from .listed_files import ListedFiles
@@ -34,7 +34,7 @@ def quick_check(files: DatasetFiles) -> None:
     if files.ann_file and reads_image_list(files.cls) and config.get('with_label', True):
         check_image_list(files.ann_file)
     listed = config.get('ann_file') or config.get('data_prefix')
-    if not (files.is_a('ImageNet') and files.root and split) or listed:
+    if not (base_named(files.cls, 'ImageNet') and files.root and split) or listed:
         return
     if not Path(files.root, 'meta', f'{split}.txt').is_file():
         classes = files.classes and len(files.classes)
@@ -43,20 +43,13 @@ def quick_check(files: DatasetFiles) -> None:
 
 def reads_image_list(cls: type | None) -> bool:
     """Whether a class reads a list of a file and a label in each line, as mmpretrain's do."""
-    lists = next((c for c in getattr(cls, '__mro__', ()) if c.__name__ == 'CustomDataset'), None)
+    lists = base_named(cls, 'CustomDataset')
     own = getattr(cls, 'load_data_list', None) is getattr(lists, 'load_data_list', None)
-    return lists is not None and (own or any(c.__name__ == 'ImageNet' for c in cls.__mro__))
+    return lists is not None and (own or base_named(cls, 'ImageNet') is not None)
 
 
 def check_image_list(path: str) -> None:
-    """Check that each line of a list is a file and the number of its class.
-
-    Args:
-        path (str): The list.
-
-    Raises:
-        UserError: A line is another one, or there are none.
-    """
+    """Check that each line of a list is a file and the number of its class."""
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -75,14 +68,7 @@ def check_image_list(path: str) -> None:
 def check_image_folder(root, classes=None, hint=''):
     """Check a folder with one folder of images for each class, such as `train/` of ImageNet.
 
-    Args:
-        root (str | Path): Path of the folder.
-        classes (int, optional): Number of classes of the data set. Defaults to None, any number.
-        hint (str): Advice for the message about a missing folder. Defaults to ''.
-
-    Raises:
-        UserError: The folder is missing, has another number of class folders, or has empty class
-            folders.
+    Without a number of classes it may have any; the hint is for one that is missing.
     """
     root = Path(root)
     if not root.is_dir():

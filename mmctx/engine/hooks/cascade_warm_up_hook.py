@@ -89,16 +89,11 @@ class CascadeWarmUpHook(Hook):
             self.record = None
 
     def before_val(self, runner: Runner) -> None:
-        """Restore the configuration for validation."""
-        self._restore()
-
-    def after_run(self, runner: Runner) -> None:
-        """Restore the configuration at the end."""
-        self._restore()
-
-    def _restore(self) -> None:
+        """Restore the configuration for validation, and likewise at the end."""
         for layer, (selection, considered) in self.configured.items():
             layer.selection, layer.considered = selection, considered
+
+    after_run = before_val
 
 
 def kept_at(done: float, classes: int, considered: Sequence[int]) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -56,8 +55,6 @@ class ContextLogHook(Hook):
             # Runs without this hook start faster without the import.
             from mmctx.models.context_record import record_context
 
-            # A compiled network has left out what nobody listened to.
-            self.recording.enter_context(torch.compiler.set_stance('force_eager'))
             self.record = self.recording.enter_context(record_context(bare_model(runner.model)))
 
     def after_train_iter(

@@ -1,5 +1,6 @@
 """Contextual ResNet: "Contextual Convolutional Networks" (Liang et al., ICLR 2023) on ResNet."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,9 +90,7 @@ class ContextualResNet(ContextualBackbone, ResNet):
         self._register_load_state_dict_pre_hook(adopt_vanilla_resnet, with_module=True)
         last_blocks: list[Any] = [self.blocks_of(stage)[-1] for stage in range(1, 5)]
         conv_channels = [block.conv2.out_channels for block in last_blocks]
-        self.stride = self.stem_stride
-        for stride in self.strides:
-            self.stride *= stride
+        self.stride = self.stem_stride * math.prod(self.strides)
         self.add_context(
             [block.out_channels for block in last_blocks],
             conv_channels,

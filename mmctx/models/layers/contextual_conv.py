@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
+from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import (
     conv2d_in_float32,
     infer_offsets,
@@ -242,8 +243,8 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             return None
         last = self.weight_offset_predictor[-1]
         with without_autocast(x):
-            pooled = x.mean((2, 3), dtype=last.weight.dtype)
-            hidden = run_vector_step(self.weight_offset_predictor, torch.cat([prior, pooled], 1))
+            vectors = torch.cat([prior, pooled(x, last.weight.dtype)], 1)
+            hidden = run_vector_step(self.weight_offset_predictor, vectors)
             return self._shape_weight_offset(F.linear(hidden, last.weight, last.bias))
 
     def _shape_weight_offset(self, weight_offset: Tensor) -> Tensor:

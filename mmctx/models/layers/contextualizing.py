@@ -12,7 +12,15 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
-from mmctx.ops.predicting import MOST_CLASSES, infer_kept_classes, infers_in_kernels
+from mmctx.ops.pooling import pooled
+from mmctx.ops.predicting import (
+    MOST_CLASSES,
+    choose_kept_classes,
+    infer_kept_classes,
+    infers_in_kernels,
+    runs_kernels,
+    unit_vectors,
+)
 
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
@@ -139,12 +147,19 @@ class Contextualizing(BaseModule):
             logits = torch.where(kept, logits, -math.inf)
         if stage_index == len(self.merging):
             return StageContext(logits, None, None)
+        if logits.dtype == torch.float32 and self._keeps_in_kernels(x):
+            kept, shares = choose_kept_classes(logits.detach(), self.considered[stage_index])
+            prior = self.merging[stage_index](self.embeddings.weight, None, logits, shares)
+            return StageContext(logits, kept, prior)
         top = self.keep(logits, stage_index)
         kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
         return StageContext(logits, kept, self.merge(top, stage_index, logits))
 
     def _infers_in_kernels(self, x: Tensor) -> bool:
-        if not infers_in_kernels(x):
+        return infers_in_kernels(x) and self._keeps_in_kernels(x)
+
+    def _keeps_in_kernels(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling() or not runs_kernels(x):
             return False
         plain = all(merging.temperature is None for merging in self.merging)
         # The kernels do what these methods do here, not what a subclass makes of them.
@@ -177,20 +192,18 @@ class Contextualizing(BaseModule):
 
     def class_directions(self) -> Tensor:
         """Class embeddings of length 1/τ, (N₁, d), in float32 at least; the same in every stage."""
-        classes = at_least_float32(self.embeddings.weight)
-        return unit(classes) * self.logit_scale.exp()
+        return unit_vectors(at_least_float32(self.embeddings.weight), self.logit_scale)
 
     def classify(self, x: Tensor, stage_index: int, classes: Tensor | None = None) -> Tensor:
         """Cosine similarities to all classes over τ, (B, N₁), in float32 at least."""
         if classes is None:
             classes = self.class_directions()
-        return unit(self.embed_image(x, stage_index)) @ classes.t()
+        return unit_vectors(self.embed_image(x, stage_index)) @ classes.t()
 
     def embed_image(self, x: Tensor, stage_index: int) -> Tensor:
         """Image embeddings, (B, d), in float32 at least, of features (B, C, H, W)."""
         layers = self.classifying[stage_index]
-        pooled = x.mean((2, 3), dtype=layers[0].weight.dtype)
-        hidden = run_vector_step(layers, pooled)
+        hidden = run_vector_step(layers, pooled(x, layers[0].weight.dtype))
         return at_least_float32(F.linear(hidden, layers[3].weight, layers[3].bias))
 
     def merge(self, top: Tensor, stage_index: int, logits: Tensor) -> Tensor:
@@ -207,11 +220,6 @@ def usually_considered(num_classes: int) -> tuple[int, int, int]:
 def at_least_float32(x: Tensor) -> Tensor:
     """x in float32, or as it is where it is more precise."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def unit(x: Tensor) -> Tensor:
-    """Vectors, (N, d), scaled to length 1; as `F.normalize`."""
-    return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _shape_logit_scale(module: Contextualizing, state_dict: dict, prefix: str, *_) -> None:

@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmctx.errors import UserError
-from mmctx.ops.predicting import infer_vector_step, infers_in_kernels
+from mmctx.ops.predicting import (
+    infer_vector_step,
+    infers_in_kernels,
+    train_batch_norm_step,
+    trains_batch_norm_in_kernels,
+)
 
 
 class VectorStep(nn.Sequential):
@@ -35,12 +40,15 @@ def run_vector_step(step: nn.Sequential, x: Tensor) -> Tensor:
     x = x.to(fc.weight.dtype)
     if infers_in_kernels(x, norm):
         return infer_vector_step(x, fc.weight, fc.bias, norm)
-    hidden = F.linear(x, fc.weight, fc.bias)
     if isinstance(norm, nn.LayerNorm):
+        hidden = F.linear(x, fc.weight, fc.bias)
         shape, eps = norm.normalized_shape, norm.eps
         return F.layer_norm(hidden, shape, norm.weight, norm.bias, eps).relu_()
-    if isinstance(norm, nn.BatchNorm1d) and norm.training and len(hidden) == 1:
+    if isinstance(norm, nn.BatchNorm1d) and norm.training and len(x) == 1:
         raise UserError("batch norm cannot train on one image: pass norm='LN' to the backbone")
+    if trains_batch_norm_in_kernels(x, norm):
+        return train_batch_norm_step(x, fc.weight, fc.bias, norm)
+    hidden = F.linear(x, fc.weight, fc.bias)
     # Called as a module, because BatchNorm may have been replaced by SyncBatchNorm.
     return norm(hidden).relu_()
 

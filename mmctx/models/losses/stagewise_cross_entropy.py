@@ -69,26 +69,25 @@ class StagewiseCrossEntropy(nn.Module):
                 f'target should be of shape {tuple(stage_logits[0].shape)} or '
                 f'{tuple(stage_logits[0].shape[:1])}, got {tuple(target.shape)}'
             )
-        considered = torch.stack([logits > -torch.inf for logits in stage_logits])  # [S, B, N₁]
-        label = target.argmax(1, keepdim=True).expand(len(considered), -1, -1)
+        # All stages at once: on a GPU, small steps take the host longer than the GPU.
+        logits = torch.stack(list(stage_logits))  # [S, B, N₁]
+        considered = logits > -torch.inf
+        label = target.argmax(1, keepdim=True).expand(len(logits), -1, -1)
         counts = considered.gather(2, label).squeeze(2)  # [S, B]
         numbers = counts.sum(1)
         all_reduce(numbers)
-        losses = [
-            (self._sample_losses(logits, among, target) * count).sum() * get_world_size() / number
-            for logits, among, count, number in zip(
-                stage_logits, considered, counts, numbers.clamp(min=1)
-            )
-        ]
+        # Of a process on average, as DDP averages gradients.
+        numbers = numbers.clamp(min=1).to(logits.dtype) / get_world_size()
+        losses = (self._sample_losses(logits, considered, target) * counts).sum(1) / numbers
         return [weight * loss for weight, loss in zip(self.stage_weights, losses)]
 
     def _sample_losses(self, logits: Tensor, considered: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy L_i of each sample in one stage (Eq. 2), (B,)."""
+        """Cross entropy L_i of each sample in each stage (Eq. 2), (S, B)."""
         restricted = target.to(logits.dtype) * considered
         tiny = torch.finfo(logits.dtype).tiny
-        restricted = restricted / restricted.sum(1, keepdim=True).clamp(min=tiny)
+        restricted = restricted / restricted.sum(2, keepdim=True).clamp(min=tiny)
         if self.label_smoothing:
-            uniform = considered / considered.sum(1, keepdim=True)
+            uniform = considered / considered.sum(2, keepdim=True)
             restricted = torch.lerp(restricted, uniform.to(logits.dtype), self.label_smoothing)
-        log_probs = F.log_softmax(logits, dim=1).masked_fill(~considered, 0)
-        return -(restricted * log_probs).sum(1)
+        log_probs = F.log_softmax(logits, dim=2).masked_fill(~considered, 0)
+        return -(restricted * log_probs).sum(2)

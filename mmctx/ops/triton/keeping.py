@@ -1,4 +1,4 @@
-"""The classes that a stage keeps, by one kernel, for inference."""
+"""The classes that a stage keeps, by one kernel."""
 
 from functools import lru_cache
 
@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device_launch import aligned, launch_on_device
-from .launching import Launch
+from .device_launch import aligned, on_device
+from .launching import Launch, current_stream
 
 
 @triton.jit
@@ -22,27 +22,29 @@ def ordered(x):
 
 @triton.jit
 def keep_kernel(
-    logits,  # [B, N] result
+    logits,  # [B, N] result, or None
     kept,  # [B, N] result, bool as int8, or None if no classes are to be chosen
     share,  # [B, N] result, 1 / KEEP for kept classes, else 0, or None
     products,  # [B, N], products of image embeddings and class directions
-    images,  # [B, D], image embeddings
+    images,  # [B, D], image embeddings, by whose length products are divided, or None
     before,  # [B, N], classes that may be kept, bool as int8, or None for all
     CLASSES: tl.constexpr, KEEP: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr,
     LENGTH_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program owns an image."""
     image = tl.program_id(0).to(tl.int64)
-    d = tl.arange(0, LENGTH_BLOCK)
-    embedding = tl.load(images + image * LENGTH + d, d < LENGTH, 0)
-    norm = tl.maximum(tl.sqrt(tl.sum(embedding * embedding, 0)), 1e-12)
     n = tl.arange(0, BLOCK)
     exists = n < CLASSES
     at = image * CLASSES + n
-    x = tl.load(products + at, exists, 0) / norm
+    x = tl.load(products + at, exists, 0)
+    if images is not None:
+        d = tl.arange(0, LENGTH_BLOCK)
+        embedding = tl.load(images + image * LENGTH + d, d < LENGTH, 0)
+        x /= tl.maximum(tl.sqrt(tl.sum(embedding * embedding, 0)), 1e-12)
     if before is not None:
         x = tl.where(tl.load(before + at, exists, 0) != 0, x, -float('inf'))
-    tl.store(logits + at, x, exists)
+    if logits is not None:
+        tl.store(logits + at, x, exists)
     if kept is not None:
         key = tl.where(exists, ordered(x), 0)
         # Bit by bit, the largest number that at least KEEP keys reach.
@@ -76,22 +78,49 @@ def keep_classes(
     """
     logits, kept, share = torch.empty_like(products), None, None
     if count is not None:
-        kept = torch.empty(products.shape, dtype=torch.bool, device=products.device)
-        share = torch.empty_like(products)
-    if products.numel():
-        launch = _launch(
-            products.device, products.shape, images.shape[1], count, before is not None
-        )
-        as_bytes = [None if t is None else t.view(torch.int8) for t in (kept, before)]
-        launch_on_device(
-            launch, logits, as_bytes[0], share, aligned(products), aligned(images), as_bytes[1]
-        )
+        kept, share = _choice(products)
+    _keep(logits, kept, share, products, aligned(images), before, count)
     return logits, kept, share
+
+
+def choose_classes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The classes that a stage keeps, and each one's share in a mean over them; as `keep_classes`.
+
+    Args:
+        logits (Tensor): Of float32, (B, N), −inf for classes that may not be kept.
+        count (int): Number of classes to keep.
+
+    Returns:
+        tuple[Tensor, Tensor]: Whether a class is kept, (B, N), bool; 1 / `count` for the kept
+        classes and 0 for others, (B, N).
+    """
+    kept, share = _choice(logits)
+    _keep(None, kept, share, logits, None, None, count)
+    return kept, share
+
+
+def _choice(logits: Tensor) -> tuple[Tensor, Tensor]:
+    kept = torch.empty(logits.shape, dtype=torch.bool, device=logits.device)
+    return kept, torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _keep(logits, kept, share, products, images, before, count) -> None:
+    if not products.numel():
+        return
+    length = None if images is None else images.shape[1]
+    launch = _launch(products.device, products.shape, length, count, before is not None)
+    kept, before = (None if t is None else t.view(torch.int8) for t in (kept, before))
+    # The results come first, but the last stage has none but the logits.
+    with on_device(products.device):
+        launch(
+            current_stream(products.device), logits, kept, share, aligned(products), images, before
+        )
 
 
 @lru_cache(maxsize=4096)
 def _launch(device, shape, length, count, follows) -> Launch:
     batch, classes = shape
+    length = length or 1
     values = dict(
         CLASSES=classes, KEEP=count or 0, LENGTH=length, BLOCK=triton.next_power_of_2(classes),
         LENGTH_BLOCK=triton.next_power_of_2(length),

@@ -72,7 +72,9 @@ def _(
 def contextual_conv2d_backward_operator(*arguments):
     """Gradients of the arguments marked in `needed`, the last argument."""
     grad, *arguments, needed = arguments
-    return _backward(_problem(*arguments), grad, *arguments[:6], needed=needed)
+    grads = _backward(_problem(*arguments), grad, *arguments[:6], needed=needed)
+    names = [name for name, need in zip(ARGUMENTS, needed) if need]
+    return [g if name == 'x' else g.contiguous() for name, g in zip(names, grads)]
 
 
 @contextual_conv2d_backward_operator.register_fake

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -34,12 +35,16 @@ def is_number(value):
     return isinstance(value, (int, float))
 
 
+def is_finite(value):
+    return is_number(value) and math.isfinite(value)
+
+
 def is_text(value):
     return isinstance(value, str)
 
 
 def is_box(value):
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    return isinstance(value, list) and len(value) == 4 and all(map(is_finite, value))
 
 
 # Pixels by which a box may exceed its image, as coordinates are rounded.
@@ -112,16 +117,7 @@ def contradicting_images(contents: dict) -> list[str]:
 
 
 def entry_mistake(entry, fields):
-    """Find what is wrong with an entry of an annotation file.
-
-    Args:
-        entry (object): Entry of an image, a category or an annotation.
-        fields (dict): Required keys, each with a function that tells whether a value is valid, as
-            in `FIELDS`.
-
-    Returns:
-        str: Mistake; '' for a good entry.
-    """
+    """What is wrong with an entry that needs these `FIELDS`; '' for a good one."""
     if not isinstance(entry, dict):
         return 'is no object'
     missing = [key for key in fields if key not in entry]

@@ -1,8 +1,8 @@
 """Masks in COCO's format: polygons, run-length codes and compressed ones."""
 
-import math
-
 from mmctx.errors import UserError
+
+from .annotation_file import is_finite
 
 
 def mask_mistake(mask: object, image: dict | None) -> str:
@@ -13,7 +13,7 @@ def mask_mistake(mask: object, image: dict | None) -> str:
         if not mask:
             return 'has a mask without polygons'
         for polygon in mask:
-            if not isinstance(polygon, list) or not all(map(_finite, polygon)):
+            if not isinstance(polygon, list) or not all(map(is_finite, polygon)):
                 return 'has a polygon that is no list of numbers'
             if len(polygon) < 6 or len(polygon) % 2:
                 return f'has a polygon of {len(polygon)} numbers, not 6, 8, 10, ...'
@@ -73,7 +73,3 @@ def run_lengths(code: str) -> list[int]:
     if shift:
         raise UserError('it breaks off')
     return runs
-
-
-def _finite(value):
-    return isinstance(value, (int, float)) and math.isfinite(value)

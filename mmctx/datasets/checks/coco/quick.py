@@ -1,13 +1,12 @@
 """Quick check of a data set in COCO's format: its annotation file, its use, and its images."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 from mmengine.logging import print_log
 
-from mmctx.datasets.checks.dataset_files import DatasetFiles
+from mmctx.datasets.checks.dataset_files import DatasetFiles, base_named
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError, first_few
 
@@ -56,7 +55,7 @@ def quick_check(files: DatasetFiles) -> None:
 
 def reads_plain_coco(cls: type | None) -> bool:
     """Whether a class reads COCO's files in the way of mmdet's `CocoDataset`."""
-    coco = next((c for c in getattr(cls, '__mro__', ()) if c.__name__ == 'CocoDataset'), None)
+    coco = base_named(cls, 'CocoDataset')
     return coco is not None and all(
         getattr(cls, name) is getattr(coco, name) for name in ('load_data_list', 'parse_data_info')
     )
@@ -88,8 +87,6 @@ def read_coco(path, annotations_needed=True):
             raise UserError(f'{problem} it has no list {part!r}')
         for index, entry in enumerate(tracked(entries, part)):
             mistake = entry_mistake(entry, fields)
-            if not mistake and part == 'annotations' and not all(map(math.isfinite, entry['bbox'])):
-                mistake = f'has bbox={entry["bbox"]}'
             if mistake:
                 raise UserError(f'{problem} {part}[{index}] {mistake}')
         twice = repeated(entry['id'] for entry in entries)
@@ -110,16 +107,7 @@ def read_coco(path, annotations_needed=True):
 
 
 def check_images(contents, path, folder):
-    """Check that every image exists, by listing each folder once.
-
-    Args:
-        contents (dict): Contents of the annotation file.
-        path (str | Path): Path of the annotation file, for messages.
-        folder (str | Path): Folder to which the file names of the images are relative.
-
-    Raises:
-        UserError: Images are missing; the message names the first few and their number.
-    """
+    """Check that every image of a file exists in a folder, by listing each folder once."""
     missing = missing_files((image['file_name'] for image in contents['images']), folder)
     if missing:
         raise UserError(
@@ -133,14 +121,6 @@ def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -
 
     Objects of a class that is missing or occurs twice would silently be dropped or get the label of
     another class.
-
-    Args:
-        contents (dict): Contents of the annotation file.
-        path (str | Path): Path of the annotation file, for messages.
-        classes (Sequence[str] | None): Class names of the data set; None if it does not name them.
-
-    Raises:
-        UserError: A class is missing, or occurs twice in the file or among the names.
     """
     names = [category['name'] for category in contents['categories']]
     twice = repeated(classes or ())
@@ -164,16 +144,7 @@ def check_categories(contents: dict, path: str, classes: Sequence[str] | None) -
 
 
 def check_twins(contents: dict, path: str, classes: Sequence[str]) -> None:
-    """Check that no objects are left out because a name differs from a class only in case or space.
-
-    Args:
-        contents (dict): Contents of the annotation file.
-        path (str | Path): Path of the annotation file, for messages.
-        classes (Sequence[str]): Names of the classes that are used.
-
-    Raises:
-        UserError: A category with objects has such a name.
-    """
+    """Check that no objects are left out as a name differs from a class only in case or space."""
     for twins in name_twins(contents['categories']):
         taken = [twin['name'] for twin in twins if twin['name'] in classes]
         others = {twin['id']: twin['name'] for twin in twins if twin['name'] not in classes}
@@ -187,16 +158,7 @@ def check_twins(contents: dict, path: str, classes: Sequence[str]) -> None:
 
 
 def check_usage(contents: dict, path: str, use: Use) -> None:
-    """Log what a data set uses of a file, and refuse a file of which it uses nothing.
-
-    Args:
-        contents (dict): Contents of the annotation file.
-        path (str): Path of the annotation file, for messages.
-        use (Use): How the data set uses the file.
-
-    Raises:
-        UserError: No object or no image is left, or masks that are needed are broken.
-    """
+    """Log what a data set uses of a file; refuse one without usable objects, images or masks."""
     usage = usage_of(contents, use)
     check_identities(contents, path, usage)
     if not usage.used:
@@ -225,16 +187,9 @@ def check_usage(contents: dict, path: str, use: Use) -> None:
 
 
 def check_identities(contents: dict, path: str, usage: Usage) -> None:
-    """Check that objects belong to listed categories, and images have a single id.
+    """Check that objects are of listed categories, and no image has other objects under two ids.
 
-    Args:
-        contents (dict): Contents of the annotation file.
-        path (str): Path of the annotation file, for messages.
-        usage (Usage): How much of the file is used.
-
-    Raises:
-        UserError: Objects belong to categories that are not listed, so that other categories may be
-            wrong too, or an image has several ids with different objects under each.
+    If a category is not listed, the numbers of the others may be wrong too.
     """
     if usage.dropped[UNLISTED_CATEGORY]:
         listed = {category['id'] for category in contents['categories']}

@@ -1,24 +1,20 @@
-"""Checks of the length of a training, and of the schedules in it."""
+"""Checks of the length of a training, its schedules, and the last batch of an epoch."""
 
 import logging
 from collections.abc import Iterator
 
+import torch.nn as nn
 from mmengine.logging import print_log
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmctx.errors import UserError
+from mmctx.models.layers.vector_step import names_of_training_norms
 
 
 def check_lengths(runner) -> None:
     """Check that a training has iterations, and that its schedules fit its length.
 
     If a schedule would act after the end of the training, a warning is logged.
-
-    Args:
-        runner (Runner): The runner, with its training loop built.
-
-    Raises:
-        UserError: There is nothing to train, or a schedule never acts.
     """
     loop = runner._train_loop
     for name in ('max_epochs', 'max_iters'):
@@ -50,11 +46,7 @@ def named_schedules(schedules, where: str = 'param_scheduler') -> Iterator[tuple
 
 
 def doubts(schedule: dict, loop) -> Iterator[str]:
-    """Describe what a schedule would do after the end of a training.
-
-    Raises:
-        UserError: The schedule counts epochs, but the training counts iterations.
-    """
+    """Describe what a schedule would do after the end of a training; refuse one that never acts."""
     by_epoch = schedule.get('by_epoch', True)
     counts_epochs = by_epoch and not schedule.get('convert_to_iter_based')
     if counts_epochs and isinstance(loop, IterBasedTrainLoop):
@@ -78,3 +70,36 @@ def doubts(schedule: dict, loop) -> Iterator[str]:
     last = begin + period if type(period) is int else schedule.get('end')
     if type(last) is int and last > total:
         yield f'continues to {unit} {last}, {end}'
+
+
+def check_batches(loop, model: nn.Module) -> None:
+    """Check that no training batch has a single sample if a batch norm over vectors trains."""
+    loader = loop.dataloader
+    size = getattr(loader, 'batch_size', None) or getattr(loader.batch_sampler, 'batch_size', None)
+    layer = norm_of_vectors(model)
+    if layer is None or type(size) is not int:
+        return
+    if size == 1:
+        raise UserError(
+            f'train_dataloader.batch_size is 1, and batch norm ({layer}) cannot train on one '
+            "image: take larger batches, or pass norm='LN' to the backbone"
+        )
+    drops = getattr(loader.batch_sampler, 'drop_last', False)
+    sampler = getattr(loader.batch_sampler, 'sampler', None)
+    finite = isinstance(loop, EpochBasedTrainLoop) or type(sampler).__name__ == 'DefaultSampler'
+    if finite and not drops and sampler is not None and len(sampler) % size == 1:
+        raise UserError(
+            f'the last batch of an epoch would have one image ({len(sampler)} samples in batches '
+            f'of {size}), and batch norm ({layer}) cannot train on one image: leave it out by '
+            '--cfg-options train_dataloader.drop_last=True, or take another batch_size'
+        )
+
+
+def norm_of_vectors(model: nn.Module) -> str | None:
+    """Find a batch norm that trains on one vector for each image; return its name or None."""
+    mode = model.training
+    model.train()
+    try:
+        return next(names_of_training_norms(model), None)
+    finally:
+        model.train(mode)

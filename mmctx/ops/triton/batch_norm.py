@@ -1,0 +1,182 @@
+"""Linear layer, batch norm and ReLU of vectors in training: one kernel beside the products.
+
+Step by step they are four kernels forward and six backward, each of which takes the host longer to
+launch than the GPU to run.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .device_launch import aligned, launch_on_device
+from .launching import Launch
+
+# Vectors that a program holds at once, and its channels, which it owns alone.
+ROWS, CHANNELS = 128, 16
+# Parameters may be slices of a larger buffer, so their addresses may have any alignment.
+VECTORS = ['bias', 'scale', 'shift', 'running_mean', 'running_variance', 'batches']
+OPTIONS = dict(do_not_specialize=['count'], do_not_specialize_on_alignment=VECTORS)
+
+
+@triton.jit
+def load_rows(vectors, start, count, channel, exists, length, ROWS: tl.constexpr):
+    """Indices of the values of some vectors, whether they exist, and the values, in float32."""
+    row = (start + tl.arange(0, ROWS))[:, None]
+    at, valid = row.to(tl.int64) * length + channel, (row < count) & exists
+    return at, valid, tl.load(vectors + at, valid, 0).to(tl.float32)
+
+
+@triton.jit(**OPTIONS)
+def batch_norm_relu_kernel(
+    out,  # [N, C]
+    statistics,  # [2, C], mean and 1/σ
+    running_mean,  # [C]
+    running_variance,  # [C]
+    batches,  # one int64, the number of batches so far
+    vectors,  # [N, C] without the bias, which changes nothing but the running mean
+    bias,  # [C]
+    scale,  # [C]
+    shift,  # [C]
+    count, length,
+    EPS: tl.constexpr, MOMENTUM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A program owns some channels."""
+    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    exists = channel < length
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, count, ROWS):
+        _, _, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
+        total += x
+    mean = tl.sum(total, 0, keep_dims=True) / count
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, count, ROWS):
+        _, valid, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
+        x = tl.where(valid, x - mean, 0)
+        total += x * x
+    squares = tl.sum(total, 0, keep_dims=True)
+    deviation = tl.rsqrt(squares / count + EPS)
+    weight = tl.load(scale + channel, exists, 0).to(tl.float32)
+    offset = tl.load(shift + channel, exists, 0).to(tl.float32)
+    for start in range(0, count, ROWS):
+        at, valid, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
+        y = (x - mean) * deviation * weight + offset
+        # Not `tl.maximum(y, 0)`, which would hide a NaN.
+        tl.store(out + at, tl.where(y <= 0, 0, y).to(out.dtype.element_ty), valid)
+    tl.store(statistics + channel, mean, exists)
+    tl.store(statistics + length + channel, deviation, exists)
+    mean += tl.load(bias + channel, exists, 0).to(tl.float32)
+    before = tl.load(running_mean + channel, exists, 0).to(tl.float32)
+    after = before + (mean - before) * MOMENTUM
+    tl.store(running_mean + channel, after.to(running_mean.dtype.element_ty), exists)
+    before = tl.load(running_variance + channel, exists, 0).to(tl.float32)
+    after = before + (squares / (count - 1) - before) * MOMENTUM
+    tl.store(running_variance + channel, after.to(running_variance.dtype.element_ty), exists)
+    if tl.program_id(0) == 0:
+        tl.store(batches, tl.load(batches) + 1)
+
+
+@triton.jit(**OPTIONS)
+def batch_norm_relu_backward_kernel(
+    grad_vectors,  # [N, C]
+    sums,  # [3, C], gradients of bias, scale and shift
+    grad,  # [N, C]
+    vectors,  # [N, C]
+    statistics,  # [2, C], mean and 1/σ
+    scale,  # [C]
+    shift,  # [C]
+    count, length,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A program owns some channels."""
+    channel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    exists = channel < length
+    mean = tl.load(statistics + channel, exists, 0)
+    deviation = tl.load(statistics + length + channel, exists, 0)
+    weight = tl.load(scale + channel, exists, 0).to(tl.float32)
+    offset = tl.load(shift + channel, exists, 0).to(tl.float32)
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    along = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, count, ROWS):
+        _, _, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
+        _, _, g = load_rows(grad, start, count, channel, exists, length, ROWS)
+        x = (x - mean) * deviation
+        g = tl.where(x * weight + offset <= 0, 0, g)
+        total += g
+        along += g * x
+    grad_shift = tl.sum(total, 0, keep_dims=True)
+    grad_scale = tl.sum(along, 0, keep_dims=True)
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, count, ROWS):
+        at, valid, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
+        _, _, g = load_rows(grad, start, count, channel, exists, length, ROWS)
+        x = (x - mean) * deviation
+        g = tl.where(x * weight + offset <= 0, 0, g)
+        g = (g - (grad_shift + x * grad_scale) / count) * deviation * weight
+        total += tl.where(valid, g, 0)
+        tl.store(grad_vectors + at, g.to(grad_vectors.dtype.element_ty), valid)
+    tl.store(sums + channel, tl.sum(total, 0, keep_dims=True), exists)
+    tl.store(sums + length + channel, grad_scale, exists)
+    tl.store(sums + 2 * length + channel, grad_shift, exists)
+
+
+class BatchNormStep(torch.autograd.Function):
+    """ReLU(batch norm(linear layer)) with its gradients, which updates the running statistics."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, scale, shift, norm):
+        vectors = torch.mm(x, weight.t())
+        out, statistics = torch.empty_like(vectors), _empty(2, scale)
+        launch = _launch(
+            batch_norm_relu_kernel, x.device, vectors.shape, norm.eps, norm.momentum,
+            (vectors.dtype, norm.running_mean.dtype, scale.dtype),
+        )  # fmt: skip
+        launch_on_device(
+            launch, out, statistics, norm.running_mean, norm.running_var,
+            norm.num_batches_tracked, vectors, bias, scale, shift,
+        )  # fmt: skip
+        ctx.save_for_backward(x, weight, vectors, statistics, scale, shift)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, vectors, statistics, scale, shift = ctx.saved_tensors
+        grad = aligned(grad)
+        grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
+        launch = _launch(
+            batch_norm_relu_backward_kernel, x.device, vectors.shape, None, None,
+            (vectors.dtype, grad.dtype, scale.dtype),
+        )  # fmt: skip
+        launch_on_device(launch, grad_vectors, sums, grad, vectors, statistics, scale, shift)
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
+        grad_x = torch.mm(grad_vectors, weight) if needs_x else None
+        grad_weight = torch.mm(grad_vectors.t(), x) if needs_weight else None
+        return grad_x, grad_weight, *sums.to(scale.dtype).unbind(), None
+
+
+def takes_batch_norm(norm: nn.Module) -> bool:
+    """Whether the kernel does what a norm would do in training."""
+    # Not a subclass, as of a norm that synchronises.
+    return (
+        type(norm) is nn.BatchNorm1d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
+
+
+def _empty(rows: int, like: Tensor) -> Tensor:
+    return torch.empty(rows, len(like), dtype=torch.float32, device=like.device)
+
+
+@lru_cache(maxsize=4096)
+def _launch(kernel, device, shape, eps: Any, momentum: Any, types) -> Launch:
+    count, length = shape
+    values = dict(count=count, length=length, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS)
+    return Launch(kernel, triton.cdiv(length, CHANNELS), values)
