@@ -13,16 +13,16 @@ from torch.export import Dim
 
 from mmctx.compat.exporting import pooling_any_size
 from mmctx.errors import UserError
+from mmctx.models.backbones.contextual_backbone import ContextualBackbone
 from mmctx.models.eval_mode import eval_mode
 
 from .image_network import ImageNetwork
 
 FORMATS = ('onnx', 'pt2')
 EXPORTERS = ('dynamo', 'torchscript')
-# Sides that torch.export leaves free, in pixels. A coarsest map of one pixel would be taken for one
-# that never changes; that of a detector's neck is 64 times smaller than the image.
-LEAST_SIDE = 64
-LEAST_SIDE_OF_DETECTORS = 128
+# Of networks that do not state their stride, in pixels.
+USUAL_STRIDE = 32
+# Largest side of an image that torch.export leaves free, in pixels.
 LARGEST_SIDE = 2**14
 OPSET = 17
 # Where their backbones come from, `Recognizer2D` pools the features.
@@ -46,7 +46,12 @@ class ExportableNetwork(nn.Module):
         self.network = ImageNetwork(model)
         self.frames: int = self.network.frames or getattr(model, 'num_segments', 1)  # type: ignore[assignment]
         self.detects = any(cls.__name__ == 'BaseDetector' for cls in type(model).__mro__)
-        self.least_side = LEAST_SIDE_OF_DETECTORS if self.detects else LEAST_SIDE
+        backbone: Any = getattr(model, 'backbone', model)
+        own = isinstance(backbone, ContextualBackbone)
+        stride: int = backbone.stride if own else USUAL_STRIDE
+        # A map of one pixel would be taken for one that never changes. The coarsest of a detector's
+        # neck has half the size of its backbone's.
+        self.least_side = (4 if self.detects else 2) * stride
 
     def forward(self, images: Tensor) -> Any:
         """Run the network.
@@ -88,7 +93,8 @@ def export(
         size (tuple[int, int]): Height and width of the example in pixels; a file that is not
             dynamic takes no others. Defaults to (224, 224).
         dynamic (bool): Whether the file takes any number of images, of any size; by torch.export
-            from 64 pixels on, of a detector from 128. Defaults to True.
+            from twice the network's stride on, 64 pixels for most, of a detector from 128. Defaults
+            to True.
         exporter (str): How ONNX is made: `dynamo`, by torch.export, or `torchscript`, by tracing.
             Defaults to `dynamo`.
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torchvision
+from trained_networks import run_python
 
 import mmctx
 from mmctx.apis import export
@@ -16,7 +17,12 @@ from mmctx.cli.config import framework, load_config
 from mmctx.cli.running import build_model
 from mmctx.commands import export as command
 from mmctx.errors import UserError
-from mmctx.models.backbones import ContextualConvNeXt, ContextualResNet, ContextualResNetTSM
+from mmctx.models.backbones import (
+    ContextualConvNeXt,
+    ContextualResNet,
+    ContextualResNet_CIFAR,
+    ContextualResNetTSM,
+)
 
 FEW = dict(num_classes=12, considered=(8, 5, 3), embed_dims=8)
 NARROW = dict(stem_channels=8, base_channels=8)
@@ -112,6 +118,42 @@ def test_torch_export(ending, tmp_path, monkeypatch):
             assert not any('mmctx' in str(node.target) for node in program.graph.nodes)
             result = program.module()(images)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_small_images(tmp_path):
+    network = randomized(lambda: ContextualResNet_CIFAR(18, **NARROW, **FEW))
+    path = tmp_path / 'network.pt2'
+    assert export(network, path, (32, 32)) < 1e-4
+    images = torch.randn(1, 3, 16, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(path).module()(images), network(images))
+
+
+PROGRAM = """
+import sys, torch
+if sys.argv[1] == 'pt2':
+    result = torch.export.load('network.pt2').module()(torch.load('images.pth'))
+else:
+    import onnxruntime
+    session = onnxruntime.InferenceSession('network.onnx', providers=['CPUExecutionProvider'])
+    (result,) = session.run(None, {'images': torch.load('images.pth').numpy()})
+    result = torch.from_numpy(result)
+torch.save(result, 'result.pth')
+print([name for name in sys.modules if name.partition('.')[0] in ('mmctx', 'mmengine')])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ending', ['pt2', 'onnx'])
+def test_files_run_without_mmctx(ending, tmp_path):
+    network, images = randomized(tiny), torch.randn(3, 3, 70, 97)
+    export(network, tmp_path / f'network.{ending}', (64, 96))
+    torch.save(images, tmp_path / 'images.pth')
+    assert run_python(PROGRAM, ending, cwd=tmp_path) == '[]'
+    with torch.no_grad():
+        expected = network(images)
+    torch.testing.assert_close(torch.load(tmp_path / 'result.pth'), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The frameworks' own ways to use a network.
 
-One of each of the ways of mmdet and mmpretrain runs in an interpreter that has only imported mmctx.
+One of each of the ways of mmdet and mmpretrain runs in an interpreter that has only imported mmctx;
+the slow tests run all of them so.
 """
 
 import json
@@ -47,9 +48,11 @@ print(json.dumps([names, model.backbone.contextualizing.considered,
 """
 
 
-@pytest.fixture
-def run_loaded(run_command):
-    """Run code where the frameworks have been imported; the last line that it prints."""
+@pytest.fixture(params=['loaded', pytest.param('fresh', marks=pytest.mark.slow)])
+def run_code(request, run_command):
+    """Run code where the frameworks have been imported, or not; the last line that it prints."""
+    if request.param == 'fresh':
+        return run_python
 
     def run(code, *arguments, cwd):
         result = run_command('-c', code, *arguments, cwd=cwd)
@@ -59,22 +62,22 @@ def run_loaded(run_command):
     return run
 
 
-def test_image_classification_inferencer(classifier, pictures, tmp_path, run_loaded):
+def test_image_classification_inferencer(classifier, pictures, tmp_path, run_code):
     arguments = classifier / 'config.py', classifier / 'epoch_1.pth', pictures / 'a.jpg'
-    name, scores = json.loads(run_loaded(CLASSIFY, *arguments, cwd=tmp_path))
+    name, scores = json.loads(run_code(CLASSIFY, *arguments, cwd=tmp_path))
     assert name in ('ant', 'bee', 'cat', 'dog', 'eel', 'fox') and scores == 6
 
 
-def test_det_inferencer(detector, pictures, tmp_path, run_loaded):
+def test_det_inferencer(detector, pictures, tmp_path, run_code):
     arguments = detector / 'config.py', detector / 'epoch_1.pth', pictures / 'a.jpg'
-    for run, code in ((run_python, DETECT), (run_loaded, DETECT_WITHOUT_CONFIG)):
+    for run, code in ((run_python, DETECT), (run_code, DETECT_WITHOUT_CONFIG)):
         found, name = json.loads(run(code, *arguments, cwd=tmp_path))
         assert 1 <= found <= 5 and isinstance(name, str)
 
 
-def test_mmaction2_inferencer(recognizer, clip, tmp_path, run_loaded):
+def test_mmaction2_inferencer(recognizer, clip, tmp_path, run_code):
     arguments = recognizer / 'config.py', recognizer / 'epoch_1.pth', clip
-    assert json.loads(run_loaded(RECOGNISE, *arguments, cwd=tmp_path)) == [3]
+    assert json.loads(run_code(RECOGNISE, *arguments, cwd=tmp_path)) == [3]
 
 
 def test_models_by_name(pictures, tmp_path):

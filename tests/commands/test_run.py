@@ -24,9 +24,11 @@ def run_mmctx(*arguments, cwd, **env):
     )
 
 
-@pytest.fixture
-def run_loaded(run_command):
-    """Do the same where the frameworks have been imported."""
+@pytest.fixture(params=['loaded', pytest.param('fresh', marks=pytest.mark.slow)])
+def run_either(request, run_command):
+    """Do the same where the frameworks have been imported, which is quicker, or not."""
+    if request.param == 'fresh':
+        return run_mmctx
     return lambda *arguments, **more: run_command('-m', 'mmctx', *arguments, **more)
 
 
@@ -49,8 +51,8 @@ def test_help_and_version(tmp_path):
         (['run', 'mmdet/no_such_tool'], '`mmctx run mmdet` lists them'),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, reason, tmp_path, run_loaded):
-    result = run_loaded(*arguments, cwd=tmp_path)
+def test_mistakes_end_in_one_line(arguments, reason, tmp_path, run_either):
+    result = run_either(*arguments, cwd=tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith('error: ') and reason in line
@@ -70,7 +72,7 @@ def test_finds_a_tool_by_its_last_parts():
         find_tool('mmdet', 'a', dict.fromkeys(['b/a', 'c/a']))
 
 
-def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_loaded):
+def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_either):
     shapes = dict(SHAPES_ROOT=str(detector.parent / 'shapes'))
     config = detector / 'config.py'
     browsed = run_mmctx(
@@ -80,7 +82,7 @@ def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_loaded):
     assert browsed.returncode == 0, browsed.stderr
     assert len(list((tmp_path / 'browsed').rglob('*.[pj][np]g'))) == 8
 
-    tested = run_loaded(
+    tested = run_either(
         *('test', config, detector / 'epoch_1.pth', '--out', 'found.pkl'), cwd=tmp_path, **shapes
     )
     assert tested.returncode == 0, tested.stderr
@@ -88,11 +90,21 @@ def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_loaded):
         ('confusion_matrix', 'matrix'),
         ('analyze_results', 'results', '--topk', '2'),
     ):
-        result = run_loaded(
+        result = run_either(
             'run', f'mmdet/{tool}', config, 'found.pkl', *more, cwd=tmp_path, **shapes
         )
         assert result.returncode == 0, result.stderr
         assert list((tmp_path / more[0]).rglob('*.*g'))
+
+
+def test_vis_cam_draws(classifier, pictures, tmp_path, run_either):
+    pytest.importorskip('pytorch_grad_cam')
+    arguments = pictures / 'a.jpg', classifier / 'config.py', classifier / 'epoch_1.pth'
+    drawn = run_either(
+        'run', 'mmpretrain/vis_cam', *arguments, '--save-path', 'map.png', cwd=tmp_path
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / 'map.png').stat().st_size > 0
 
 
 def test_vis_cam_is_told_the_last_block(classifier, pictures):

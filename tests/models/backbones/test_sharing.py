@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn as nn
+from trained_networks import run_python
 
 from mmctx.apis import build_classifier
 from mmctx.models.backbones import (
@@ -89,6 +90,26 @@ def test_a_pickled_classifier_classifies():
     x = torch.randn(2, 3, 32, 32)
     other = torch.load(file, weights_only=False)
     torch.testing.assert_close(other.extract_feat(x), classifier.extract_feat(x))
+
+
+LOAD = """
+import sys, torch
+network = torch.load('network.pth', weights_only=False)
+torch.save(network(torch.load('images.pth')), 'result.pth')
+print(type(network).__module__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', BACKBONES)
+def test_a_saved_network_loads_in_an_interpreter_that_knows_nothing_of_it(name, tmp_path):
+    network, images = randomized(name), torch.randn(2, 3, 32, 32)
+    torch.save(network, tmp_path / 'network.pth')
+    torch.save(images, tmp_path / 'images.pth')
+    assert run_python(LOAD, cwd=tmp_path).startswith('mmctx.models.backbones')
+    result = torch.load(tmp_path / 'result.pth')
+    result = result[-1] if isinstance(result, tuple) else result
+    torch.testing.assert_close(result, last_map(network, images))
 
 
 @pytest.mark.parametrize('name', ['convnext', 'resnet'])
