@@ -34,6 +34,11 @@ def main() -> None:
     path = tools[find_tool(package, name, tools)]
     arguments = args.arguments
     if (package, path.stem) == ('mmpretrain', 'vis_cam'):
+        if find_spec('pytorch_grad_cam') is None:
+            raise UserError(
+                'vis_cam needs grad-cam: pip install grad-cam; `mmctx see cam` draws the like '
+                'without it'
+            )
         from mmctx.cli.vis_cam import prepare_vis_cam
 
         arguments = prepare_vis_cam(arguments)

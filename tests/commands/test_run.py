@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from forked import ENVIRONMENT
 
 import mmctx
 from mmctx.cli.vis_cam import prepare_vis_cam
-from mmctx.commands.run import find_tool, tools_of
+from mmctx.commands.run import find_tool, main, tools_of
 from mmctx.errors import UserError
 
 
@@ -95,6 +96,13 @@ def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_either):
         )
         assert result.returncode == 0, result.stderr
         assert list((tmp_path / more[0]).rglob('*.*g'))
+
+
+@pytest.mark.skipif(find_spec('pytorch_grad_cam') is not None, reason='grad-cam is installed')
+def test_vis_cam_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['run', 'mmpretrain/vis_cam', 'a.jpg'])
+    with pytest.raises(UserError, match='pip install grad-cam'):
+        main()
 
 
 def test_vis_cam_draws(classifier, pictures, tmp_path, run_either):
