@@ -1,4 +1,4 @@
-"""Steps of the sampling offset predictor on a map, in Triton kernels on a GPU or in PyTorch."""
+"""Steps of the predictors and of contextualizing, in Triton kernels on a GPU or in PyTorch."""
 
 import os
 from typing import Any
