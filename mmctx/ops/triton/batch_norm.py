@@ -31,6 +31,16 @@ def load_rows(vectors, start, count, channel, exists, length, ROWS: tl.constexpr
     return at, valid, tl.load(vectors + at, valid, 0).to(tl.float32)
 
 
+@triton.jit
+def load_gradients(vectors, grad, start, count, channel, exists, mean, deviation, weight, offset,
+                   length, ROWS: tl.constexpr):  # fmt: skip
+    """As `load_rows`, with the vectors normalised, and the gradients before the ReLU."""
+    at, valid, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
+    _, _, g = load_rows(grad, start, count, channel, exists, length, ROWS)
+    x = (x - mean) * deviation
+    return at, valid, x, tl.where(x * weight + offset <= 0, 0, g)
+
+
 @triton.jit(**OPTIONS)
 def batch_norm_relu_kernel(
     out,  # [N, C]
@@ -102,20 +112,16 @@ def batch_norm_relu_backward_kernel(
     total = tl.zeros([ROWS, BLOCK], tl.float32)
     along = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, count, ROWS):
-        _, _, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
-        _, _, g = load_rows(grad, start, count, channel, exists, length, ROWS)
-        x = (x - mean) * deviation
-        g = tl.where(x * weight + offset <= 0, 0, g)
+        _, _, x, g = load_gradients(vectors, grad, start, count, channel, exists, mean, deviation,
+                                    weight, offset, length, ROWS)  # fmt: skip
         total += g
         along += g * x
     grad_shift = tl.sum(total, 0, keep_dims=True)
     grad_scale = tl.sum(along, 0, keep_dims=True)
     total = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, count, ROWS):
-        at, valid, x = load_rows(vectors, start, count, channel, exists, length, ROWS)
-        _, _, g = load_rows(grad, start, count, channel, exists, length, ROWS)
-        x = (x - mean) * deviation
-        g = tl.where(x * weight + offset <= 0, 0, g)
+        at, valid, x, g = load_gradients(vectors, grad, start, count, channel, exists, mean,
+                                         deviation, weight, offset, length, ROWS)  # fmt: skip
         g = (g - (grad_shift + x * grad_scale) / count) * deviation * weight
         total += tl.where(valid, g, 0)
         tl.store(grad_vectors + at, g.to(grad_vectors.dtype.element_ty), valid)
