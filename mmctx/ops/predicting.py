@@ -39,6 +39,15 @@ def runs_kernels(x: Tensor) -> bool:
     return not needs_operators(x)
 
 
+def launches_kernels(x: Tensor) -> bool:
+    """Whether steps on a map run in Triton kernels that no compiler has to know as operators.
+
+    Args:
+        x (Tensor): The map, or vectors in its place.
+    """
+    return not torch.compiler.is_compiling() and runs_kernels(x)
+
+
 def norm_relu(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """ReLU(LayerNorm(x + shares)) over channels, in one kernel each forward and backward.
 
@@ -91,7 +100,7 @@ def conv2d_in_float32(
 def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
     """Run a sampling offset predictor with a LayerNorm in one step.
 
-    For maps for which `runs_kernels` is true, and not under a compiler.
+    For maps for which `launches_kernels` is true.
 
     Args:
         x (Tensor): Map, (B, C, H, W).
@@ -114,7 +123,7 @@ def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
         x (Tensor): The map.
         *norms (nn.Module): Norms of the predictors.
     """
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or not runs_kernels(x):
+    if torch.is_grad_enabled() or not launches_kernels(x):
         return False
     for norm in norms:
         fixed = isinstance(norm, _BatchNorm) and not norm.training and norm.running_mean is not None
@@ -184,7 +193,7 @@ def unit_vectors(x: Tensor, log_length: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: Vectors of that length; zeros for zeros.
     """
-    if x.dtype == torch.float32 and runs_kernels(x) and not torch.compiler.is_compiling():
+    if x.dtype == torch.float32 and launches_kernels(x):
         from .triton.unit_vectors import UnitVectors, unit_vectors_forward
 
         if torch.is_grad_enabled():
@@ -201,7 +210,7 @@ def trains_batch_norm_in_kernels(x: Tensor, norm: nn.Module) -> bool:
         x (Tensor): Vectors, (N, C_in).
         norm (nn.Module): The norm behind a linear layer.
     """
-    if not norm.training or not runs_kernels(x) or torch.compiler.is_compiling():
+    if not norm.training or not launches_kernels(x):
         return False
     from .triton.batch_norm import takes_batch_norm
 
@@ -226,7 +235,7 @@ def train_batch_norm_step(x: Tensor, weight: Tensor, bias: Tensor, norm: Any) ->
 
 
 def choose_kept_classes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Kept classes of a stage in training, for maps for which `runs_kernels` is true.
+    """Kept classes of a stage in training, for maps for which `launches_kernels` is true.
 
     Args:
         logits (Tensor): Of all classes, (B, N), in float32, −inf for those that may not be kept.

@@ -16,6 +16,7 @@ from mmctx.ops.predicting import (
     conv2d_in_float32,
     infer_offsets,
     infers_in_kernels,
+    launches_kernels,
     norm_relu,
     predict_sampling_offset,
     runs_kernels,
@@ -215,7 +216,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         reduce, norm, _, last = layers
         geometry = self.stride, self.padding, self.dilation
         prior = prior.to(reduce.weight.dtype)
-        if isinstance(norm, nn.LayerNorm) and runs_kernels(x) and not torch.compiler.is_compiling():
+        if isinstance(norm, nn.LayerNorm) and launches_kernels(x):
             return predict_sampling_offset(
                 x, prior, reduce.weight, reduce.bias, norm.weight, norm.bias, last.weight,
                 last.bias, norm.eps, geometry,

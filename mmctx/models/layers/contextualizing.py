@@ -18,7 +18,7 @@ from mmctx.ops.predicting import (
     choose_kept_classes,
     infer_kept_classes,
     infers_in_kernels,
-    runs_kernels,
+    launches_kernels,
     unit_vectors,
 )
 
@@ -156,11 +156,13 @@ class Contextualizing(BaseModule):
         return StageContext(logits, kept, self.merge(top, stage_index, logits))
 
     def _infers_in_kernels(self, x: Tensor) -> bool:
-        return infers_in_kernels(x) and self._keeps_in_kernels(x)
+        return infers_in_kernels(x) and self._is_plain()
 
     def _keeps_in_kernels(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or not runs_kernels(x):
-            return False
+        return launches_kernels(x) and self._is_plain()
+
+    def _is_plain(self) -> bool:
+        """Whether the kernels do what the methods of these layers do."""
         plain = all(merging.temperature is None for merging in self.merging)
         # The kernels do what these methods do here, not what a subclass makes of them.
         own = type(self)

@@ -219,7 +219,7 @@ def test_kernels_of_inference_are_used_for_what_they_compute(kind, monkeypatch):
         merging.register_forward_hook(lambda module, args, prior: priors.append(prior))
     want = run(layer, features)
     seen, asked = list(priors), []
-    for condition in ('infers_in_kernels', 'runs_kernels'):
+    for condition in ('infers_in_kernels', 'launches_kernels'):
         monkeypatch.setattr(contextualizing, condition, lambda *_: True)
     monkeypatch.setattr(
         contextualizing,
