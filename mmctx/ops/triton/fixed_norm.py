@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
+from .settings import row_tile
 
-# Number of values that a program holds, which is 16 in each thread of 4 warps.
-TILE = 2048
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance']
 
@@ -100,7 +99,6 @@ def norm_relu_vectors(vectors: Tensor, bias: Tensor, norm: Norm) -> Tensor:
 @lru_cache(maxsize=4096)
 def _launch(device, shape, norm_kind, types) -> Launch:
     count, channels = shape
-    block = triton.next_power_of_2(channels)
-    rows = max(TILE // block, 1)
+    block, rows = row_tile(channels)
     values = dict(count=count, EPS=norm_kind[0], CHANNELS=channels, BLOCK=block, ROWS=rows)
     return Launch(norm_relu_vectors_kernel, triton.cdiv(count, rows), values)

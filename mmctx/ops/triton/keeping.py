@@ -110,7 +110,7 @@ def _keep(logits, kept, share, products, images, before, count) -> None:
     length = None if images is None else images.shape[1]
     launch = _launch(products.device, products.shape, length, count, before is not None)
     kept, before = (None if t is None else t.view(torch.int8) for t in (kept, before))
-    # The results come first, but the last stage has none but the logits.
+    # `launch_on_device` would take the device of the first result, which may be None.
     with on_device(products.device):
         launch(
             current_stream(products.device), logits, kept, share, aligned(products), images, before

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
+from .settings import row_tile
 
-# Number of values that a program holds of each tensor, which is 16 in each thread of 4 warps.
-TILE = 2048
 MOST_PIXELS = 64
 # Number of programs of the backward pass: several for each multiprocessor of a large GPU, but few
 # enough that their partial sums are small.
@@ -172,5 +171,5 @@ def _backward_launch(device, shape, eps, types) -> tuple[Launch, int]:
 
 def _tile(channels: int) -> tuple[int, int]:
     """Number of channels, padded to a power of two, and of pixels of a program."""
-    block = triton.next_power_of_2(channels)
-    return block, max(min(TILE // block, MOST_PIXELS), 1)
+    block, rows = row_tile(channels)
+    return block, min(rows, MOST_PIXELS)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import triton
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,18 @@ SAMPLE_PIXELS = 128
 KERNEL_CHANNELS = 32
 KERNEL_ROWS = 32
 ORDERED_AT_ONCE = 64
+# Values of a tensor that a program holds where it owns rows, 16 in each thread of 4 warps.
+ROW_VALUES = 2048
 # Number of entries of a list that are loaded together.
 GATHERED_AT_ONCE = 2
 # Number of problems whose launches are cached: images of many sizes, in about ten layers.
 REMEMBERED = 4096
+
+
+def row_tile(length: int) -> tuple[int, int]:
+    """Length of a row, padded to a power of two, and number of rows that a program owns."""
+    block = triton.next_power_of_2(length)
+    return block, max(ROW_VALUES // block, 1)
 
 
 class Settings:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
+from .settings import row_tile
 
-# Number of values that a program holds, which is 16 in each thread of 4 warps.
-TILE = 2048
 OPTIONS = dict(do_not_specialize=['count'], do_not_specialize_on_alignment=['log_length'])
 
 
@@ -111,7 +110,6 @@ def _kind(vectors: Tensor, log_length: Tensor | None) -> tuple:
 @lru_cache(maxsize=4096)
 def _launch(kernel, device, shape, log_length_type) -> Launch:
     count, length = shape
-    block = triton.next_power_of_2(length)
-    rows = max(TILE // block, 1)
+    block, rows = row_tile(length)
     values = dict(count=count, LENGTH=length, BLOCK=block, ROWS=rows)
     return Launch(kernel, triton.cdiv(count, rows), values)
