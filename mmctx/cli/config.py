@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from mmctx.errors import UserError
 
-from .blame import frames_of
+from .blame import frames_of, is_in
 from .unread_options import check_options
 
 FRAMEWORKS = {
@@ -67,7 +67,7 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
         raise
     except Exception as error:
         # A config may import this package.
-        if frames_of(error)[-1].f_globals.get('__name__', '').startswith('mmctx.'):
+        if is_in(frames_of(error)[-1], 'mmctx.'):
             raise
         # A config is a program, so anything can go wrong in it.
         raise UserError(f'cannot read config {path}: {type(error).__name__}: {error}') from error
