@@ -47,11 +47,7 @@ def build_network(row: Row, classes: int, width: int, embed_dims: int) -> nn.Mod
         )
         backbone.update(row.backbone)
     if row.classifies_by_embeddings:
-        loss = dict(
-            type='mmctx.StagewiseCrossEntropy',
-            stage_weights=row.stage_weights,
-            label_smoothing=SMOOTHING,
-        )
+        loss = dict(type='mmctx.StagewiseCrossEntropy', label_smoothing=SMOOTHING, **row.loss)
         model = dict(head=dict(type='mmctx.ContextualClsHead', loss=loss))
     else:
         loss = dict(type='LabelSmoothLoss', label_smooth_val=SMOOTHING, mode='original')

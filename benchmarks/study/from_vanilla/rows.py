@@ -23,7 +23,7 @@ class Row(NamedTuple):
         family (str): `RESNET` or `CONVNEXT`. Defaults to `RESNET`.
         from_scratch (bool): Whether it is trained like the vanilla networks where all others start,
             in which case `rates` and `waiting` are not used. Defaults to False.
-        stage_weights (tuple): Weights of the stages' losses. Defaults to the paper's.
+        loss (dict): Arguments of `StagewiseCrossEntropy`, over its own defaults. Defaults to {}.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     against: str = 'a5'
     family: str = RESNET
     from_scratch: bool = False
-    stage_weights: tuple[float, ...] = (0.15, 0.15, 0.15, 1.0)
+    loss: dict[str, Any] = {}
 
     @property
     def classifies_by_embeddings(self) -> bool:
@@ -65,7 +65,7 @@ SLOW, FAST = dict(predictor_lr_mult=0.1), dict(predictor_lr_mult=1.0)
 RERANK = dict(selection='rerank')
 NORMALIZED = dict(RERANK, merging=dict(normalize=True))
 SCORES = dict(RERANK, merging=dict(temperature=1.0, normalize=True))
-LIGHT = (0.015, 0.015, 0.015, 1.0)
+LIGHT = dict(stage_weights=(0.015, 0.015, 0.015, 1.0))
 RELEASED = dict(vanilla_lr_mult=0.1, predictor_lr_mult=1.0, context_decay_mult=10.0)
 
 # In the order of what they tell, as a call may be out of time before the last.
@@ -90,12 +90,12 @@ MORE = (
     Row('a3-fast', 'a3, predictors at the full rate', dict(prior='none'), FAST, against='a3'),
     Row('a5-all', 'a5, all blocks of stages 2 to 4', dict(RERANK, every=1)),
     Row('a5-light', 'a5-all, losses of stages 1 to 3 at a tenth', dict(RERANK, every=1),
-        against='a5-all', stage_weights=LIGHT),
+        against='a5-all', loss=LIGHT),
     Row('a5-start', 'a5-light, embeddings from the classifier, classifying layers learn first',
         dict(RERANK, every=1), waiting=0.15, from_classifier=True, against='a5-light',
-        stage_weights=LIGHT),
+        loss=LIGHT),
     Row('a2-light', 'a2, losses of stages 1 to 3 at a tenth', dict(RERANK, prior='input'),
-        against='a2', stage_weights=LIGHT),
+        against='a2', loss=LIGHT),
     Row('true-alone', 'a5, the prior of the true class alone',
         dict(RERANK, type='mmctx.TrueClassAloneResNet')),
     Row('convnext', 'ConvNeXt, no longer from scratch', None, against='convnext', family=CONVNEXT),
