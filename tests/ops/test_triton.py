@@ -217,6 +217,19 @@ def test_any_memory_layout():
             assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize('geometry', [GEOMETRIES[3], SEVEN])
+def test_dense_weight_in_any_memory_layout(geometry):
+    """Also of more taps than a single image is split into."""
+    tensors, options = leaves_of(geometry, False)
+    weight = tensors['weight'].detach()
+    for last in ((0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0)):
+        back = [last.index(axis) for axis in range(4)]
+        given = weight.permute(last).contiguous().permute(back)
+        tensors['weight'] = given.requires_grad_()
+        got = with_gradients(tensors, options, backend='triton')
+        assert_same(got, with_gradients(tensors, options, backend='reference'), 1e-11)
+
+
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_mask_as_logits(depthwise):
     tensors, options = leaves_of((1, 3, 4, 5, (3, 3), 1, 1, 1), depthwise)

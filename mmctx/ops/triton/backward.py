@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .forward import Preparation, dense_matrix, weight_table
+from .forward import Preparation, dense_tables, weight_table
 from .input_gradient import gather_kernel, list_kernel, order_kernel
 from .launching import Launch, current_stream
 from .operator import ARGUMENTS
@@ -152,7 +152,7 @@ class SamplingGradient:
                 shape, dtype = problem.weight_offset
                 grad_weight_offset = grads['weight_offset'] = empty(shape, dtype=dtype)
             if needed['weight'] and problem.depthwise:
-                shape, dtype = problem.weight
+                shape, dtype = problem.weight[:2]
                 grad_weight = grads['weight'] = empty(shape, dtype=dtype)
             self.sum(stream, grad_weight_offset, grad_weight, grad_kernels)
         if self.needs_columns:
@@ -191,12 +191,12 @@ class Backward:
             grads['bias'] = rows.sum(0, dtype=problem.compute_type)
         if self.sampling is None and self.input is None:
             return grads
-        kernels = None
-        if self.prepare is not None:
-            (kernels,) = self.prepare(stream, x, weight, None, weight_offset, None)
         grad_sum = None
-        if not problem.depthwise:
-            grad = rows @ dense_matrix(weight, x.dtype)  # [B·P, K·C_in]
+        if problem.depthwise:
+            (kernels,) = self.prepare(stream, x, weight, None, weight_offset, None)
+        else:
+            kernels, matrix = dense_tables(self.prepare, stream, x, weight, weight_offset)
+            grad = rows @ matrix[:, : problem.taps * problem.channels]  # [B·P, K·C_in]
             grad_sum = rows.sum(-1, dtype=problem.compute_type)
         if self.sampling is not None:
             grads.update(

@@ -9,11 +9,11 @@ SIZES = [
     'height', 'width', 'out_height', 'out_width', 'stride_y', 'stride_x', 'padding_y', 'padding_x',
     'dilation_y', 'dilation_x', 'offset_image', 'offset_channel', 'offset_row', 'offset_column',
     'mask_image', 'mask_channel', 'mask_row', 'mask_column', 'channel_groups',
-    'blocks', 'chunks', 'chunk_tiles', 'tap_groups', 'group_taps', 'sample_programs', 'images',
-    'entries',
+    'blocks', 'chunks', 'chunk_tiles', 'tap_groups', 'group_taps', 'sample_programs',
+    'kernel_programs', 'images', 'entries',
 ]  # fmt: skip
 # Tensors of the caller may start at any address; all others are allocated here, or checked.
-CALLERS = ['offset', 'mask', 'weight', 'delta', 'bias']
+CALLERS = ['offset', 'mask', 'weight', 'delta', 'dense', 'bias']
 
 
 @triton.jit

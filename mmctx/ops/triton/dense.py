@@ -1,4 +1,8 @@
-"""Samples of the dense contextual convolution, arranged as columns for one matrix product."""
+"""Samples of the dense contextual convolution, arranged as columns for one matrix product.
+
+Δw, which all output channels share, adds the same number to all of them at a pixel. More columns
+hold its parts, two for each group of taps, which the product multiplies by ones.
+"""
 
 import triton
 import triton.language as tl
@@ -22,8 +26,7 @@ from .coordinates import (
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def columns_kernel(
-    columns,  # [B, P, K, C], P output pixels
-    shared,  # [tap groups, B, P], Δw · columns by the group's taps, or None
+    columns,  # [B, P, K·C + ONES], P output pixels; the last are Δw · samples
     x,  # [B, H·W, C]
     kernels,  # [B, K, C], Δw, or None
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
@@ -31,10 +34,10 @@ def columns_kernel(
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    images, blocks, chunks, tap_groups, group_taps,
+    blocks, chunks, tap_groups, group_taps,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
     WHOLE: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr,
-    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    ONES: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a pixel tile of an image, all its channels and a group of taps."""
     program = tl.program_id(0)
@@ -48,7 +51,8 @@ def columns_kernel(
     mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)
     x += image * height * width * channels
     down, beside = pixel_steps(height, width, channels, INDEX)
-    column_at = columns + ((image * pixels + pixel) * TAPS * channels)[:, None, None]
+    columns += (image * pixels + pixel) * (TAPS * channels + ONES)
+    column_at = columns[:, None, None]
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
@@ -75,5 +79,12 @@ def columns_kernel(
                 kernel = tl.load(kernel_at, exists, 0).to(FLOAT)
                 total += sample.to(FLOAT) * kernel
     if kernels is not None:
-        shared_at = shared + (tap_group * images.to(tl.int64) + image) * pixels + pixel
-        tl.store(shared_at, per_pixel(sum_channels(total)), valid)
+        # A sum and what its type cannot hold of it; zeros in the columns of groups without taps.
+        lane = tl.arange(0, ONES)[None, :]
+        group = lane // 2
+        owned = (group == tap_group) | ((tap_group == 0) & (group >= tap_groups))
+        shared = per_pixel(sum_channels(total))[:, None]
+        rest = shared - shared.to(columns.dtype.element_ty).to(FLOAT)
+        shared = tl.where(group == tap_group, tl.where(lane % 2 == 0, shared, rest), 0)
+        to = columns[:, None] + TAPS * channels + lane
+        tl.store(to, shared.to(columns.dtype.element_ty), valid[:, None] & owned)

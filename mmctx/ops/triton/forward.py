@@ -11,11 +11,21 @@ from .depthwise import depthwise_kernel
 from .launching import Launch, current_stream
 from .prepare import prepare_kernel
 from .problem import Problem, channels_last
-from .settings import KERNEL_CHANNELS, REMEMBERED, SAMPLE_PIXELS, Settings, Tile
+from .settings import (
+    KERNEL_CHANNELS,
+    MATRIX_VALUES,
+    ONES,
+    REMEMBERED,
+    SAMPLE_PIXELS,
+    Settings,
+    Tile,
+)
 
 
 class Preparation:
-    """Launch of `prepare_kernel`: kernels channels last, [B or 1, K, C], and the samples.
+    """Launch of `prepare_kernel`: kernels channels last, [B or 1, K, C], and what goes with them.
+
+    That is the matrix of a dense convolution, or the samples of a depthwise one.
 
     Args:
         problem (Problem): Shapes, types and options of the convolution.
@@ -26,16 +36,20 @@ class Preparation:
         taps, pixels = problem.taps, problem.out_pixels
         images = 1 if problem.weight_offset is None else problem.batch
         self.kernels = (images, taps, problem.channels), problem.type
-        self.static = problem.depthwise
-        sample_programs = 0
+        self.depthwise = problem.depthwise
+        index = weights = matrix = None
+        sample_programs = matrix_programs = 0
         blocks = triton.cdiv(problem.channels, KERNEL_CHANNELS)
         chunks = triton.cdiv(pixels, SAMPLE_PIXELS)
         tap_groups, group_taps = problem.split(taps, problem.batch * chunks)
-        self.table = ()
         if samples:
             sample_programs = problem.batch * chunks * tap_groups
             table = problem.batch, taps, pixels
-            self.table = (table, torch.int32), weight_table(problem, *table)
+            index, weights = (table, torch.int32), weight_table(problem, *table)
+        if not problem.depthwise:
+            matrix_programs = problem.out_channels
+            matrix = (matrix_programs, taps * problem.channels + problem.ones), problem.type
+        self.tables = index, weights, matrix
         values = dict(
             problem.values(),
             chunks=chunks,
@@ -43,25 +57,31 @@ class Preparation:
             group_taps=group_taps,
             blocks=blocks,
             sample_programs=sample_programs,
+            kernel_programs=images * blocks,
             PIXELS=SAMPLE_PIXELS,
             CHANNELS=KERNEL_CHANNELS,
+            BLOCK=MATRIX_VALUES,
         )
-        self.launch = Launch(prepare_kernel, sample_programs + images * blocks, values)
+        programs = sample_programs + images * blocks + matrix_programs
+        self.launch = Launch(prepare_kernel, programs, values)
 
     def __call__(
         self, stream: int, x, weight, sampling_offset, weight_offset, mask
     ) -> tuple[Tensor, ...]:
-        """Make the kernels, and index and weights of the samples if they are asked for."""
+        """Make the kernels, and either the matrix or index and weights of the samples, if any."""
         (shape, dtype), device = self.kernels, x.device
         kernels = torch.empty(shape, dtype=dtype, device=device)
-        weight = weight.contiguous() if self.static else None
+        index, weights, matrix = tables = [
+            None if table is None else torch.empty(table[0], dtype=table[1], device=device)
+            for table in self.tables
+        ]
+        static, dense = (weight.contiguous(), None) if self.depthwise else (None, weight)
         weight_offset = None if weight_offset is None else weight_offset.contiguous()
-        if not self.table:
-            self.launch(stream, None, None, kernels, None, None, weight, weight_offset)
-            return (kernels,)
-        index, weights = (torch.empty(s, dtype=t, device=device) for s, t in self.table)
-        self.launch(stream, index, weights, kernels, sampling_offset, mask, weight, weight_offset)
-        return kernels, index, weights
+        self.launch(
+            stream, index, weights, kernels, matrix, sampling_offset, mask, static, weight_offset,
+            dense,
+        )  # fmt: skip
+        return kernels, *[table for table in tables if table is not None]
 
 
 def weight_table(problem: Problem, *shape: int) -> tuple[tuple[int, ...], torch.dtype]:
@@ -109,45 +129,50 @@ class DenseForward:
     def __init__(self, problem: Problem, tile: Tile):
         batch, pixels, taps = problem.batch, problem.out_pixels, problem.taps
         self.out_size = problem.out_size
-        self.columns = (batch * pixels, taps * problem.channels)
+        self.columns = batch * pixels, taps * problem.channels + problem.ones
         self.prepare = None
         if problem.weight_offset is not None:
             self.prepare = Preparation(problem, samples=False)
-        self.tap_groups, group_taps = problem.split(taps, batch * triton.cdiv(pixels, tile.pixels))
-        self.shared = (self.tap_groups, batch * pixels), problem.compute_type
         tiles = triton.cdiv(pixels, tile.pixels)
+        tap_groups, group_taps = problem.split(taps, batch * tiles, most=ONES // 2)
         values = dict(
             problem.values(),
             **problem.tiled(tile),
             blocks=triton.cdiv(problem.channels, tile.channels),
             chunks=tiles,
-            tap_groups=self.tap_groups,
+            tap_groups=tap_groups,
             group_taps=group_taps,
         )
-        programs = batch * self.tap_groups * tiles
+        programs = batch * tap_groups * tiles
         self.launch = Launch(columns_kernel, programs, values, tile.warps, tile.registers)
 
     def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
         """Output, (B, C_out, H_out, W_out), channels last in memory."""
         stream = current_stream(x.device)
-        kernels = shared = None
-        if self.prepare is not None:
-            (kernels,) = self.prepare(stream, x, weight, None, weight_offset, None)
-            shape, dtype = self.shared
-            shared = torch.empty(shape, dtype=dtype, device=x.device)
+        kernels, matrix = dense_tables(self.prepare, stream, x, weight, weight_offset)
         columns = torch.empty(self.columns, dtype=x.dtype, device=x.device)
-        self.launch(stream, columns, shared, x, kernels, sampling_offset, mask)
-        out = torch.mm(columns, dense_matrix(weight, x.dtype).t())  # [B·P, C_out]
-        if shared is not None:
-            out += (shared[0] if self.tap_groups == 1 else shared.sum(0))[:, None]
+        self.launch(stream, columns, x, kernels, sampling_offset, mask)
+        out = torch.mm(columns, matrix.t())  # [B·P, C_out]
         if bias is not None:
             out += bias
         return out.view(len(x), *self.out_size, -1).permute(0, 3, 1, 2)
 
 
-def dense_matrix(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The static kernel as a matrix, [C_out, K·C_in]."""
-    return weight.permute(0, 2, 3, 1).flatten(1).to(dtype)
+def dense_tables(
+    prepare: Preparation | None,
+    stream: int,
+    x: Tensor,
+    weight: Tensor,
+    weight_offset: Tensor | None,
+) -> tuple[Tensor | None, Tensor]:
+    """Δw channels last, [B, K, C_in], if there is any, and w as a matrix.
+
+    The matrix is [C_out, K·C_in], with `Problem.ones` more columns.
+    """
+    if prepare is None:
+        return None, weight.permute(0, 2, 3, 1).flatten(1).to(x.dtype)
+    kernels, matrix = prepare(stream, x, weight, None, weight_offset, None)
+    return kernels, matrix
 
 
 @lru_cache(REMEMBERED)

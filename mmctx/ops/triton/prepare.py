@@ -50,25 +50,50 @@ def load_weights(weights, at, valid, planes, HALF: tl.constexpr):
     return w00, w01, w10, w11
 
 
+@triton.jit
+def store_matrix_row(matrix, dense, output, channels, weight_output, weight_input, weight_row,
+                     weight_column, TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
+                     FLOAT: tl.constexpr, ONES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Store the taps of one output channel, [K, C_in], and ones behind them."""
+    length = TAPS * channels + ONES
+    for start in range(0, length, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        tap, channel = at // channels, at % channels
+        tap_at = tap // KERNEL_WIDTH * weight_row + tap % KERNEL_WIDTH * weight_column
+        dense_at = dense + output * weight_output + channel * weight_input + tap_at
+        value = tl.where(tap < TAPS, tl.load(dense_at, tap < TAPS, 0).to(FLOAT), 1)
+        tl.store(matrix + output * length + at, value.to(matrix.dtype.element_ty), at < length)
+
+
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def prepare_kernel(
     index,  # [B, K, P] int32, the first pixel that each sample reads; None to make only kernels
     weights,  # [B, K, P] int64 of four float16 for x of 16 bits, else [4, B, K, P]; with the mask
     kernels,  # [B or 1, K, C], w + Δw
+    matrix,  # [C_out, K·C_in + ONES], w as the dense product takes it, or None
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
     weight,  # w, [C, K] depthwise, None dense
     delta,  # Δw, [B, C, K], or None
+    dense,  # w, [C_out, C_in, kh, kw] of any strides; None depthwise
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
     mask_image, mask_channel, mask_row, mask_column, channel_groups,
-    images, chunks, tap_groups, group_taps, blocks, sample_programs,
+    images, chunks, tap_groups, group_taps, blocks, sample_programs, kernel_programs,
+    weight_output, weight_input, weight_row, weight_column,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
     FLOAT: tl.constexpr, HALF: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    ONES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The first programs own a pixel tile and some taps, the others a channel block of kernels."""
+    """A program owns a pixel tile and some taps, a channel block of kernels, or a matrix row."""
     program = tl.program_id(0)
-    if program >= sample_programs:
+    if program >= sample_programs + kernel_programs:
+        if matrix is not None:
+            output = program - sample_programs - kernel_programs
+            store_matrix_row(matrix, dense, output, channel_groups * ALIGN, weight_output,
+                             weight_input, weight_row, weight_column, TAPS, KERNEL_WIDTH, FLOAT,
+                             ONES, BLOCK)  # fmt: skip
+    elif program >= sample_programs:
         program -= sample_programs
         image = (program // blocks).to(tl.int64)
         channels = channel_groups * ALIGN

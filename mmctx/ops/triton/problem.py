@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..sampling import Pair, output_size
-from .settings import PROGRAMS_PER_PROCESSOR, Tile
+from .settings import ONES, PROGRAMS_PER_PROCESSOR, Tile
 
 TYPES = {
     torch.float16: tl.float16,
@@ -83,6 +83,11 @@ class Problem(NamedTuple):
         return self.weight[0][2] * self.weight[0][3]
 
     @property
+    def ones(self) -> int:
+        """Number of columns for Δw, which a dense convolution multiplies by ones."""
+        return ONES if self.weight_offset is not None and not self.depthwise else 0
+
+    @property
     def type(self) -> torch.dtype:
         """Type of x."""
         return self.x[1]
@@ -111,6 +116,7 @@ class Problem(NamedTuple):
             FLOAT=TYPES[self.compute_type],
             BLEND=tl.float16 if self.type == torch.float16 else TYPES[self.compute_type],
             HALF=self.type.itemsize == 2,
+            ONES=self.ones,
         )
         values['channel_groups'] = self.channels // values['ALIGN']
         for name in ('stride', 'padding', 'dilation'):
@@ -119,6 +125,8 @@ class Problem(NamedTuple):
             strides = (0,) * 4 if outline is None else outline[2]
             axes = (f'{name}_{axis}' for axis in ('image', 'channel', 'row', 'column'))
             values.update(zip(axes, strides))
+        axes = (f'weight_{axis}' for axis in ('output', 'input', 'row', 'column'))
+        values.update(zip(axes, self.weight[2]))
         return values
 
     def tiled(self, tile: Tile) -> dict:
@@ -126,18 +134,19 @@ class Problem(NamedTuple):
         whole = self.channels % tile.channels == 0
         return dict(WHOLE=whole, GROUPS=tile.groups, PIXELS=tile.pixels, LANES=tile.lanes)
 
-    def split(self, items: int, programs: int) -> tuple[int, int]:
+    def split(self, items: int, programs: int, most: int | None = None) -> tuple[int, int]:
         """Split items of work into enough pieces to fill the device, even for a single image.
 
         Args:
             items (int): Number of items.
             programs (int): Number of programs for each piece.
+            most (int, optional): Largest number of pieces. Defaults to None, the number of items.
 
         Returns:
             tuple[int, int]: Number of pieces, and of items in each.
         """
         wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * _processors(self.device), programs)
-        size = triton.cdiv(items, min(wanted, items))
+        size = triton.cdiv(items, min(wanted, most or items, items))
         return triton.cdiv(items, size), size
 
 
@@ -166,7 +175,7 @@ def problem_of(
     return Problem(
         x.device,
         (x.shape, x.dtype),
-        (weight.shape, weight.dtype),
+        outline(weight, with_strides=True),
         outline(bias),
         outline(sampling_offset, with_strides=True),
         outline(weight_offset),

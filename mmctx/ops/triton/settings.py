@@ -64,6 +64,10 @@ PROGRAMS_PER_PROCESSOR = 16
 SAMPLE_PIXELS = 128
 KERNEL_CHANNELS = 32
 KERNEL_ROWS = 32
+MATRIX_VALUES = 1024
+# Columns for Δw beside those of the samples, two for each group of taps. They are as many as keep
+# rows of halves at multiples of 32 bytes, in which memory is written.
+ONES = 16
 ORDERED_AT_ONCE = 64
 # Values of a tensor that a program holds where it owns rows, 16 in each thread of 4 warps.
 ROW_VALUES = 2048
