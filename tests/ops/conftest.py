@@ -1,14 +1,18 @@
 """Triton kernels on any machine: on a GPU where there is one, else in Triton's interpreter."""
 
 import os
+import sys
 
 import pytest
 import torch
 
+import mmctx.ops.triton as kernels
+from mmctx.compat.triton_interpreter import fix_interpreter
+
 
 @pytest.fixture(scope='module')
 def interpreted_without_a_gpu():
-    """For modules that run kernels, which are to be imported inside."""
+    """For modules that run kernels."""
     if torch.cuda.is_available():
         yield
         return
@@ -26,8 +30,11 @@ def interpreted_without_a_gpu():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, 'TRITON_INTERPRET', '1')
-        # Functions become interpreted when they are defined, and Triton's own were by now.
-        for module in (tl, tl.standard):
+        fix_interpreter()
+        # Functions become interpreted when they are defined. Triton's own were by now, and so are
+        # our kernels if another test imported them.
+        imported = [m for name, m in sys.modules.items() if name.startswith(kernels.__name__)]
+        for module in (tl, tl.standard, *imported):
             for name, function in vars(module).copy().items():
                 if isinstance(function, JITFunction):
                     patch.setattr(module, name, InterpretedFunction(function.fn))
