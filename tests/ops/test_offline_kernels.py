@@ -31,9 +31,9 @@ def offline(*args):
 def test_image_sizes_need_no_kernels_of_their_own():
     """As many variants over six sizes and two strides as over one."""
     assert offline('sizes') == {
-        'prepare_kernel': 3,  # depthwise with and without samples, dense
-        'depthwise_kernel': 1,
-        'columns_kernel': 1,
+        'prepare_kernel': 4,  # depthwise and dense, with and without samples
+        'depthwise_kernel': 2,  # images of one column and of several
+        'columns_kernel': 2,
         'sampling_gradient_kernel': 2,
         'kernel_gradient_kernel': 2,
         'list_kernel': 4,  # depthwise and dense, counting and filling

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .forward import Preparation, dense_tables, weight_table
+from .forward import Preparation, weight_table
 from .input_gradient import gather_kernel, list_kernel, order_kernel
 from .launching import Launch, current_stream
 from .operator import ARGUMENTS
@@ -40,7 +40,7 @@ class InputGradient:
         self.slots = batch, pixels
         entries = taps * problem.out_pixels
         self.sources = batch, entries
-        self.weights = weight_table(problem, batch, entries)
+        self.weights = weight_table(problem, batch * entries)
         # x's memory, channels last
         self.shape = problem.x[0]
         self.strides = (pixels * channels, 1, self.shape[3] * channels, channels)
@@ -121,7 +121,9 @@ class SamplingGradient:
         blocks = triton.cdiv(channels, KERNEL_CHANNELS)
         entries = batch * blocks if needed['weight_offset'] else 0
         weight_programs = taps * blocks if needed['weight'] and problem.depthwise else 0
-        values.update(blocks=blocks, entries=entries, CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS)
+        values.update(
+            blocks=blocks, entries=entries, KERNEL_CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS
+        )
         self.sum = Launch(kernel_gradient_kernel, entries + weight_programs, values)
 
     def __call__(
@@ -177,9 +179,7 @@ class Backward:
         )
         self.sampling = SamplingGradient(problem, settings, needed) if needs_sampling else None
         self.input = InputGradient(problem, settings, deterministic) if needed['x'] else None
-        self.prepare = None
-        if (needs_sampling or needed['x']) and (problem.depthwise or problem.weight_offset):
-            self.prepare = Preparation(problem, samples=False)
+        self.prepare = Preparation(problem, samples=False)
 
     def __call__(self, grad, x, weight, sampling_offset, weight_offset, mask) -> dict[str, Tensor]:
         """Gradients by argument."""
@@ -191,11 +191,9 @@ class Backward:
             grads['bias'] = rows.sum(0, dtype=problem.compute_type)
         if self.sampling is None and self.input is None:
             return grads
+        _, _, kernels, matrix = self.prepare(stream, x, weight, None, weight_offset, None)
         grad_sum = None
-        if problem.depthwise:
-            (kernels,) = self.prepare(stream, x, weight, None, weight_offset, None)
-        else:
-            kernels, matrix = dense_tables(self.prepare, stream, x, weight, weight_offset)
+        if matrix is not None:
             grad = rows @ matrix[:, : problem.taps * problem.channels]  # [B·P, K·C_in]
             grad_sum = rows.sum(-1, dtype=problem.compute_type)
         if self.sampling is not None:

@@ -113,28 +113,27 @@ def axis_slopes(shift, size, FLOAT: tl.constexpr):
 
 
 @triton.jit
-def pixel_steps(height, width, channels, INDEX: tl.constexpr):
-    """Number of elements from a pixel of a channels-last image to the one below and to the next.
-
-    It is 0 on an axis of one pixel, where the weight of the second is zero.
-    """
-    down = tl.where(height > 1, width * channels.to(INDEX), 0)
-    return down, tl.where(width > 1, channels, 0)
+def row_step(height, width, channels, INDEX: tl.constexpr):
+    """Number of elements from a pixel of a channels-last image to the one below."""
+    return tl.where(height > 1, width, 0).to(INDEX) * channels
 
 
 @triton.jit
 def load_corners(x_at, exists, pixel, down, beside, channels, INDEX: tl.constexpr):
     """Load four pixels of a channels-last image, the first given by its index, in x's type.
 
-    `x_at` points at the image's first pixel, [1, GROUPS, LANES]; each result is [PIXELS, GROUPS,
-    LANES], zero in channels that do not exist.
+    `x_at` points at the image's first pixel, [1, GROUPS, LANES]; `down` and `beside` are the
+    numbers of elements to the pixel below and to the next, 0 on an axis of one pixel, where the
+    weight of the second is zero. Each result is [PIXELS, GROUPS, LANES], zero in channels that do
+    not exist.
     """
     at = x_at + (pixel.to(INDEX) * channels)[:, None, None]
+    below = at + down
     return (
         tl.load(at, exists, 0),
         tl.load(at + beside, exists, 0),
-        tl.load(at + down, exists, 0),
-        tl.load(at + (down + beside), exists, 0),
+        tl.load(below, exists, 0),
+        tl.load(below + beside, exists, 0),
     )
 
 

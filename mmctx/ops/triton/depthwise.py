@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from .coordinates import SIZES, blend, load_corners, pixel_steps, tile_channels
-from .prepare import load_weights
+from .coordinates import SIZES, blend, load_corners, row_step, tile_channels
+from .prepare import load_samples
 
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=['bias'])
@@ -15,45 +15,44 @@ def depthwise_kernel(
     index,  # [B, K, P] int32, the first pixel that each sample reads
     weights,  # of its four corners, as `prepare_kernel` lays them out
     bias,  # [C] or None
-    height, width, out_height, out_width, channel_groups, images, blocks, chunks, chunk_tiles,
-    TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
-    INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr,
-    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    height, width, out_height, out_width, images, blocks, chunks, chunk_tiles,
+    CHANNELS: tl.constexpr, TAPS: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr,
+    OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr,
+    HALF: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image and walks a chunk of its pixel tiles."""
     program = tl.program_id(0)
     chunk = program % chunks
     block = program // chunks % blocks
     image = (program // chunks // blocks).to(tl.int64)
-    channels = channel_groups * ALIGN
-    channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
+    channel, exists = tile_channels(block, CHANNELS, GROUPS, LANES, WHOLE)
     pixels = out_height * out_width
     planes = images.to(tl.int64) * TAPS * pixels
-    down, beside = pixel_steps(height, width, channels, INDEX)
-    x_at = x + image * height * width * channels + channel
+    down = row_step(height, width, CHANNELS, INDEX)
+    beside: tl.constexpr = CHANNELS * WIDE
+    x_at = x + image * height * width * CHANNELS + channel
     if OWN_KERNELS:
-        kernels += image * TAPS * channels
-    out += image * pixels * channels
+        kernels += image * TAPS * CHANNELS
+    out += image * pixels * CHANNELS
 
     for tile in range(chunk * chunk_tiles, tl.minimum((chunk + 1) * chunk_tiles,
                                                       tl.cdiv(pixels, PIXELS))):  # fmt: skip
-        pixel = tile * PIXELS + tl.arange(0, PIXELS)
+        lane = tl.arange(0, PIXELS)
+        pixel = tile * PIXELS + lane
         valid = pixel < pixels
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
         if bias is not None:
             total += tl.load(bias + channel, exists).to(FLOAT)
-        at = image * TAPS * pixels + pixel
-        first = tl.load(index + at, valid, 0)
-        w00, w01, w10, w11 = load_weights(weights, at, valid, planes, HALF)
+        at = image * TAPS * pixels + tile * PIXELS
+        first, corners = load_samples(index + at, weights + at, lane, planes, HALF)
         for tap in range(TAPS):
             # The next tap's samples are loaded while this tap waits for its corners.
             at += pixels
-            more = valid & (tap + 1 < TAPS)
-            next_first = tl.load(index + at, more, 0)
-            next00, next01, next10, next11 = load_weights(weights, at, more, planes, HALF)
-            x00, x01, x10, x11 = load_corners(x_at, exists, first, down, beside, channels, INDEX)
+            next_first, next_corners = load_samples(index + at, weights + at, lane, planes, HALF)
+            x00, x01, x10, x11 = load_corners(x_at, exists, first, down, beside, CHANNELS, INDEX)
+            w00, w01, w10, w11 = corners
             sample = blend(x00, x01, x10, x11, w00, w01, w10, w11, BLEND).to(FLOAT)
-            total += sample * tl.load(kernels + tap * channels + channel, exists, 0).to(FLOAT)
-            first, w00, w01, w10, w11 = next_first, next00, next01, next10, next11
-        to = out + (pixel.to(tl.int64) * channels)[:, None, None] + channel
+            total += sample * tl.load(kernels + tap * CHANNELS + channel, exists, 0).to(FLOAT)
+            first, corners = next_first, next_corners
+        to = out + (pixel.to(tl.int64) * CHANNELS)[:, None, None] + channel
         tl.store(to, total.to(out.dtype.element_ty), exists & valid[:, None, None])

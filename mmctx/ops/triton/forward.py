@@ -23,9 +23,7 @@ from .settings import (
 
 
 class Preparation:
-    """Launch of `prepare_kernel`: kernels channels last, [B or 1, K, C], and what goes with them.
-
-    That is the matrix of a dense convolution, or the samples of a depthwise one.
+    """Launch of `prepare_kernel`, which lays out what the other kernels read.
 
     Args:
         problem (Problem): Shapes, types and options of the convolution.
@@ -33,23 +31,27 @@ class Preparation:
     """
 
     def __init__(self, problem: Problem, samples: bool):
-        taps, pixels = problem.taps, problem.out_pixels
-        images = 1 if problem.weight_offset is None else problem.batch
-        self.kernels = (images, taps, problem.channels), problem.type
-        self.depthwise = problem.depthwise
-        index = weights = matrix = None
-        sample_programs = matrix_programs = 0
-        blocks = triton.cdiv(problem.channels, KERNEL_CHANNELS)
+        batch, channels, taps = problem.batch, problem.channels, problem.taps
+        pixels = problem.out_pixels
+        blocks = triton.cdiv(channels, KERNEL_CHANNELS)
         chunks = triton.cdiv(pixels, SAMPLE_PIXELS)
-        tap_groups, group_taps = problem.split(taps, problem.batch * chunks)
+        tap_groups, group_taps = problem.split(taps, batch * chunks)
+        self.depthwise = problem.depthwise
+        # Shape and type of each table.
+        index = weights = kernels = matrix = None
+        sample_programs = kernel_programs = matrix_programs = 0
         if samples:
-            sample_programs = problem.batch * chunks * tap_groups
-            table = problem.batch, taps, pixels
-            index, weights = (table, torch.int32), weight_table(problem, *table)
+            sample_programs = batch * chunks * tap_groups
+            count, spare = batch * taps * pixels, pixels + SAMPLE_PIXELS
+            index, weights = (count + spare, torch.int32), weight_table(problem, count, spare)
+        if problem.depthwise or problem.weight_offset:
+            images = 1 if problem.weight_offset is None else batch
+            kernel_programs = images * blocks
+            kernels = (images, taps, channels), problem.type
         if not problem.depthwise:
             matrix_programs = problem.out_channels
-            matrix = (matrix_programs, taps * problem.channels + problem.ones), problem.type
-        self.tables = index, weights, matrix
+            matrix = (problem.out_channels, taps * channels + problem.ones), problem.type
+        self.tables = index, weights, kernels, matrix
         values = dict(
             problem.values(),
             chunks=chunks,
@@ -57,38 +59,36 @@ class Preparation:
             group_taps=group_taps,
             blocks=blocks,
             sample_programs=sample_programs,
-            kernel_programs=images * blocks,
+            kernel_programs=kernel_programs,
             PIXELS=SAMPLE_PIXELS,
-            CHANNELS=KERNEL_CHANNELS,
+            KERNEL_CHANNELS=KERNEL_CHANNELS,
             BLOCK=MATRIX_VALUES,
         )
-        programs = sample_programs + images * blocks + matrix_programs
+        programs = sample_programs + kernel_programs + matrix_programs
         self.launch = Launch(prepare_kernel, programs, values)
 
     def __call__(
         self, stream: int, x, weight, sampling_offset, weight_offset, mask
-    ) -> tuple[Tensor, ...]:
-        """Make the kernels, and either the matrix or index and weights of the samples, if any."""
-        (shape, dtype), device = self.kernels, x.device
-        kernels = torch.empty(shape, dtype=dtype, device=device)
-        index, weights, matrix = tables = [
+    ) -> list[Tensor | None]:
+        """Index and weights of the samples, the kernels, and the matrix of a dense convolution."""
+        device = x.device
+        tables = [
             None if table is None else torch.empty(table[0], dtype=table[1], device=device)
             for table in self.tables
         ]
         static, dense = (weight.contiguous(), None) if self.depthwise else (None, weight)
         weight_offset = None if weight_offset is None else weight_offset.contiguous()
-        self.launch(
-            stream, index, weights, kernels, matrix, sampling_offset, mask, static, weight_offset,
-            dense,
-        )  # fmt: skip
-        return kernels, *[table for table in tables if table is not None]
+        if tables[0] is None:
+            sampling_offset = mask = None
+        self.launch(stream, *tables, sampling_offset, mask, static, weight_offset, dense)
+        return tables
 
 
-def weight_table(problem: Problem, *shape: int) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and type of the table of corner weights, as the kernels pack them."""
+def weight_table(problem: Problem, count: int, spare: int = 0) -> tuple[int, torch.dtype]:
+    """Length and type of a table of corner weights, as the kernels pack them, with spare places."""
     if problem.type.itemsize == 2:
-        return shape, torch.int64
-    return (4, *shape), problem.type
+        return count + spare, torch.int64
+    return 4 * count + spare, problem.type
 
 
 class DepthwiseForward:
@@ -115,7 +115,7 @@ class DepthwiseForward:
     def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
         """Output, (B, C, H_out, W_out), channels last in memory."""
         stream = current_stream(x.device)
-        kernels, index, weights = self.prepare(
+        index, weights, kernels, _ = self.prepare(
             stream, x, weight, sampling_offset, weight_offset, mask
         )
         out = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=x.device)
@@ -130,15 +130,13 @@ class DenseForward:
         batch, pixels, taps = problem.batch, problem.out_pixels, problem.taps
         self.out_size = problem.out_size
         self.columns = batch * pixels, taps * problem.channels + problem.ones
-        self.prepare = None
-        if problem.weight_offset is not None:
-            self.prepare = Preparation(problem, samples=False)
+        self.prepare = Preparation(problem, samples=True)
         tiles = triton.cdiv(pixels, tile.pixels)
         tap_groups, group_taps = problem.split(taps, batch * tiles, most=ONES // 2)
         values = dict(
             problem.values(),
             **problem.tiled(tile),
-            blocks=triton.cdiv(problem.channels, tile.channels),
+            BLOCKS=triton.cdiv(problem.channels, tile.channels),
             chunks=tiles,
             tap_groups=tap_groups,
             group_taps=group_taps,
@@ -149,30 +147,15 @@ class DenseForward:
     def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
         """Output, (B, C_out, H_out, W_out), channels last in memory."""
         stream = current_stream(x.device)
-        kernels, matrix = dense_tables(self.prepare, stream, x, weight, weight_offset)
+        index, weights, kernels, matrix = self.prepare(
+            stream, x, weight, sampling_offset, weight_offset, mask
+        )
         columns = torch.empty(self.columns, dtype=x.dtype, device=x.device)
-        self.launch(stream, columns, x, kernels, sampling_offset, mask)
+        self.launch(stream, columns, x, kernels, index, weights)
         out = torch.mm(columns, matrix.t())  # [B·P, C_out]
         if bias is not None:
             out += bias
         return out.view(len(x), *self.out_size, -1).permute(0, 3, 1, 2)
-
-
-def dense_tables(
-    prepare: Preparation | None,
-    stream: int,
-    x: Tensor,
-    weight: Tensor,
-    weight_offset: Tensor | None,
-) -> tuple[Tensor | None, Tensor]:
-    """Δw channels last, [B, K, C_in], if there is any, and w as a matrix.
-
-    The matrix is [C_out, K·C_in], with `Problem.ones` more columns.
-    """
-    if prepare is None:
-        return None, weight.permute(0, 2, 3, 1).flatten(1).to(x.dtype)
-    kernels, matrix = prepare(stream, x, weight, None, weight_offset, None)
-    return kernels, matrix
 
 
 @lru_cache(REMEMBERED)

@@ -34,20 +34,31 @@ def store_weights(weights, at, valid, planes, w00, w01, w10, w11, HALF: tl.const
 
 
 @triton.jit
-def load_weights(weights, at, valid, planes, HALF: tl.constexpr):
-    """Load the weights that `store_weights` stored."""
+def load_weights(weights, at, keep, planes, HALF: tl.constexpr):
+    """Load the weights that `store_weights` stored; `keep` is None for all."""
+    other: tl.constexpr = None if keep is None else 0
     if HALF:
-        word = tl.load(weights + at, valid, 0)
+        word = tl.load(weights + at, keep, other)
         w00 = word.to(tl.uint16).to(tl.float16, bitcast=True)
         w01 = (word >> 16).to(tl.uint16).to(tl.float16, bitcast=True)
         w10 = (word >> 32).to(tl.uint16).to(tl.float16, bitcast=True)
         w11 = (word >> 48).to(tl.uint16).to(tl.float16, bitcast=True)
     else:
-        w00 = tl.load(weights + at, valid, 0)
-        w01 = tl.load(weights + at + planes, valid, 0)
-        w10 = tl.load(weights + at + 2 * planes, valid, 0)
-        w11 = tl.load(weights + at + 3 * planes, valid, 0)
+        w00 = tl.load(weights + at, keep, other)
+        w01 = tl.load(weights + at + planes, keep, other)
+        w10 = tl.load(weights + at + 2 * planes, keep, other)
+        w11 = tl.load(weights + at + 3 * planes, keep, other)
     return w00, w01, w10, w11
+
+
+@triton.jit
+def load_samples(index, weights, at, planes, HALF: tl.constexpr):
+    """Load the first pixel and the weights of samples from the tables of `prepare_kernel`.
+
+    Without a predicate, which would take the reading kernels a tenth of their instructions: the
+    tables are longer than the samples are many.
+    """
+    return tl.load(index + at), load_weights(weights, at, None, planes, HALF)
 
 
 @triton.jit
@@ -67,9 +78,9 @@ def store_matrix_row(matrix, dense, output, channels, weight_output, weight_inpu
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def prepare_kernel(
-    index,  # [B, K, P] int32, the first pixel that each sample reads; None to make only kernels
+    index,  # [B, K, P] int32, the first pixel that each sample reads, and PIXELS zeros; or None
     weights,  # [B, K, P] int64 of four float16 for x of 16 bits, else [4, B, K, P]; with the mask
-    kernels,  # [B or 1, K, C], w + Δw
+    kernels,  # [B or 1, K, C], w + Δw depthwise, Δw dense, or None
     matrix,  # [C_out, K·C_in + ONES], w as the dense product takes it, or None
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
     mask,  # [B, K, H_out, W_out] of any strides, or None
@@ -82,7 +93,7 @@ def prepare_kernel(
     images, chunks, tap_groups, group_taps, blocks, sample_programs, kernel_programs,
     weight_output, weight_input, weight_row, weight_column,
     TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    FLOAT: tl.constexpr, HALF: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    FLOAT: tl.constexpr, HALF: tl.constexpr, PIXELS: tl.constexpr, KERNEL_CHANNELS: tl.constexpr,
     ONES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program owns a pixel tile and some taps, a channel block of kernels, or a matrix row."""
@@ -94,28 +105,31 @@ def prepare_kernel(
                              weight_input, weight_row, weight_column, TAPS, KERNEL_WIDTH, FLOAT,
                              ONES, BLOCK)  # fmt: skip
     elif program >= sample_programs:
-        program -= sample_programs
-        image = (program // blocks).to(tl.int64)
-        channels = channel_groups * ALIGN
-        channel = program % blocks * CHANNELS + tl.arange(0, CHANNELS)[:, None]
-        for tap in range(0, TAPS, 64):
-            taps = tap + tl.arange(0, 64)[None, :]
-            exists = (channel < channels) & (taps < TAPS)
-            at = channel * TAPS + taps
-            value = tl.zeros([CHANNELS, 64], FLOAT)
-            if weight is not None:
-                value += tl.load(weight + at, exists, 0).to(FLOAT)
-            if delta is not None:
-                delta_at = delta + image * channels * TAPS
-                value += tl.load(delta_at + at, exists, 0).to(FLOAT)
-            to = kernels + (image * TAPS + taps) * channels + channel
-            tl.store(to, value.to(kernels.dtype.element_ty), exists)
+        if kernels is not None:
+            program -= sample_programs
+            image = (program // blocks).to(tl.int64)
+            channels = channel_groups * ALIGN
+            channel = program % blocks * KERNEL_CHANNELS + tl.arange(0, KERNEL_CHANNELS)[:, None]
+            for tap in range(0, TAPS, 64):
+                taps = tap + tl.arange(0, 64)[None, :]
+                exists = (channel < channels) & (taps < TAPS)
+                at = channel * TAPS + taps
+                value = tl.zeros([KERNEL_CHANNELS, 64], FLOAT)
+                if weight is not None:
+                    value += tl.load(weight + at, exists, 0).to(FLOAT)
+                if delta is not None:
+                    delta_at = delta + image * channels * TAPS
+                    value += tl.load(delta_at + at, exists, 0).to(FLOAT)
+                to = kernels + (image * TAPS + taps) * channels + channel
+                tl.store(to, value.to(kernels.dtype.element_ty), exists)
     elif index is not None:
         tap_group = program % tap_groups
         tile = program // tap_groups % chunks
         image = (program // tap_groups // chunks).to(tl.int64)
         pixels = out_height * out_width
         planes = images.to(tl.int64) * TAPS * pixels
+        if program == 0:
+            tl.store(index + planes + tl.arange(0, PIXELS), tl.zeros([PIXELS], tl.int32))
         pixel, row, column, valid = tile_pixels(tile, out_height, out_width, PIXELS)
         offset_index = map_index(image, row, column, offset_image, offset_row, offset_column)
         mask_index = map_index(image, row, column, mask_image, mask_row, mask_column)

@@ -106,6 +106,9 @@ class Problem(NamedTuple):
             out_height=self.out_size[0],
             out_width=self.out_size[1],
             images=self.batch,
+            CHANNELS=self.channels,
+            # Whether x has several columns, which are then `CHANNELS` elements apart.
+            WIDE=int(self.x[0][3] > 1),
             TAPS=self.taps,
             KERNEL_WIDTH=self.weight[0][3],
             LOGITS=self.mask_is_logits,

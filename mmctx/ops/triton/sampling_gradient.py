@@ -15,7 +15,7 @@ from .coordinates import (
     load_corners,
     map_index,
     per_pixel,
-    pixel_steps,
+    row_step,
     sum_channels,
     tap_mask,
     tap_position,
@@ -90,7 +90,8 @@ def sampling_gradient_kernel(
     channels = channel_groups * ALIGN
     channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
     pixels = out_height * out_width
-    down, beside = pixel_steps(height, width, channels, INDEX)
+    down = row_step(height, width, channels, INDEX)
+    beside = tl.where(width > 1, channels, 0)
     x += image * height * width * channels + channel
     image_block = block * images.to(tl.int64) + image
     first_tile = chunk * chunk_tiles
@@ -164,7 +165,7 @@ def kernel_gradient_kernel(
     grad_kernels,  # [chunks, B, K, C], of `sampling_gradient_kernel`
     channel_groups, images, blocks, chunks, entries,
     TAPS: tl.constexpr, ALIGN: tl.constexpr, FLOAT: tl.constexpr,
-    CHANNELS: tl.constexpr, ROWS: tl.constexpr,
+    KERNEL_CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Sums of the parts for each image (Δw), and over all images (w).
 
@@ -175,11 +176,11 @@ def kernel_gradient_kernel(
     channels = channel_groups * ALIGN
     if program < entries:
         image = (program // blocks).to(tl.int64)
-        channel = program % blocks * CHANNELS + tl.arange(0, CHANNELS)[:, None]
+        channel = program % blocks * KERNEL_CHANNELS + tl.arange(0, KERNEL_CHANNELS)[:, None]
         for first in range(0, TAPS, 64):
             tap = first + tl.arange(0, 64)[None, :]
             exists = (channel < channels) & (tap < TAPS)
-            total = tl.zeros([CHANNELS, 64], FLOAT)
+            total = tl.zeros([KERNEL_CHANNELS, 64], FLOAT)
             for chunk in range(chunks):
                 at = ((chunk * images + image) * TAPS + tap) * channels + channel
                 total += tl.load(grad_kernels + at, exists, 0)
@@ -188,9 +189,9 @@ def kernel_gradient_kernel(
                 tl.store(to, total.to(grad_delta.dtype.element_ty), exists)
     elif grad_weight is not None:
         own_tap = (program - entries) // blocks
-        lane = (program - entries) % blocks * CHANNELS + tl.arange(0, CHANNELS)
+        lane = (program - entries) % blocks * KERNEL_CHANNELS + tl.arange(0, KERNEL_CHANNELS)
         parts = chunks * images
-        by_part = tl.zeros([ROWS, CHANNELS], FLOAT)
+        by_part = tl.zeros([ROWS, KERNEL_CHANNELS], FLOAT)
         for first_part in range(0, parts, ROWS):
             part = first_part + tl.arange(0, ROWS)
             listed = (part < parts)[:, None] & (lane < channels)[None, :]
