@@ -9,15 +9,16 @@ from torch import Tensor
 from ..sampling import Pair, output_size
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
-from .static_dense import static_dense_kernel
+from .static_dense import static_dense_kernel, static_dense_weight_kernel
 from .static_depthwise import static_depthwise_kernel, static_depthwise_weight_kernel
 
 # Sizes of a depthwise program: runs of output columns, which fit the maps of 224², and channels,
 # 64 for a warp. With 98 channels, 7×7 taps and float16 on sm_90 that takes 64 registers, and 2.3
 # instructions for each tap of an output value (4.4 if each output reads its own inputs).
 DEPTHWISE_RUNS, DEPTHWISE_COLUMNS, DEPTHWISE_CHANNELS = 4, 7, 64
-# Sizes of a dense program: output pixels, output channels, and channels of a matrix product.
-DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER = 64, 64, 64
+# Sizes of a dense program: output pixels, output channels, and channels of a matrix product, fewer
+# for gradients, which are read in float32.
+DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER, DENSE_INNER_BACKWARD = 64, 64, 64, 32
 # Number of programs of the weight's gradient: several for each multiprocessor of a large GPU.
 WEIGHT_PROGRAMS = 1056
 
@@ -39,12 +40,12 @@ def static_conv_forward(
     depthwise = is_depthwise(weight, rows.shape[3])
     types = rows.dtype, None if bias is None else bias.dtype
     prepare = _depthwise_launch if depthwise else _dense_launch
-    # The same precision as PyTorch's own convolutions in float32.
-    tf32 = rows.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     out_shape = _out_shape(rows.shape, weight.shape, geometry)
     out = torch.empty(out_shape, dtype=torch.float32, device=rows.device)
     if out.numel():
-        launch = prepare(rows.device, out_shape, rows.shape, weight.shape, geometry, types, tf32)
+        launch = prepare(
+            rows.device, out_shape, rows.shape, weight.shape, geometry, types, _uses_tf32(rows)
+        )
         taps = taps_first(weight, torch.float32 if depthwise else rows.dtype)
         launch_on_device(launch, out, rows, taps, bias)
     return out
@@ -54,9 +55,12 @@ def static_conv_backward(
     grad: Tensor, rows: Tensor, weight: Tensor, has_bias: bool, geometry: Geometry
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of rows, weight and bias from that of the output, (B, H_out, W_out, N)."""
-    if not is_depthwise(weight, rows.shape[3]) or not grad.numel():
-        return _dense_backward(grad, rows, weight, has_bias, geometry)
+    if not grad.numel():
+        grad_bias = weight.new_zeros(len(weight)) if has_bias else None
+        return torch.zeros_like(rows), torch.zeros_like(weight), grad_bias
     rows, grad = aligned(rows), aligned(grad)
+    if not is_depthwise(weight, rows.shape[3]):
+        return _dense_backward(grad, rows, weight, has_bias, geometry)
     taps = weight.shape[2] * weight.shape[3]
     types = rows.dtype, grad.dtype
     grad_rows = torch.empty_like(rows)
@@ -90,14 +94,29 @@ def _spread(grad: Tensor, stride: Pair) -> Tensor:
 
 
 def _dense_backward(grad, rows, weight, has_bias, geometry):
-    """Gradients by PyTorch's own convolution in the rows' type, which cuDNN sums in float32."""
-    grad = grad.to(rows.dtype).permute(0, 3, 1, 2)
-    depthwise = is_depthwise(weight, rows.shape[3])
-    grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        grad, rows.permute(0, 3, 1, 2), weight.to(rows.dtype), [len(weight)] if has_bias else None,
-        *geometry, False, [0, 0], len(weight) if depthwise else 1, [True, True, has_bias],
-    )  # fmt: skip
-    return grad_x.permute(0, 2, 3, 1), grad_weight, grad_bias
+    """Gradients of a dense convolution, the products in the rows' type."""
+    types, tf32 = (rows.dtype, grad.dtype), _uses_tf32(rows)
+    grad_rows = torch.empty_like(rows)
+    taps = weight.permute(2, 3, 0, 1).to(rows.dtype, memory_format=torch.contiguous_format)
+    launch = _dense_launch(
+        rows.device, rows.shape, grad.shape, weight.shape, geometry, types, tf32, transposed=True
+    )
+    launch_on_device(launch, grad_rows, grad, taps.contiguous(), None)
+    launch, chunks = _dense_weight_launch(
+        rows.device, grad.shape, rows.shape, weight.shape, geometry, types, tf32
+    )
+    count, channels, *kernel = weight.shape
+    sums = torch.empty(chunks, weight.numel() + count, dtype=torch.float32, device=rows.device)
+    launch_on_device(launch, sums, grad, rows)
+    grad_weight, grad_bias = sums.sum(0).split([weight.numel(), count])
+    # Channels last, as the weight of a network that trains fastest.
+    grad_weight = grad_weight.view(count, *kernel, channels).permute(0, 3, 1, 2)
+    return grad_rows, grad_weight, grad_bias if has_bias else None
+
+
+def _uses_tf32(rows: Tensor) -> bool:
+    """Whether PyTorch's own convolutions would use TF32."""
+    return rows.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
 
 
 def is_depthwise(weight: Tensor, channels: int) -> bool:
@@ -163,7 +182,10 @@ def _depthwise_values(out_shape, rows_shape, weight_shape, geometry) -> dict[str
 
 
 @lru_cache(maxsize=4096)
-def _dense_launch(device, out_shape, rows_shape, weight_shape, geometry, types, tf32) -> Launch:
+def _dense_launch(
+    device, out_shape, rows_shape, weight_shape, geometry, types, tf32, transposed=False
+) -> Launch:
+    """Launch of the convolution, or of the gradient of its rows, which are then its output."""
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
     block = _block_size(out_channels, DENSE_CHANNELS)
@@ -171,12 +193,37 @@ def _dense_launch(device, out_shape, rows_shape, weight_shape, geometry, types, 
         triton.cdiv(out_channels, block),
         triton.cdiv(out_height * out_width, DENSE_PIXELS),
     )
+    inner = _block_size(channels, DENSE_INNER_BACKWARD if transposed else DENSE_INNER)
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
-        CHANNELS=channels, OUT_CHANNELS=out_channels, PRECISION='tf32' if tf32 else 'ieee',
-        PIXELS=DENSE_PIXELS, INNER=_block_size(channels, DENSE_INNER), BLOCK=block,
+        CHANNELS=channels, OUT_CHANNELS=out_channels, TRANSPOSED=transposed,
+        PRECISION='tf32' if tf32 else 'ieee', PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
     )  # fmt: skip
     return Launch(static_dense_kernel, batch * tiles * blocks, values)
+
+
+@lru_cache(maxsize=4096)
+def _dense_weight_launch(
+    device, out_shape, rows_shape, weight_shape, geometry, types, tf32
+) -> tuple[Launch, int]:
+    """Launch of the weight's gradient, and the number of chunks of tiles."""
+    batch, out_height, out_width, out_channels = out_shape
+    channels = rows_shape[3]
+    block, out_block = (_block_size(n, DENSE_CHANNELS) for n in (channels, out_channels))
+    blocks, tiles = (
+        triton.cdiv(channels, block),
+        triton.cdiv(out_height * out_width, DENSE_PIXELS),
+    )
+    programs = weight_shape[2] * weight_shape[3] * blocks * triton.cdiv(out_channels, out_block)
+    all_tiles = batch * tiles
+    chunk_tiles = triton.cdiv(all_tiles, min(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs)))
+    chunks = triton.cdiv(all_tiles, chunk_tiles)
+    values = dict(
+        _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, all_tiles=all_tiles,
+        chunk_tiles=chunk_tiles, blocks=blocks, CHANNELS=channels, OUT_CHANNELS=out_channels,
+        PRECISION='tf32' if tf32 else 'ieee', PIXELS=DENSE_PIXELS, BLOCK=block, OUT_BLOCK=out_block,
+    )  # fmt: skip
+    return Launch(static_dense_weight_kernel, programs * chunks, values), chunks
 
 
 def _sizes(out_shape, rows_shape, weight_shape, geometry: Geometry) -> dict[str, int]:
