@@ -191,6 +191,26 @@ def _summary(values: list[float]) -> Times:
     return Times(median(values), low, high, min(values), len(values))
 
 
+def write_trace(call: Call, device: torch.device, path: Path) -> None:
+    """Write what host and device do during a call, for chrome://tracing or ui.perfetto.dev.
+
+    Args:
+        call (Call): The call, which is run once before, untraced.
+        device (torch.device): Device on which it runs.
+        path (Path): File to write, `.json` or `.json.gz`.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == 'cuda':
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    call.run(call.prepare(0))
+    state = call.prepare(1)
+    with torch.profiler.profile(activities=activities) as trace:
+        call.run(state)
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+    trace.export_chrome_trace(str(path))
+
+
 def peak_memory(function: Callable[[], object], device: torch.device) -> int | None:
     """Measure how far the allocated memory rises during a call of a function.
 

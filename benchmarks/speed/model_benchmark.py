@@ -1,12 +1,13 @@
 """Speed and memory of a configured network and its vanilla counterpart, in several modes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn as nn
 from mmengine.config import Config
 
-from benchmarks.timing import Call, Times, peak_memory, time_in_turn
+from benchmarks.timing import Call, Times, peak_memory, time_in_turn, write_trace
 
 from .model_check import ReferenceResults
 from .networks import Mode, Network
@@ -113,6 +114,7 @@ def benchmark_networks(
     seconds: float,
     train: bool = True,
     progress: Callable[[str], None] = print,
+    traces: Path | None = None,
 ) -> list[dict]:
     """Check networks in modes, then time those with correct results in turn.
 
@@ -126,6 +128,8 @@ def benchmark_networks(
         seconds (float): Time to spend on each quantity of each network and mode, in seconds.
         train (bool): Whether to time training steps as well. Defaults to True.
         progress (Callable): Function that shows a line of progress. Defaults to `print`.
+        traces (Path, optional): Folder for a trace of each network, mode and quantity, made after
+            they are timed. Defaults to None, no traces.
 
     Returns:
         list[dict]: A row for each network and mode.
@@ -144,12 +148,14 @@ def benchmark_networks(
     progress(f'timing {len(right)} of {len(entries)}')
     for quantity, runs in ((THROUGHPUT, 1), (LATENCY, MIN_STEPS)):
         _time(right, quantity, device, seconds, runs)
+        _trace(right, quantity, device, traces)
     if train:
         for entry in right:
             progress(f'{entry.row["config"]}, {entry.row["mode"]}: first training steps')
             entry.prepare_training(batch_size)
         progress('timing training steps')
         _time(right, TRAINING, device, seconds)
+        _trace(right, TRAINING, device, traces)
     return _with_ratios([entry.row for entry in entries], list(networks), batch_size)
 
 
@@ -158,6 +164,13 @@ def _time(entries: list[Entry], quantity: str, device, seconds: float, min_runs:
     times: dict[int, Times] = time_in_turn(calls, device, seconds, max(min_runs, 3))
     for index, spent in times.items():
         entries[index].row[quantity] = spent.in_seconds()
+
+
+def _trace(entries: list[Entry], quantity: str, device, folder: Path | None) -> None:
+    for entry in entries if folder else ():
+        if quantity in entry.calls:
+            name = f'{entry.row["config"]} {entry.row["mode"]} {quantity}.json.gz'
+            write_trace(entry.calls[quantity], device, folder / name.replace(' ', '_'))
 
 
 def _with_ratios(rows: list[dict], names: list[str], batch_size: int) -> list[dict]:

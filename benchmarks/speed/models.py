@@ -72,6 +72,12 @@ def parse_args():
     parser.add_argument('--markdown', type=Path, metavar='FILE', help='write the table')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the ratios, such as r.png')
     parser.add_argument(
+        '--trace',
+        type=Path,
+        metavar='FOLDER',
+        help='write traces of what host and device do, for ui.perfetto.dev',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=CfgOptions,
@@ -114,7 +120,9 @@ def main():
     args = parse_args()
     check(args)
     MMLogger.get_current_instance().setLevel('WARNING')
-    report.check_targets(json=args.json, markdown=args.markdown, plot=args.plot)
+    report.check_targets(json=args.json, markdown=args.markdown, plot=args.plot, trace=args.trace)
+    if args.trace:
+        args.trace.mkdir(exist_ok=True)
     modes = [networks.parse_mode(text) for text in args.modes]
     device = use_device(args.device, args.threads)
     rows, sizes = [], []
@@ -130,6 +138,7 @@ def main():
             rows += model_benchmark.benchmark_networks(
                 group, modes, shape, batch, device, args.seconds, not args.no_train,
                 progress=lambda line: print(line, file=sys.stderr, flush=True),
+                traces=args.trace,
             )  # fmt: skip
     where = report.environment(device)
     amp = str(networks.AMP_DTYPES[device.type]).removeprefix('torch.')

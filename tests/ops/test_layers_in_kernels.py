@@ -241,3 +241,30 @@ def test_what_layers_did_is_recorded_in_inference(monkeypatch):
         context = layer(torch.randn(1, 3, 4, 4, device=DEVICE), 0)
     assert record.stages[1] is context and context.kept.sum() == 6
     assert record.convolutions['conv'].sampling_offset.abs().sum() > 0
+
+
+@pytest.mark.skipif(DEVICE == 'cpu', reason='the host waits for a GPU only where there is one')
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+def test_the_host_never_waits_for_the_gpu(norm):
+    """Neither in inference nor in training, so that launches run ahead of the kernels."""
+    conv = make_conv('dense' if norm == 'BN' else 'depthwise')
+    layer = Contextualizing((6,), (5,), 11, (6,), embed_dims=8, norm=norm).to(DEVICE)
+    x = torch.randn(3, 6, 5, 3, device=DEVICE)
+
+    def run(training):
+        for module in (conv, layer):
+            module.train(training)
+        with torch.set_grad_enabled(training), torch.autocast(DEVICE, torch.float16):
+            logits, _, prior = layer(x, 0)
+            with using_prior(prior):
+                loss = conv(x).float().mean() + logits.mean()
+        if training:
+            loss.backward()
+
+    for training in (False, True):
+        run(training)  # Kernels are compiled at the first call.
+        torch.cuda.set_sync_debug_mode('error')
+        try:
+            run(training)
+        finally:
+            torch.cuda.set_sync_debug_mode('default')

@@ -229,7 +229,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         if isinstance(norm, nn.LayerNorm):
             hidden = norm_relu(rows, shares, norm.weight, norm.bias, norm.eps)
         else:
-            rows += shares[:, None, None].to(rows.dtype)
+            rows += shares[:, None, None]
             # By the layer itself, as BatchNorm may have been replaced by one that synchronises.
             hidden = norm(rows.permute(0, 3, 1, 2)).relu_().permute(0, 2, 3, 1)
         hidden = hidden.permute(0, 3, 1, 2)

@@ -1,5 +1,6 @@
 """The models' benchmark: counterparts, modes, what is refused, and the tool from end to end."""
 
+import gzip
 import json
 import sys
 
@@ -188,6 +189,7 @@ def test_tool_writes_ratios_to_the_vanilla_network(tool, configs, capsys):
         configs / 'ctx.py', '--baseline', configs / 'vanilla.py', '--device', 'cpu', '--seconds', 0,
         '--modes', 'eager', 'amp+channels-last', '--batch-size', 2, '--shape', 64, 96,
         '--json', targets['json'], '--markdown', targets['md'], '--plot', targets['png'],
+        '--trace', configs / 'traces',
     )  # fmt: skip
     assert status == 0
     results = json.loads(targets['json'].read_text())
@@ -207,6 +209,10 @@ def test_tool_writes_ratios_to_the_vanilla_network(tool, configs, capsys):
     assert len({line.count('|') for line in table}) == 1
     assert targets['png'].read_bytes().startswith(b'\x89PNG')
     assert 'bfloat16 autocast' in capsys.readouterr().out
+    assert len(list((configs / 'traces').iterdir())) == 4 * 3
+    with gzip.open(configs / 'traces' / 'ctx_eager_training_step.json.gz', 'rt') as file:
+        events = {event.get('name') for event in json.load(file)['traceEvents']}
+    assert 'aten::_embedding_bag_forward_only' in events
 
 
 def test_tool_gives_no_speed_for_a_wrong_back_end(tool, configs, monkeypatch, capsys):
