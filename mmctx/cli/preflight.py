@@ -12,8 +12,9 @@ from mmengine.registry import DATASETS, METRICS
 from mmctx.checkpoints.latest import Latest, read_latest
 from mmctx.datasets.checks import imagenet, kinetics
 from mmctx.datasets.checks.coco import quick as coco
-from mmctx.datasets.checks.dataset_files import DatasetFiles, base_named
+from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.errors import UserError
+from mmctx.registry import base_named
 
 from .config import as_list
 from .starting_weights import pretrained_weights, started_from

@@ -9,9 +9,10 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from mmctx.errors import UserError, first_few
+from mmctx.registry import base_named
 from mmctx.text import read_text
 
-from .dataset_files import DatasetFiles, base_named
+from .dataset_files import DatasetFiles
 from .full_check import Item, Plan, Problem
 from .image_file import read_image
 from .listed_files import ListedFiles
