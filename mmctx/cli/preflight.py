@@ -19,7 +19,7 @@ from mmctx.registry import base_named
 from .config import as_list
 from .starting_weights import pretrained_weights, started_from
 
-SPLITS = dict(train=('train', 'val'), test=('test',))
+SPLITS_OF_MODE = dict(train=('train', 'val'), test=('test',))
 ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 
 
@@ -58,7 +58,7 @@ def preflight(cfg, mode):
         UserError: At the first mistake.
     """
     datasets, metric_files = [], []
-    for split in SPLITS[mode]:
+    for split in SPLITS_OF_MODE[mode]:
         of_sets, of_metrics = check_split(cfg, split)
         datasets += of_sets
         metric_files += of_metrics
