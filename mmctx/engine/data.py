@@ -137,7 +137,9 @@ def _end_later(signum, frame):
 
 
 def end_workers(loader: DataLoader | None) -> None:
-    """End workers that persist or that an error has left, as Python waits for them when it exits.
+    """End workers that persist, or that read for a loop which has ended, as Python waits for them.
+
+    If the garbage collector did this, they would not learn that the loop has ended.
 
     Args:
         loader (DataLoader, optional): Data loader of the workers, which can be used again.

@@ -127,17 +127,19 @@ def test_a_data_set_without_paths_still_tells_the_number(toy_runner, monkeypatch
 
 
 @pytest.mark.parametrize('persistent', [False, True])
+@pytest.mark.parametrize('by_epoch', [False, True])
 @pytest.mark.parametrize('ending', ['', 'while reading', 'while training'])
-def test_workers_end_with_the_run(ending, persistent, toy_runner):
+def test_workers_end_with_the_run(ending, by_epoch, persistent, toy_runner):
     """Python would wait for them at its exit, and they outlive the signal that it sends."""
 
     def fail(*args, **kwargs):
         raise UserError('no more')
 
     before = set(multiprocessing.active_children())
-    runner = toy_runner(
-        **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': persistent}
-    )
+    changes = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': persistent}
+    if not by_epoch:
+        changes['train_cfg'] = dict(by_epoch=False, max_iters=8)
+    runner = toy_runner(**changes)
     if ending == 'while reading':
         runner.train_dataloader.dataset.on_index[13] = fail
     if ending == 'while training':
