@@ -13,7 +13,7 @@ import torch
 import mmctx
 from mmctx.errors import UserError
 
-from .text import as_markdown, as_text
+from .text import NOTHING, as_markdown, as_text
 from .timing import name_device
 
 PACKAGES = (
@@ -113,4 +113,4 @@ def with_spread(times: dict) -> str:
 
 def ratio(value: float | None) -> str:
     """Format a ratio with two decimals, or None as a dash."""
-    return '–' if value is None else f'{value:.2f}'
+    return NOTHING if value is None else f'{value:.2f}'

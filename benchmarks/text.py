@@ -1,6 +1,8 @@
 """Tables as text."""
 
 NOTHING = '–'
+# What became of a measured row.
+OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
 
 
 def as_text(cells: list[list[str]]) -> str:

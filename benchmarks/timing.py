@@ -153,6 +153,7 @@ def time_in_turn(
         dict: Times of the calls by name.
     """
     durations: dict[Any, list[float]] = {name: [] for name in calls}
+    spent = dict.fromkeys(calls, 0.0)
     for call in calls.values():
         call.run(call.prepare(0))
     waiting, index = list(calls), 1
@@ -160,9 +161,10 @@ def time_in_turn(
         for name in waiting:
             state = calls[name].prepare(index)
             durations[name].append(_duration(calls[name].run, state, device, queued))
+            spent[name] += durations[name][-1]
             del state
         index += 1
-        waiting = [n for n in waiting if index <= min_runs or sum(durations[n]) < seconds]
+        waiting = [n for n in waiting if index <= min_runs or spent[n] < seconds]
     return {name: _summary(values) for name, values in durations.items()}
 
 

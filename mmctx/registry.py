@@ -39,3 +39,8 @@ METRICS = _child(upstream.METRICS, 'evaluation.stage_metric', mmdet='evaluation.
 OPTIM_WRAPPER_CONSTRUCTORS = _child(upstream.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optimizers')
 HOOKS = _child(upstream.HOOKS, 'engine.hooks')
 WEIGHT_INITIALIZERS = _child(upstream.WEIGHT_INITIALIZERS, 'models.layers')
+
+
+def base_named(cls: type | None, name: str) -> type | None:
+    """The class or the base of it that has a name, whose package may not be installed."""
+    return next((base for base in getattr(cls, '__mro__', ()) if base.__name__ == name), None)

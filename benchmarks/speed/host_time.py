@@ -4,16 +4,14 @@ Launches are replaced by functions that do nothing, so no GPU is needed. The ten
 the CPU, whose own operators (products of a few numbers, allocations) are part of the times.
 """
 
-import time
 from collections.abc import Callable
-from statistics import median
-from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor, nn
 from triton.runtime.jit import JITFunction
 
+from benchmarks.timing import Call, time_in_turn
 from mmctx.models.layers import ContextualConv2d, using_prior
 from mmctx.ops import contextual_conv2d
 from mmctx.ops.contextual_conv import BACKEND_VARIABLE
@@ -38,20 +36,7 @@ LAYERS = {
     ),
 }
 PLAIN = 'nn.Conv2d'
-WARM_UPS, MIN_ROUNDS = 10, 10
-
-
-class Part(NamedTuple):
-    """A part of a layer to time.
-
-    Attributes:
-        run (Callable): Function to time, called with the result of `prepare`.
-        prepare (Callable): Function that is called before each run and not timed. Defaults to one
-            that does nothing.
-    """
-
-    run: Callable[[object], object]
-    prepare: Callable[[], object] = lambda: None
+MIN_RUNS = 10
 
 
 class _NoKernel:
@@ -81,7 +66,7 @@ def measure(seconds: float) -> list[dict]:
     """Time each part of a contextual convolution, in turn, after `disable_launches`.
 
     Args:
-        seconds (float): Time to spend on all parts of a layer, in seconds.
+        seconds (float): Time to spend on each part of a layer, in seconds.
 
     Returns:
         list[dict]: For each layer and part its `layer`, `part`, `microseconds` (the median) and
@@ -90,7 +75,8 @@ def measure(seconds: float) -> list[dict]:
     torch.set_num_threads(1)
     rows = []
     for name, arguments in LAYERS.items():
-        times = _in_turn(_parts(arguments), seconds)
+        found = time_in_turn(_parts(arguments), torch.device('cpu'), seconds, MIN_RUNS)
+        times = {part: spent.median for part, spent in found.items()}
         for part, spent in times.items():
             plain = f'{PLAIN}, backward' if part.endswith('backward') else f'{PLAIN}, forward'
             rows.append(
@@ -104,7 +90,7 @@ def measure(seconds: float) -> list[dict]:
     return rows
 
 
-def _parts(arguments: dict) -> dict[str, Part]:
+def _parts(arguments: dict) -> dict[str, Call]:
     conv = ContextualConv2d(CHANNELS, CHANNELS, prior_channels=PRIOR, **arguments).eval()
     conv = conv.to(memory_format=torch.channels_last)
     kept = ('kernel_size', 'padding', 'groups', 'bias')
@@ -143,7 +129,7 @@ def _parts(arguments: dict) -> dict[str, Part]:
     return parts
 
 
-def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Part]:
+def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Call]:
     cotangent = torch.ones_like(call(*inputs))
 
     def inference(_):
@@ -151,29 +137,12 @@ def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Part]:
             return call(*inputs)
 
     return {
-        f'{name}, forward': Part(inference),
-        f'{name}, forward, with gradients': Part(lambda _: call(*inputs)),
-        f'{name}, backward': Part(
-            lambda out: torch.autograd.grad(out, inputs, cotangent), lambda: call(*inputs)
+        f'{name}, forward': Call(inference),
+        f'{name}, forward, with gradients': Call(lambda _: call(*inputs)),
+        f'{name}, backward': Call(
+            lambda out: torch.autograd.grad(out, inputs, cotangent), lambda _: call(*inputs)
         ),
     }
-
-
-def _in_turn(parts: dict[str, Part], seconds: float) -> dict[str, float]:
-    """Median time of each part in seconds, timed in turn, so that changes of load affect all."""
-    times = {name: [] for name in parts}
-    end, rounds = None, 0
-    while end is None or time.perf_counter() < end or rounds < WARM_UPS + MIN_ROUNDS:
-        for name, part in parts.items():
-            given = part.prepare()
-            start = time.perf_counter()
-            part.run(given)
-            spent = time.perf_counter() - start
-            if rounds >= WARM_UPS:
-                times[name].append(spent)
-        rounds += 1
-        end = end or time.perf_counter() + seconds
-    return {name: median(spent) for name, spent in times.items()}
 
 
 def cells(rows: list[dict]) -> list[list[str]]:

@@ -7,12 +7,12 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 
+from benchmarks.text import FAILED, NOT_RUN, OK
 from benchmarks.timing import Call, Times, peak_memory, time_in_turn, write_trace
 
 from .model_check import ReferenceResults
 from .networks import Mode, Network
 
-OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
 MIN_STEPS = 5
 MOST_SKIPPED_STEPS = 16
 # Names of the timed quantities.

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from benchmarks.report import ratio, with_spread
+from benchmarks.text import NOTHING, OK
+from mmctx.visualization.style import figure, save
 
-from .model_benchmark import LATENCY, OK, THROUGHPUT, TRAINING
+from .model_benchmark import LATENCY, THROUGHPUT, TRAINING
 
 HEADINGS = ['network', 'mode', 'img/s', '×vanilla', 'latency ms', '×vanilla', 'train step ms',
             '×vanilla', 'peak MB', 'train peak MB', '×vanilla']  # fmt: skip
-NOTHING = '–'
 # Heading of a panel, its quantity, and whether it shows speed instead of time.
 PANELS = (
     ('Throughput\nhigher is better', THROUGHPUT, True),
@@ -78,36 +79,32 @@ def draw_ratios(rows: list[dict], path: Path, where: str) -> bool:
     rows = [row for row in rows if row.get('ratios')]
     if not rows:
         return False
-    from matplotlib.figure import Figure
-
     names, modes = (list(dict.fromkeys(row[key] for row in rows)) for key in ('config', 'mode'))
     panels = [panel for panel in PANELS if any(panel[1] in row['ratios'] for row in rows)]
     width = 0.8 / len(modes)
-    size = ((1.4 + 0.45 * len(names) * (len(modes) + 0.8)) * len(panels), 3.6)
-    figure = Figure(figsize=size, layout='constrained')
-    for axes, (title, quantity, speed) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels
-    ):
-        for i, mode in enumerate(modes):
-            values = {r['config']: r['ratios'].get(quantity) for r in rows if r['mode'] == mode}
-            heights = {n: 1 / v if speed else v for n, v in values.items() if v}
-            centres = [names.index(n) + (i - (len(modes) - 1) / 2) * width for n in heights]
-            bars = axes.bar(
-                centres, heights.values(), 0.9 * width, label=mode, color=COLOURS[i % len(COLOURS)]
-            )
-            axes.bar_label(bars, fmt='%.2f', fontsize=8, color='white', label_type='center')
-        axes.axhline(1, color='black', linewidth=0.8, linestyle='--', zorder=0)
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks(range(len(names)), names, fontsize=9, rotation=15)
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.margins(y=0.12)
-        axes.spines[['top', 'right']].set_visible(False)
-    first = figure.axes[0]
-    first.set_ylabel('relative to the vanilla network')
-    figure.legend(
-        *first.get_legend_handles_labels(), loc='outside upper center', ncols=len(modes),
-        frameon=False, fontsize=9,
-    )  # fmt: skip
-    figure.supxlabel(where, fontsize=7, color='#555555')
-    figure.savefig(path, dpi=150)
+    size = (1.4 + 0.45 * len(names) * (len(modes) + 0.8)) * len(panels), 3.6
+    with figure(*size) as page:
+        for axes, (title, quantity, speed) in zip(
+            page.subplots(1, len(panels), squeeze=False)[0], panels
+        ):
+            for i, mode in enumerate(modes):
+                values = {r['config']: r['ratios'].get(quantity) for r in rows if r['mode'] == mode}
+                heights = {n: 1 / v if speed else v for n, v in values.items() if v}
+                centres = [names.index(n) + (i - (len(modes) - 1) / 2) * width for n in heights]
+                colour = COLOURS[i % len(COLOURS)]
+                bars = axes.bar(centres, heights.values(), 0.9 * width, label=mode, color=colour)
+                axes.bar_label(bars, fmt='%.2f', fontsize=8, color='white', label_type='center')
+            axes.axhline(1, color='black', linewidth=0.8, linestyle='--', zorder=0)
+            axes.set_title(title)
+            axes.set_xticks(range(len(names)), names, rotation=15)
+            axes.set_xlim(-0.6, len(names) - 0.4)
+            axes.margins(y=0.12)
+        first = page.axes[0]
+        first.set_ylabel('relative to the vanilla network')
+        page.legend(
+            *first.get_legend_handles_labels(), loc='outside upper center', ncols=len(modes),
+            frameon=False,
+        )  # fmt: skip
+        page.supxlabel(where, fontsize=7, color='#555555')
+        save(page, path)
     return True

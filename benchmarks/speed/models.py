@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.logging import MMLogger
 
 from benchmarks import report
+from benchmarks.text import FAILED
 from benchmarks.timing import check_timing, comparable_convolutions, use_device
 from mmctx.cli.config import load_config
 from mmctx.cli.options import CfgOptions
@@ -149,5 +150,5 @@ def main():
     report.write_report(title, cells, notes, results, args.json, args.markdown)
     if args.plot and not model_table.draw_ratios(rows, args.plot, where['device']):
         print('no ratio to draw: no counterpart was timed', file=sys.stderr)
-    if any(row['status'] == model_benchmark.FAILED for row in rows):
+    if any(row['status'] == FAILED for row in rows):
         sys.exit(1)

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmarks.text import FAILED, NOT_RUN, OK
 from benchmarks.timing import Call, Times, peak_memory, time_in_turn
 
 from .op_cases import PLAIN, OpInputs, OpShape, draw_inputs
 from .op_check import check, exact_results
 
 PASSES = ('forward', 'backward', 'forward and backward')
-OK, FAILED, NOT_RUN = 'ok', 'FAILED', 'not run'
 # Size of the sets of inputs that runs use in turn, so that no cache contains the next set.
 CACHES_TO_FILL, CPU_CACHE, MAX_SETS = 4, 2**25, 16
 COPY_BYTES = {'cpu': 2**27, 'cuda': 2**31}

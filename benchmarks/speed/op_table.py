@@ -1,8 +1,9 @@
 """The op benchmark's table."""
 
 from benchmarks.report import ratio, with_spread
+from benchmarks.text import NOTHING, OK
 
-from .op_benchmark import OK, PASSES
+from .op_benchmark import PASSES
 
 HEADINGS = ['shape', 'formulation', 'B', 'forward ms', '×plain', 'GB/s', 'GFLOP/s',
             'backward ms', '×plain', 'GB/s', 'GFLOP/s', 'both ms', '×plain', 'peak MB']  # fmt: skip
@@ -25,9 +26,9 @@ def _line(row: dict) -> list[str]:
                     f'{times["flop_per_s"] / 1e9:.3g} ({times["share_of_matmul"]:.1%})',
                 ]
         peak = row['peak_bytes'][PASSES[-1]]
-        line.append('–' if peak is None else f'{peak / 1e6:.0f}')
+        line.append(NOTHING if peak is None else f'{peak / 1e6:.0f}')
     else:
-        line += [row['status'], *['–'] * (len(HEADINGS) - len(line) - 1)]
+        line += [row['status'], *[NOTHING] * (len(HEADINGS) - len(line) - 1)]
     return line
 
 

@@ -15,6 +15,7 @@ from mmctx.compat.exporting import pooling_any_size
 from mmctx.errors import UserError
 from mmctx.models.backbones.contextual_backbone import ContextualBackbone
 from mmctx.models.eval_mode import eval_mode
+from mmctx.registry import base_named
 
 from .image_network import ImageNetwork
 
@@ -45,7 +46,7 @@ class ExportableNetwork(nn.Module):
         super().__init__()
         self.network = ImageNetwork(model)
         self.frames: int = self.network.frames or getattr(model, 'num_segments', 1)  # type: ignore[assignment]
-        self.detects = any(cls.__name__ == 'BaseDetector' for cls in type(model).__mro__)
+        self.detects = base_named(type(model), 'BaseDetector') is not None
         backbone: Any = getattr(model, 'backbone', model)
         own = isinstance(backbone, ContextualBackbone)
         stride: int = backbone.stride if own else USUAL_STRIDE

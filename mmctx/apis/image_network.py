@@ -3,6 +3,8 @@
 import torch.nn as nn
 from torch import Tensor
 
+from mmctx.registry import base_named
+
 
 def is_detector(model: nn.Module) -> bool:
     """Whether a model is a two-stage detector of mmdet."""
@@ -14,9 +16,8 @@ def clip_length(model: nn.Module) -> int | None:
 
     It is 1 for a recognizer whose backbone processes each frame by itself.
     """
-    if not any(cls.__name__ == 'Recognizer2D' for cls in type(model).__mro__):
-        return None
-    return getattr(model.backbone, 'num_segments', 1)
+    recognizer = base_named(type(model), 'Recognizer2D')
+    return getattr(model.backbone, 'num_segments', 1) if recognizer else None
 
 
 class ImageNetwork(nn.Module):

@@ -12,13 +12,14 @@ from mmengine.registry import DATASETS, METRICS
 from mmctx.checkpoints.latest import Latest, read_latest
 from mmctx.datasets.checks import imagenet, kinetics
 from mmctx.datasets.checks.coco import quick as coco
-from mmctx.datasets.checks.dataset_files import DatasetFiles, base_named
+from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.errors import UserError
+from mmctx.registry import base_named
 
 from .config import as_list
 from .starting_weights import pretrained_weights, started_from
 
-SPLITS = dict(train=('train', 'val'), test=('test',))
+SPLITS_OF_MODE = dict(train=('train', 'val'), test=('test',))
 ENV_VARIABLE = re.compile(r'\{\{\s*\$(\w+)\s*:')
 
 
@@ -56,11 +57,9 @@ def preflight(cfg, mode):
     Raises:
         UserError: At the first mistake.
     """
-    datasets, metric_files = [], []
-    for split in SPLITS[mode]:
-        of_sets, of_metrics = check_split(cfg, split)
-        datasets += of_sets
-        metric_files += of_metrics
+    splits = SPLITS_OF_MODE[mode]
+    datasets = [files for split in splits for files in find_datasets(cfg, split)]
+    metric_files = [path for split in splits for path in find_metric_files(cfg, split)]
     checkpoints = {}
     weights = pretrained_weights(cfg, checkpoints) if mode == 'train' else []
     latest = None
@@ -90,24 +89,24 @@ def check_contents(checked):
             coco.read_coco(path)
 
 
-def check_split(cfg, split):
-    """Check that the files of a split's data sets and metrics exist.
-
-    Returns:
-        tuple[list[DatasetFiles], list[str]]: Files of the data sets that are on this machine, and
-        annotation files in COCO's format that metrics read.
-    """
-    loader, coco_files = cfg.get(f'{split}_dataloader') or {}, []
+def find_datasets(cfg, split):
+    """Files of a split's data sets that are on this machine; refuse missing ones."""
+    loader = cfg.get(f'{split}_dataloader') or {}
     size = loader.get('batch_size')
     if size is not None and (type(size) is not int or size < 1):
         raise UserError(f'{split}_dataloader.batch_size should be a number from 1 on, not {size!r}')
     metrics = as_list(cfg.get(f'{split}_evaluator'))
     predict_only = any(metric.get('format_only') for metric in metrics)
     found = [
-        find_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
+        files_of_dataset(cfg, dataset, f'{split}_dataloader', not predict_only)
         for dataset in leaf_datasets(loader.get('dataset'))
     ]
-    for metric in metrics:
+    return [files for files in found if files]
+
+
+def find_metric_files(cfg, split):
+    """Annotation files in COCO's format that a split's metrics read; refuse missing ones."""
+    for metric in as_list(cfg.get(f'{split}_evaluator')):
         ann_file = metric.get('ann_file')
         if not is_local(metric, ann_file):
             continue
@@ -118,8 +117,7 @@ def check_split(cfg, split):
             )
         is_coco = base_named(registered_class(cfg, metric, METRICS), 'CocoMetric')
         if is_coco and not metric.get('format_only'):
-            coco_files.append(ann_file)
-    return [files for files in found if files], coco_files
+            yield ann_file
 
 
 def leaf_datasets(dataset):
@@ -155,14 +153,14 @@ def root_hint(cfg, key):
     return f'set {name} ({now}) to the folder of the data: export {name}=/path/to/data'
 
 
-def find_dataset(cfg, dataset, loader, annotations_needed=True):
+def files_of_dataset(cfg, dataset, loader, annotations_needed):
     """Find the folders and the annotation file of a data set.
 
     Args:
         cfg (Config): The whole config, for its scope and for hints in messages.
         dataset (dict): Config of a data set that reads files.
         loader (str): Name of the data loader, for messages.
-        annotations_needed (bool): Whether a COCO file must contain annotations. Defaults to True.
+        annotations_needed (bool): Whether a COCO file must contain annotations.
 
     Returns:
         DatasetFiles | None: None for a data set that is downloaded or is on another machine.

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 
 from mmctx.errors import UserError
 
-from .config import framework
+from .config import as_list, framework
 
 AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 
@@ -70,7 +70,7 @@ def set_training(
             raise UserError(
                 '--cuda-graph needs an NVIDIA GPU, and PyTorch sees none here; leave it out'
             )
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mmctx.CudaGraphHook')]
+        cfg.custom_hooks = [*as_list(cfg.get('custom_hooks')), dict(type='mmctx.CudaGraphHook')]
 
 
 def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=2, tta=False):
@@ -95,9 +95,8 @@ def set_testing(cfg, checkpoint, out=None, show=False, show_dir=None, wait_time=
     if out is not None:
         if not out.endswith(('.pkl', '.pickle')):
             raise UserError(f'--out must name a .pkl or .pickle file, not {out}')
-        metrics = cfg.test_evaluator
-        metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-        cfg.test_evaluator = [*metrics, dict(type=rules['dump'], out_file_path=out)]
+        dump = dict(type=rules['dump'], out_file_path=out)
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), dump]
     if show or show_dir:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError('--show and --show-dir need default_hooks.visualization in the config')

@@ -28,4 +28,6 @@ def main() -> None:
     from mmctx.apis.seeing.page import build_page, launch
 
     viewer = ContextViewer(Predictor(args.checkpoint, args.config, class_names(args), args.device))
-    launch(build_page(viewer, args.examples), args.host, args.port)
+    page = build_page(viewer, args.examples)
+    launch(page, args.host, args.port)
+    page.block_thread()

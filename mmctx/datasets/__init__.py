@@ -1,1 +1,3 @@
 """Data sets, registered on first use; each module imports the framework that it extends."""
+
+SPLITS = ('train', 'val')

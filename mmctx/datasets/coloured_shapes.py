@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from mmctx.datasets import SPLITS
 from mmctx.errors import UserError
 
-from .shapes import MAX_TURN, OUTLINES, SPLITS, background, coverage_of, finish, paint, turned
+from .shapes import MAX_TURN, OUTLINES, background, coverage_of, finish, paint, turned
 
 SIDE = 96
 RADII = (20, 40)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mmctx.datasets import SPLITS
 from mmctx.datasets.checks.video_report import check_videos
 from mmctx.datasets.video_file import VideoFacts
 from mmctx.datasets.video_list import write_video_list
 from mmctx.errors import UserError, first_few
 from mmctx.text import read_text
 
-SPLITS = ('train', 'val')
 EXTENSIONS = ('.mp4', '.avi', '.mkv', '.webm', '.mov', '.m4v', '.flv', '.mpg', '.mpeg', '.wmv')
 CSV_COLUMNS = ('label', 'youtube_id', 'time_start', 'time_end', 'split')
 # Names of the validation set in different editions of the tables.

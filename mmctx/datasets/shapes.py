@@ -16,9 +16,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
+from mmctx.datasets import SPLITS
 from mmctx.errors import UserError
 
-SPLITS = ('train', 'val')
 STAMP = 'shapes.json'
 FORMAT_VERSION = 1
 SIDES = (112, 160)

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 from mmpretrain.datasets import BaseDataset
 
+from mmctx.datasets import SPLITS
 from mmctx.errors import UserError
 from mmctx.registry import DATASETS
 from mmctx.text import read_text
@@ -16,7 +17,6 @@ from mmctx.text import read_text
 from .imagenet import CheckedImages
 from .zip_backend import zip_path
 
-SPLITS = ('train', 'val')
 EXTENSIONS = ('.jpeg', '.jpg', '.png')
 CLASS_FOLDER = re.compile(r'(?:^|/)(n\d{8})/')
 

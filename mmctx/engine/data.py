@@ -137,25 +137,36 @@ def _end_later(signum, frame):
 
 
 def end_workers(loader: DataLoader | None) -> None:
-    """End persistent workers, because Python waits for them when it exits.
+    """End workers that persist, or that read for a loop which has ended, as Python waits for them.
+
+    If the garbage collector did this, they would not learn that the loop has ended.
 
     Args:
         loader (DataLoader, optional): Data loader of the workers, which can be used again.
     """
-    batches = getattr(loader, '_iterator', None)
-    if batches is not None:
-        batches._shutdown_workers()
-        loader._iterator = None
+    for name in ('_iterator', 'batches'):
+        batches = getattr(loader, name, None)
+        if batches is not None:
+            setattr(loader, name, None)
+            if loader.num_workers:
+                batches._shutdown_workers()
 
 
 class LazyDataLoader(DataLoader):
     """Data loader whose workers start when the first batch is requested.
 
     mmengine's iteration-based loop asks for an iterator before it knows where to resume.
+
+    Attributes:
+        batches (Iterator, optional): Batches that are being read, until all have been.
     """
 
+    batches = None
+
     def __iter__(self):
-        yield from super().__iter__()
+        self.batches = super().__iter__()
+        yield from self.batches
+        self.batches = None
 
 
 def instrument(loader: DataLoader, seed: int) -> DataLoader:

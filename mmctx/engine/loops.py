@@ -47,12 +47,7 @@ class IterBasedTrainLoop(MMEngineIterBasedTrainLoop):
         sampler = self.dataloader.batch_sampler
         if self._iter and isinstance(sampler, NumberedBatchSampler):
             self.dataloader_iterator = _advanced(self.dataloader_iterator, sampler, self._iter)
-        try:
-            return super().run()
-        finally:
-            # If the garbage collector did this, the workers would not learn that training is over,
-            # and Python would wait for each of them in vain.
-            self.dataloader_iterator = None
+        return super().run()
 
 
 def _advanced(batches, sampler, done):

@@ -82,7 +82,14 @@ class ResumableRunner(Runner):
     def train(self):
         """Train."""
         with self._workers_ended():
-            return super().train()
+            try:
+                return super().train()
+            except Exception:
+                # mmengine tells hooks of the end of a training only where it has not failed.
+                for hook in self.hooks:
+                    if isinstance(hook, InterruptionHook):
+                        hook.after_train(self)
+                raise
 
     def val(self):
         """Validate."""

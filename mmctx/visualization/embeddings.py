@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from .cascade import Step
-from .style import DROPPED, KEPT, TRUE, figure, save, shortened, show_image, spread_labels
+from .style import DROPPED, KEPT, TRUE, figure, save, shortened, show_image
+
+MOST_LABELS = 30
 
 
 def draw_tsne(
@@ -59,8 +61,9 @@ def draw_similarities(
         names (Sequence[str]): Name of each class.
         path (str | os.PathLike): The picture, a `.png`, `.svg` or `.pdf`.
     """
-    labelled = spread_labels(len(names))
-    side = 3.4 if len(labelled) == 0 else max(3.4, 0.2 * len(names) + 1.2)
+    # Ticks of many classes have no room for labels.
+    labelled = range(len(names)) if len(names) <= MOST_LABELS else ()
+    side = max(3.4, 0.2 * len(labelled) + 1.2)
     with figure(side * len(matrices) + 0.8, side + 0.3) as page:
         (row,) = page.subplots(1, len(matrices), squeeze=False)
         # Apart from the diagonal, which is always 1.

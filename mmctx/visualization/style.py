@@ -1,7 +1,7 @@
 """The one style of all figures: colours that colour-blind readers can tell apart, on white."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,3 @@ def shortened(name: str, length: int = 22) -> str:
     """A class name that fits beside a bar."""
     name = name.partition(',')[0]
     return name if len(name) <= length else f'{name[: length - 1]}…'
-
-
-def spread_labels(count: int, most: int = 30) -> Sequence[int]:
-    """Which of `count` ticks have room for a label: all of few, none of many."""
-    return range(count) if count <= most else ()

@@ -57,7 +57,7 @@ def test_page_in_a_browser(viewer, pictures, tmp_path):
     playwright = pytest.importorskip('playwright.sync_api')
     browser = shutil.which('chromium') or pytest.skip('no chromium')
     page_of_gradio = build_page(viewer, [str(pictures / 'b.png')])
-    address = launch(page_of_gradio, port=0, block=False)
+    address = launch(page_of_gradio, port=0)
     assert address.startswith('http://127.0.0.1:')
     elsewhere, errors = [], []
     try:

@@ -12,6 +12,7 @@ from mmctx.cli.agreement.classes import check_classes, class_counts
 from mmctx.cli.agreement.inputs import check_clips
 from mmctx.cli.agreement.listed import check_listed_sizes
 from mmctx.cli.agreement.metrics import check_metrics
+from mmctx.cli.agreement.training import norm_of_vectors
 from mmctx.cli.preflight import Checked
 from mmctx.errors import UserError
 from mmctx.evaluation.coco_metric import CocoMetric
@@ -244,3 +245,10 @@ def test_a_start_from_the_same_classes_in_another_order_is_a_warning(monkeypatch
     # Other classes are what a start is for.
     check_classes(DETECTOR, dict(train=[DataSet(('bolt', 'ant'))]), checked)
     assert len(logged) == 1
+
+
+def test_looking_for_norms_leaves_the_mode_of_each_module():
+    model = Part(neck=nn.BatchNorm1d(4), head=nn.BatchNorm1d(4))
+    model.neck.eval()
+    assert norm_of_vectors(model) == 'neck'
+    assert [m.training for m in model.modules()] == [True, False, True]

@@ -8,9 +8,9 @@ import pytest
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
+from mmctx.datasets import SPLITS
 from mmctx.datasets.tiny_imagenet import TinyImageNet
 
-SPLITS = ('train', 'val')
 WNIDS = ('n00000007', 'n00000001', 'n00000005')
 PIPELINE = [dict(type='mmpretrain.LoadImageFromFile'), dict(type='mmpretrain.PackInputs')]
 

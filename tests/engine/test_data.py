@@ -3,9 +3,12 @@
 import multiprocessing
 import os
 import signal
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils.data import _utils as data_utils
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from toy_run import EnginePoints
 
 from mmctx.cli.failures import LastBatch, explain
@@ -89,7 +92,11 @@ def test_a_broken_image_stays_one_line(workers, toy_runner):
 
 @pytest.mark.parametrize('persistent', [False, True])
 @pytest.mark.parametrize('death', ['killed', 'exited'])
-def test_a_worker_that_dies_is_reported_with_its_sample(death, persistent, toy_runner):
+def test_a_worker_that_dies_is_reported_with_its_sample(death, persistent, toy_runner, monkeypatch):
+    # PyTorch looks for dead workers every five seconds.
+    monkeypatch.setattr(data_utils, 'MP_STATUS_CHECK_INTERVAL', 0.5)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, '__defaults__', (0.5,))
+
     def die():
         os.kill(os.getpid(), signal.SIGKILL) if death == 'killed' else os._exit(1)
 
@@ -119,12 +126,26 @@ def test_a_data_set_without_paths_still_tells_the_number(toy_runner, monkeypatch
         run(runner, 'train')
 
 
-def test_persistent_workers_end_with_the_run(toy_runner):
+@pytest.mark.parametrize('persistent', [False, True])
+@pytest.mark.parametrize('by_epoch', [False, True])
+@pytest.mark.parametrize('ending', ['', 'while reading', 'while training'])
+def test_workers_end_with_the_run(ending, by_epoch, persistent, toy_runner):
     """Python would wait for them at its exit, and they outlive the signal that it sends."""
+
+    def fail(*args, **kwargs):
+        raise UserError('no more')
+
     before = set(multiprocessing.active_children())
-    toy_runner(
-        **{'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True}
-    ).train()
+    changes = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': persistent}
+    if not by_epoch:
+        changes['train_cfg'] = dict(by_epoch=False, max_iters=8)
+    runner = toy_runner(**changes)
+    if ending == 'while reading':
+        runner.train_dataloader.dataset.on_index[13] = fail
+    if ending == 'while training':
+        runner.model.train_step = fail
+    with pytest.raises(UserError) if ending else nullcontext():
+        runner.train()
     assert set(multiprocessing.active_children()) <= before
 
 

@@ -20,7 +20,7 @@ def main():
     from mmengine import load
     from mmengine.registry import init_default_scope
 
-    from mmctx.apis.visualize import write_pictures
+    from mmctx.apis.instances import write_pictures
     from mmctx.cli.config import load_config
     from mmctx.registry import DATASETS
 

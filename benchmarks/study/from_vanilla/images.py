@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmctx.datasets import SPLITS
 from mmctx.datasets.packed import PackedTinyImageNet
 from mmctx.errors import UserError
 from mmctx.files import atomic_write
 
-SPLITS = ('train', 'val')
 LABELS = 'labels.json'
 # Images of a mosaic side by side. One WebP file of many images has one header for all.
 ACROSS = 32

@@ -152,14 +152,13 @@ def build_page(viewer: ContextViewer, examples: Sequence[str] = ()) -> Any:
     return page
 
 
-def launch(page: Any, host: str = '127.0.0.1', port: int = 7860, block: bool = True) -> str:
-    """Serve a page until it is interrupted.
+def launch(page: Any, host: str = '127.0.0.1', port: int = 7860) -> str:
+    """Serve a page, from threads of its own, and say where.
 
     Args:
         page (gradio.Blocks): Of `build_page`.
         host (str): Address to bind to. Defaults to '127.0.0.1', reached from this machine alone.
         port (int): Port. Defaults to 7860; 0 for a free one.
-        block (bool): Whether to return only when the server ends. Defaults to True.
 
     Returns:
         str: Address of the page.
@@ -186,6 +185,4 @@ def launch(page: Any, host: str = '127.0.0.1', port: int = 7860, block: bool = T
             f'port {port} of {host} cannot be used: name another with --port'
         ) from error
     print(f'The page is at {address}', flush=True)
-    if block:
-        page.block_thread()
     return address

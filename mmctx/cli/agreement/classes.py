@@ -9,6 +9,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 
 from mmctx.errors import UserError, first_few
+from mmctx.registry import base_named
 
 from .datasets import check_range, class_names, metainfo, name_of, samples_of
 
@@ -39,12 +40,12 @@ def class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
         # The classes of such a model are words.
         return
     for name, module in model.named_modules():
-        parents = {base.__name__ for base in type(module).__mro__}
         if getattr(module, 'out_type', None) == 'logits' and hasattr(module, 'contextualizing'):
             yield f'{name}.num_classes', module.contextualizing.embeddings.num_embeddings
         count = getattr(module, 'num_classes', None)
         of_features = name.split('.')[0] == 'backbone' or 'loss' in name.rsplit('.', 1)[-1]
-        unrelated = parents & set(OTHER_CLASSES) or name.endswith(('rpn_head', 'semantic_head'))
+        unrelated = any(base_named(type(module), other) for other in OTHER_CLASSES)
+        unrelated = unrelated or name.endswith(('rpn_head', 'semantic_head'))
         if type(count) is int and not of_features and not unrelated:
             yield f'{name}.num_classes' if name else 'num_classes', count
 

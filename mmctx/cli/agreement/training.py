@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmctx.errors import UserError
+from mmctx.models.eval_mode import modes_kept
 from mmctx.models.layers.vector_step import names_of_training_norms
 
 
@@ -97,9 +98,6 @@ def check_batches(loop, model: nn.Module) -> None:
 
 def norm_of_vectors(model: nn.Module) -> str | None:
     """Find a batch norm that trains on one vector for each image; return its name or None."""
-    mode = model.training
-    model.train()
-    try:
+    with modes_kept(model):
+        model.train()
         return next(names_of_training_norms(model), None)
-    finally:
-        model.train(mode)

@@ -33,8 +33,3 @@ class DatasetFiles(NamedTuple):
         """Names of the classes, as the config states them; None if it does not."""
         own = getattr(self.cls, 'METAINFO', {}).get('classes')
         return (self.config.get('metainfo') or {}).get('classes', own)
-
-
-def base_named(cls: type | None, name: str) -> type | None:
-    """The class or the base of it that has a name, whose package may not be installed."""
-    return next((base for base in getattr(cls, '__mro__', ()) if base.__name__ == name), None)

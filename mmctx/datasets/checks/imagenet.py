@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from zipfile import BadZipFile
 
+from mmctx.datasets import SPLITS
 from mmctx.errors import UserError, first_few
+from mmctx.registry import base_named
 from mmctx.text import read_text
 
-from .dataset_files import DatasetFiles, base_named
+from .dataset_files import DatasetFiles
 from .full_check import Item, Plan, Problem
 from .image_file import read_image
 from .listed_files import ListedFiles
 
-SPLITS = ('train', 'val')
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 CHUNK = 16
 

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from mmctx.datasets import SPLITS
 from mmctx.datasets.video_file import check_video
 from mmctx.errors import UserError
 
@@ -10,7 +11,6 @@ from .full_check import Item, Plan, Problem
 from .listed_files import ListedFiles
 
 PREPARE = 'python tools/dataset_converters/prepare_kinetics.py'
-SPLITS = ('train', 'val')
 
 
 def reads_video_list(cls: type | None) -> bool:

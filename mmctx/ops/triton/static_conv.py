@@ -16,9 +16,9 @@ from .static_depthwise import static_depthwise_kernel, static_depthwise_weight_k
 # 64 for a warp. With 98 channels, 7×7 taps and float16 on sm_90 that takes 64 registers, and 2.3
 # instructions for each tap of an output value (4.4 if each output reads its own inputs).
 DEPTHWISE_RUNS, DEPTHWISE_COLUMNS, DEPTHWISE_CHANNELS = 4, 7, 64
-# Sizes of a dense program: output pixels, output channels, and channels of a matrix product, fewer
-# for gradients, which are read in float32.
-DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER, DENSE_INNER_BACKWARD = 64, 64, 64, 32
+# Sizes of a dense program: output pixels, output channels, and channels of a matrix product. For
+# gradients, which are read in float32, larger blocks spill on sm_80.
+DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER, DENSE_BACKWARD = 64, 64, 64, 32
 # Number of programs of the weight's gradient: several for each multiprocessor of a large GPU.
 WEIGHT_PROGRAMS = 1056
 
@@ -188,12 +188,10 @@ def _dense_launch(
     """Launch of the convolution, or of the gradient of its rows, which are then its output."""
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
-    block = _block_size(out_channels, DENSE_CHANNELS)
-    blocks, tiles = (
-        triton.cdiv(out_channels, block),
-        triton.cdiv(out_height * out_width, DENSE_PIXELS),
-    )
-    inner = _block_size(channels, DENSE_INNER_BACKWARD if transposed else DENSE_INNER)
+    block = _block_size(out_channels, DENSE_BACKWARD if transposed else DENSE_CHANNELS)
+    inner = _block_size(channels, DENSE_BACKWARD if transposed else DENSE_INNER)
+    blocks = triton.cdiv(out_channels, block)
+    tiles = triton.cdiv(out_height * out_width, DENSE_PIXELS)
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
         CHANNELS=channels, OUT_CHANNELS=out_channels, TRANSPOSED=transposed,
@@ -209,11 +207,10 @@ def _dense_weight_launch(
     """Launch of the weight's gradient, and the number of chunks of tiles."""
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
-    block, out_block = (_block_size(n, DENSE_CHANNELS) for n in (channels, out_channels))
-    blocks, tiles = (
-        triton.cdiv(channels, block),
-        triton.cdiv(out_height * out_width, DENSE_PIXELS),
-    )
+    block = _block_size(channels, DENSE_CHANNELS)
+    out_block = _block_size(out_channels, DENSE_BACKWARD)
+    blocks = triton.cdiv(channels, block)
+    tiles = triton.cdiv(out_height * out_width, DENSE_PIXELS)
     programs = weight_shape[2] * weight_shape[3] * blocks * triton.cdiv(out_channels, out_block)
     all_tiles = batch * tiles
     chunk_tiles = triton.cdiv(all_tiles, min(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs)))

@@ -12,6 +12,7 @@ from test_exact_resume import SignalAt, state
 from toy_run import losses
 
 from mmctx.engine import Interrupted
+from mmctx.engine.hooks.interruption_hook import SIGNALS
 
 
 @METRICS.register_module()
@@ -82,6 +83,18 @@ def test_the_last_iteration_ends_the_run_as_ever(toy_runner, tmp_path):
     toy_runner(hooks=[SignalAt(20)]).train()
     assert not (tmp_path / 'run' / 'interrupted.pth').exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_training_that_fails_handles_no_signals_any_more(toy_runner):
+    def fail(*args, **kwargs):
+        raise KeyError('a bug')
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    runner = toy_runner()
+    runner.model.train_step = fail
+    with pytest.raises(KeyError):
+        runner.train()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_without_checkpoints_the_run_just_ends(toy_runner, tmp_path):

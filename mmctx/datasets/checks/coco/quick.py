@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from mmengine.logging import print_log
 
-from mmctx.datasets.checks.dataset_files import DatasetFiles, base_named
+from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.datasets.checks.missing_files import missing_files
 from mmctx.errors import UserError, first_few
+from mmctx.registry import base_named
 
 from .annotation_file import (
     FIELDS,
