@@ -6,6 +6,7 @@ or mmaction2 are imported only if that package is installed.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine import registry as upstream
 from mmengine.registry import Registry
@@ -39,3 +40,25 @@ METRICS = _child(upstream.METRICS, 'evaluation.stage_metric', mmdet='evaluation.
 OPTIM_WRAPPER_CONSTRUCTORS = _child(upstream.OPTIM_WRAPPER_CONSTRUCTORS, 'engine.optimizers')
 HOOKS = _child(upstream.HOOKS, 'engine.hooks')
 WEIGHT_INITIALIZERS = _child(upstream.WEIGHT_INITIALIZERS, 'models.layers')
+
+
+def class_of(config: dict, registry: Registry, scope: str | None = None) -> Any:
+    """Class that a module's config names, looked up where mmengine looks when it builds the module.
+
+    A framework's modules are registered in its own registry, so mmengine's alone does not know
+    them.
+
+    Args:
+        config (dict): Config with a `type`.
+        registry (Registry): mmengine's registry of such modules.
+        scope (str, optional): Framework whose registry is asked if the config has no `_scope_`.
+            Defaults to None, the default scope of the run.
+
+    Returns:
+        type | None: None if nothing is registered under the name.
+    """
+    kind = config.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(config.get('_scope_') or scope) as scoped:
+        return scoped.get(kind)

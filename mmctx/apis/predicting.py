@@ -22,6 +22,7 @@ from mmctx.cli.running import build_model
 from mmctx.datasets.checks.imagenet import EXTENSIONS as IMAGES
 from mmctx.datasets.kinetics_lists import EXTENSIONS as VIDEOS
 from mmctx.errors import UserError, recognise
+from mmctx.registry import class_of
 
 from .predictions import draw, entries_of
 
@@ -254,7 +255,7 @@ def find_files(inputs: Inputs, kind: str) -> list[str]:
 def _class_names(meta: dict, dataset: dict) -> Sequence[str] | None:
     """Class names of a checkpoint or, if it has none, of the config's data set."""
     stated = meta.get('dataset_meta') or {}
-    cls = DATASETS.get(dataset['type'])
+    cls = class_of(dataset, DATASETS)
     for source in (stated, dataset.get('metainfo') or {}, getattr(cls, 'METAINFO', {})):
         names = source.get('classes') or source.get('CLASSES')
         if names:

@@ -8,6 +8,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 from mmctx.engine.resumed_settings import named_wrappers
 from mmctx.errors import UserError, first_few, meant
+from mmctx.registry import class_of
 
 # Placeholders for what is known only from the data: batches of an epoch, end of a schedule.
 ANY_LENGTH, ANY_END = 100, 10**9
@@ -39,9 +40,10 @@ def check_optimizer_type(config):
     """Refuse an unknown optimizer, for which mmengine only says that None is not callable."""
     optimizer = config.get('optimizer') if isinstance(config, dict) else None
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
-    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
-        near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
-        raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
+    if kind is None or class_of(optimizer, OPTIMIZERS) is not None:
+        return
+    near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
+    raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
 
 
 def check_custom_keys(config, model):

@@ -2,10 +2,14 @@
 
 from types import SimpleNamespace
 
+import pytest
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from mmctx.cli.building import try_schedules
+from mmctx.cli.building import check_optimizer_type, try_schedules
+from mmctx.errors import UserError
+from mmctx.registry import class_of
 
 
 def test_trying_the_schedules_leaves_all_learning_rates_as_they_were():
@@ -24,3 +28,21 @@ def test_trying_the_schedules_leaves_all_learning_rates_as_they_were():
     try_schedules(runner)
     assert optim_wrapper.get_lr() == before
     assert all('initial_lr' not in group for group in optim_wrapper.param_groups)
+
+
+def test_an_optimizer_of_the_framework_is_known_and_an_unknown_one_is_refused():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_optimizer_type(dict(optimizer=dict(type='Lamb', lr=1e-3)))
+        check_optimizer_type(dict(optimizer=dict(type='AdamW', lr=1e-3)))
+        with pytest.raises(UserError, match=r'no optimizer AdmW .*is AdamW meant'):
+            check_optimizer_type(dict(optimizer=dict(type='AdmW', lr=1e-3)))
+
+
+def test_a_name_is_looked_up_in_the_scope_that_its_config_or_the_run_has():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        assert (
+            class_of(dict(type='ImageNet'), DATASETS).__module__ == 'mmpretrain.datasets.imagenet'
+        )
+        coco = class_of(dict(type='CocoDataset', _scope_='mmdet'), DATASETS)
+        assert coco is class_of(dict(type='CocoDataset'), DATASETS, scope='mmdet')
+        assert coco.METAINFO['classes'][0] == 'person'
