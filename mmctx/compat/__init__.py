@@ -8,6 +8,7 @@
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
 * :mod:`config_variables`: environment variables with quotes or backslashes in a config.
 * :mod:`coco_api`: labels of COCO's categories in the order of `classes`, and marked files.
+* :mod:`numpy_versions`: what the frameworks use of NumPy that newer versions no longer have.
 * :mod:`text_marks`: text files that begin with a byte order mark.
 * :mod:`checkpoint`: loading mmengine's checkpoints where `torch.load` only takes plain weights.
 * :mod:`pickles`: reading pickled data without running what it holds.
@@ -25,6 +26,7 @@ from . import (
     fallback_modules,
     model_hub,
     multimodal,
+    numpy_versions,
     temporal_shift,
     text_marks,
     version_limits,
@@ -37,6 +39,7 @@ def install():
     fallback_modules.install()
     version_limits.install()
     multimodal.install()
+    numpy_versions.install()
     config_paths.install()
     config_variables.install()
     coco_api.install()
