@@ -154,6 +154,11 @@ class LazyDataLoader(DataLoader):
     mmengine's iteration-based loop asks for an iterator before it knows where to resume.
     """
 
+    @property
+    def batch_size(self):  # type: ignore[override]
+        """Samples of a batch, which PyTorch forgets for batches that a sampler makes."""
+        return getattr(self.batch_sampler, 'batch_size', None)
+
     def __iter__(self):
         yield from super().__iter__()
 
