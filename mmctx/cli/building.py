@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from contextlib import contextmanager
 
 from mmengine.logging import print_log
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
@@ -32,7 +33,8 @@ def build_parts(runner, mode):
         return
     check_optimizer_type(runner.optim_wrapper)
     check_custom_keys(runner.optim_wrapper, runner.model)
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    with missing_decay_explained():
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     try_schedules(runner)
 
 
@@ -44,6 +46,20 @@ def check_optimizer_type(config):
         return
     near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
     raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
+
+
+@contextmanager
+def missing_decay_explained():
+    """Say which setting is missing where mmengine says that its base_wd should not be None."""
+    try:
+        yield
+    except ValueError as error:
+        if 'base_wd should not be None' not in str(error):
+            raise
+        raise UserError(
+            'optim_wrapper.optimizer has no weight_decay, which the factors of decay in '
+            'optim_wrapper.paramwise_cfg or of its constructor multiply: set it, to 0 for none'
+        ) from error
 
 
 def check_custom_keys(config, model):

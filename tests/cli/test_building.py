@@ -7,7 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from mmctx.cli.building import check_optimizer_type, try_schedules
+from mmctx.cli.building import check_optimizer_type, missing_decay_explained, try_schedules
 from mmctx.errors import UserError
 from mmctx.registry import class_of
 
@@ -46,3 +46,25 @@ def test_a_name_is_looked_up_in_the_scope_that_its_config_or_the_run_has():
         coco = class_of(dict(type='CocoDataset', _scope_='mmdet'), DATASETS)
         assert coco is class_of(dict(type='CocoDataset'), DATASETS, scope='mmdet')
         assert coco.METAINFO['classes'][0] == 'person'
+
+
+@pytest.mark.parametrize(
+    'constructor',
+    [
+        'DefaultOptimWrapperConstructor',
+        'mmctx.ContextualOptimWrapperConstructor',
+        'mmctx.LayerDecayOptimWrapperConstructor',
+        'mmctx.TSMOptimWrapperConstructor',
+    ],
+)
+def test_an_optimizer_without_the_decay_that_groups_scale_is_refused(constructor):
+    config = dict(
+        constructor=constructor,
+        optimizer=dict(type='SGD', lr=0.1),
+        paramwise_cfg=dict(norm_decay_mult=0.0),
+    )
+    with (
+        pytest.raises(UserError, match='has no weight_decay'),
+        missing_decay_explained(),
+    ):
+        build_optim_wrapper(nn.BatchNorm1d(2), config)
