@@ -14,6 +14,7 @@
 * :mod:`pickles`: reading pickled data without running what it holds.
 * :mod:`model_hub`: mmctx's classifiers by name in mmpretrain's `get_model` and `list_models`.
 * :mod:`exporting`: whether an exporter is recording a network, and pooling while it does.
+* :mod:`lamb`: mmpretrain's Lamb for networks with scalar parameters.
 * :mod:`temporal_shift`: mmaction2's temporal shift in a form that exporters can follow.
 * :mod:`launch`: distributed training on machines without a GPU.
 * :mod:`triton_interpreter`: running Triton kernels without a GPU, for tests.
@@ -24,6 +25,7 @@ from . import (
     config_paths,
     config_variables,
     fallback_modules,
+    lamb,
     model_hub,
     multimodal,
     numpy_versions,
@@ -46,6 +48,7 @@ def install():
     text_marks.install()
     model_hub.install()
     temporal_shift.install()
+    lamb.install()
     # mmengine reads checkpoints here, whoever builds the model.
     after_import('mmengine.runner.checkpoint', lambda module: install_runtime())
 
