@@ -15,6 +15,7 @@
 * :mod:`model_hub`: mmctx's classifiers by name in mmpretrain's `get_model` and `list_models`.
 * :mod:`exporting`: whether an exporter is recording a network, and pooling while it does.
 * :mod:`lamb`: mmpretrain's Lamb for networks with scalar parameters.
+* :mod:`recognizers`: backbones of mmpretrain's kind in mmaction2's 2D recognizers.
 * :mod:`temporal_shift`: mmaction2's temporal shift in a form that exporters can follow.
 * :mod:`launch`: distributed training on machines without a GPU.
 * :mod:`triton_interpreter`: running Triton kernels without a GPU, for tests.
@@ -29,6 +30,7 @@ from . import (
     model_hub,
     multimodal,
     numpy_versions,
+    recognizers,
     temporal_shift,
     text_marks,
     version_limits,
@@ -48,6 +50,7 @@ def install():
     text_marks.install()
     model_hub.install()
     temporal_shift.install()
+    recognizers.install()
     lamb.install()
     # mmengine reads checkpoints here, whoever builds the model.
     after_import('mmengine.runner.checkpoint', lambda module: install_runtime())
