@@ -13,6 +13,17 @@ from mmctx.registry import class_of
 
 # Placeholders for what is known only from the data: batches of an epoch, end of a schedule.
 ANY_LENGTH, ANY_END = 100, 10**9
+REFUSALS_OF_CONSTRUCTORS = {
+    'base_wd should not be None': (
+        'optim_wrapper.optimizer has no weight_decay, which the factors of decay in '
+        'optim_wrapper.paramwise_cfg or of its constructor multiply: set it, to 0 for none'
+    ),
+    'New atomic module type': (
+        "mmaction2's TSMOptimWrapperConstructor has no rules for some layers of this network: set "
+        "optim_wrapper.constructor='mmctx.TSMOptimWrapperConstructor', which has the same rules "
+        'for all layers'
+    ),
+}
 
 
 def build_parts(runner, mode):
@@ -33,7 +44,7 @@ def build_parts(runner, mode):
         return
     check_optimizer_type(runner.optim_wrapper)
     check_custom_keys(runner.optim_wrapper, runner.model)
-    with missing_decay_explained():
+    with refusals_of_constructors_explained():
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     try_schedules(runner)
 
@@ -49,17 +60,15 @@ def check_optimizer_type(config):
 
 
 @contextmanager
-def missing_decay_explained():
-    """Say which setting is missing where mmengine says that its base_wd should not be None."""
+def refusals_of_constructors_explained():
+    """Say which setting to change where a constructor of an optimizer speaks of its own code."""
     try:
         yield
     except ValueError as error:
-        if 'base_wd should not be None' not in str(error):
-            raise
-        raise UserError(
-            'optim_wrapper.optimizer has no weight_decay, which the factors of decay in '
-            'optim_wrapper.paramwise_cfg or of its constructor multiply: set it, to 0 for none'
-        ) from error
+        for words, mend in REFUSALS_OF_CONSTRUCTORS.items():
+            if words in str(error):
+                raise UserError(mend) from error
+        raise
 
 
 def check_custom_keys(config, model):

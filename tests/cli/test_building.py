@@ -7,7 +7,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from mmctx.cli.building import check_optimizer_type, missing_decay_explained, try_schedules
+from mmctx.cli.building import (
+    check_optimizer_type,
+    refusals_of_constructors_explained,
+    try_schedules,
+)
 from mmctx.errors import UserError
 from mmctx.registry import class_of
 
@@ -65,6 +69,20 @@ def test_an_optimizer_without_the_decay_that_groups_scale_is_refused(constructor
     )
     with (
         pytest.raises(UserError, match='has no weight_decay'),
-        missing_decay_explained(),
+        refusals_of_constructors_explained(),
     ):
         build_optim_wrapper(nn.BatchNorm1d(2), config)
+
+
+def test_the_constructor_of_tsm_that_knows_no_embeddings_is_refused():
+    config = dict(
+        constructor='TSMOptimWrapperConstructor',
+        optimizer=dict(type='SGD', lr=0.1, weight_decay=0.0),
+        paramwise_cfg=dict(fc_lr5=True),
+    )
+    with (
+        DefaultScope.overwrite_default_scope('mmaction'),
+        pytest.raises(UserError, match=r'mmctx\.TSMOptimWrapperConstructor'),
+        refusals_of_constructors_explained(),
+    ):
+        build_optim_wrapper(nn.Sequential(nn.Linear(2, 2), nn.Embedding(4, 2)), config)
