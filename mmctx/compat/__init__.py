@@ -2,7 +2,7 @@
 
 * :mod:`after_import`: acting on modules of other packages once they are imported.
 * :mod:`fallback_modules`: modules that a dependency's wheel lacks (`mmcv._ext`, mmaction2's DRN).
-* :mod:`mmcv_ops`: what is served as `mmcv._ext`.
+* :mod:`mmcv_ops`, :mod:`mmcv_differentiable`: what is served as `mmcv._ext`.
 * :mod:`version_limits`: an mmcv newer than mmdet, mmpretrain and mmaction2 admit.
 * :mod:`multimodal`: mmpretrain and mmaction2 beside a `transformers` too new for them.
 * :mod:`config_paths`: `_base_ = 'mmctx::...'`.
