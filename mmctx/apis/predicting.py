@@ -21,6 +21,7 @@ from mmctx.cli.config import framework, load_config
 from mmctx.cli.running import build_model
 from mmctx.datasets.checks.imagenet import EXTENSIONS as IMAGES
 from mmctx.datasets.kinetics_lists import EXTENSIONS as VIDEOS
+from mmctx.engine.data import is_of_decoder
 from mmctx.errors import UserError, recognise
 from mmctx.registry import class_of
 
@@ -185,7 +186,8 @@ class _Files(Dataset):
         try:
             return path, self.pipeline(source), ''
         except Exception as error:
-            if not isinstance(error, OSError) and recognise(error) is None:
+            known = isinstance(error, OSError) or is_of_decoder(error) or recognise(error)
+            if not known:
                 raise
             return path, None, ' '.join(f'{type(error).__name__}: {error}'.split())
 
