@@ -44,7 +44,7 @@ def check_sizes(model: Any, loader, split: str) -> None:
 
 
 def views_of(sample: dict) -> list[dict]:
-    """What the network gets of a sample, one after the other: with augmented tests, several views."""
+    """What the network gets of a sample, one after the other: several views in augmented tests."""
     inputs, samples = sample.get('inputs'), sample.get('data_samples')
     if not isinstance(inputs, list) or not isinstance(samples, list):
         return [sample]
