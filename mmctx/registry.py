@@ -62,3 +62,16 @@ def class_of(config: dict, registry: Registry, scope: str | None = None) -> Any:
         return kind
     with registry.switch_scope_and_registry(config.get('_scope_') or scope) as scoped:
         return scoped.get(kind)
+
+
+def bare_name(kind: str | type) -> str:
+    """Name of a class by the `type` of its config, without scope and module.
+
+    Args:
+        kind (str | type): The class itself, as in configs of pure Python, or a name such as
+            `Resize`, `mmdet.Resize` or `mmdet.datasets.transforms.Resize`.
+
+    Returns:
+        str: Such as `Resize`.
+    """
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]

@@ -23,7 +23,7 @@ from mmctx.datasets.checks.imagenet import EXTENSIONS as IMAGES
 from mmctx.datasets.kinetics_lists import EXTENSIONS as VIDEOS
 from mmctx.engine.data import is_of_decoder
 from mmctx.errors import UserError, recognise
-from mmctx.registry import class_of
+from mmctx.registry import bare_name, class_of
 
 from .predictions import draw, entries_of
 
@@ -66,7 +66,7 @@ class Predictor:
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
-            steps = [s for s in dataset.pipeline if not s['type'].endswith('LoadAnnotations')]
+            steps = [s for s in dataset.pipeline if bare_name(s['type']) != 'LoadAnnotations']
             self._pipeline = Compose(steps)
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 

@@ -13,7 +13,7 @@ from mmctx.cli.building import (
     try_schedules,
 )
 from mmctx.errors import UserError
-from mmctx.registry import class_of
+from mmctx.registry import bare_name, class_of
 
 
 def test_trying_the_schedules_leaves_all_learning_rates_as_they_were():
@@ -40,6 +40,11 @@ def test_an_optimizer_of_the_framework_is_known_and_an_unknown_one_is_refused():
         check_optimizer_type(dict(optimizer=dict(type='AdamW', lr=1e-3)))
         with pytest.raises(UserError, match=r'no optimizer AdmW .*is AdamW meant'):
             check_optimizer_type(dict(optimizer=dict(type='AdmW', lr=1e-3)))
+
+
+def test_a_bare_name_is_that_of_a_class_or_of_text():
+    names = nn.Conv2d, 'Conv2d', 'torch.Conv2d', 'torch.nn.modules.Conv2d'
+    assert [bare_name(name) for name in names] == ['Conv2d'] * 4
 
 
 def test_a_name_is_looked_up_in_the_scope_that_its_config_or_the_run_has():
