@@ -35,6 +35,8 @@ UPSTREAM_REFUSALS = (
     (KeyError, re.compile(r'[\w.]+ is not in the [^.]+ registry')),
     # mmengine: a data loader without its loop's settings, or such settings without a data loader.
     (ValueError, re.compile(r'[\w, ]+ should be either all None or not None')),
+    # Any of them: an optional package, such as tensorboard, is not there.
+    (ImportError, re.compile(r'.*(?:[Pp]lease (?:run|install)|is not installed)(?:.|\n)*')),
     # mmcv: a file that is not an image.
     (AssertionError, re.compile(r'failed to load image: .+')),
 )
@@ -68,7 +70,7 @@ def recognise(error: Exception) -> UserError | None:
         return UserError(f'cannot use {error.filename}: {error.strerror}', one_rank=True)
     for error_type, pattern in UPSTREAM_REFUSALS:
         if isinstance(error, error_type) and (match := pattern.search(str(error))):
-            return UserError(match[0])
+            return UserError(' '.join(match[0].split()))
     return None
 
 

@@ -6,6 +6,7 @@ or mmaction2 are imported only if that package is installed.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine import registry as upstream
 from mmengine.registry import Registry
@@ -44,3 +45,38 @@ WEIGHT_INITIALIZERS = _child(upstream.WEIGHT_INITIALIZERS, 'models.layers')
 def base_named(cls: type | None, name: str) -> type | None:
     """The class or the base of it that has a name, whose package may not be installed."""
     return next((base for base in getattr(cls, '__mro__', ()) if base.__name__ == name), None)
+
+
+def class_of(config: dict, registry: Registry, scope: str | None = None) -> Any:
+    """Class that a module's config names, looked up where mmengine looks when it builds the module.
+
+    A framework's modules are registered in its own registry, so mmengine's alone does not know
+    them.
+
+    Args:
+        config (dict): Config with a `type`.
+        registry (Registry): mmengine's registry of such modules.
+        scope (str, optional): Framework whose registry is asked if the config has no `_scope_`.
+            Defaults to None, the default scope of the run.
+
+    Returns:
+        type | None: None if nothing is registered under the name.
+    """
+    kind = config.get('type')
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(config.get('_scope_') or scope) as scoped:
+        return scoped.get(kind)
+
+
+def bare_name(kind: str | type) -> str:
+    """Name of a class by the `type` of its config, without scope and module.
+
+    Args:
+        kind (str | type): The class itself, as in configs of pure Python, or a name such as
+            `Resize`, `mmdet.Resize` or `mmdet.datasets.transforms.Resize`.
+
+    Returns:
+        str: Such as `Resize`.
+    """
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]

@@ -29,6 +29,14 @@ from mmctx.errors import Unavailable, UserError, first_few, recognise
         ),
         (AssertionError('failed to load image: a/1.jpg'), 'failed to load image: a/1.jpg'),
         (
+            ImportError('Please run "pip install future tensorboard" to install\n it'),
+            'Please run "pip install future tensorboard" to install it',
+        ),
+        (
+            ImportError('psutil is not installed, please install it by: pip install psutil'),
+            'psutil is not installed, please install it by: pip install psutil',
+        ),
+        (
             OSError(errno.ENOSPC, 'No space left on device', 'run/1.pth'),
             'cannot use run/1.pth: No space left on device',
         ),

@@ -21,7 +21,9 @@ from mmctx.cli.config import framework, load_config
 from mmctx.cli.running import build_model
 from mmctx.datasets.checks.imagenet import EXTENSIONS as IMAGES
 from mmctx.datasets.kinetics_lists import EXTENSIONS as VIDEOS
+from mmctx.engine.data import is_of_decoder
 from mmctx.errors import UserError, recognise
+from mmctx.registry import bare_name, class_of
 
 from .predictions import draw, entries_of
 
@@ -64,7 +66,7 @@ class Predictor:
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
-            steps = [s for s in dataset.pipeline if not s['type'].endswith('LoadAnnotations')]
+            steps = [s for s in dataset.pipeline if bare_name(s['type']) != 'LoadAnnotations']
             self._pipeline = Compose(steps)
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 
@@ -184,7 +186,8 @@ class _Files(Dataset):
         try:
             return path, self.pipeline(source), ''
         except Exception as error:
-            if not isinstance(error, OSError) and recognise(error) is None:
+            known = isinstance(error, OSError) or is_of_decoder(error) or recognise(error)
+            if not known:
                 raise
             return path, None, ' '.join(f'{type(error).__name__}: {error}'.split())
 
@@ -254,7 +257,7 @@ def find_files(inputs: Inputs, kind: str) -> list[str]:
 def _class_names(meta: dict, dataset: dict) -> Sequence[str] | None:
     """Class names of a checkpoint or, if it has none, of the config's data set."""
     stated = meta.get('dataset_meta') or {}
-    cls = DATASETS.get(dataset['type'])
+    cls = class_of(dataset, DATASETS)
     for source in (stated, dataset.get('metainfo') or {}, getattr(cls, 'METAINFO', {})):
         names = source.get('classes') or source.get('CLASSES')
         if names:

@@ -92,8 +92,8 @@ def _write_labels(image: np.ndarray, labels: list[dict], out: str | os.PathLike)
     """Write classes and scores onto an RGB image."""
     from mmengine.visualization import Visualizer
 
-    # Small images need room for the text.
-    scale = max(1, -(-224 // min(image.shape[:2])))
+    # Small images need room for the text, but not a narrow one that would become huge.
+    scale = max(1, min(-(-224 // min(image.shape[:2])), 1024 // max(image.shape[:2])))
     image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     lines = [f'{title_of(entry)} {entry["score"]:.2f}' for entry in labels]
     visualizer = Visualizer(image=image)

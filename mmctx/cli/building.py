@@ -2,15 +2,28 @@
 
 import difflib
 import logging
+from contextlib import contextmanager
 
 from mmengine.logging import print_log
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 from mmctx.engine.resumed_settings import named_wrappers
 from mmctx.errors import UserError, first_few, meant
+from mmctx.registry import class_of
 
 # Placeholders for what is known only from the data: batches of an epoch, end of a schedule.
 ANY_LENGTH, ANY_END = 100, 10**9
+REFUSALS_OF_CONSTRUCTORS = {
+    'base_wd should not be None': (
+        'optim_wrapper.optimizer has no weight_decay, which the factors of decay in '
+        'optim_wrapper.paramwise_cfg or of its constructor multiply: set it, to 0 for none'
+    ),
+    'New atomic module type': (
+        "mmaction2's TSMOptimWrapperConstructor has no rules for some layers of this network: set "
+        "optim_wrapper.constructor='mmctx.TSMOptimWrapperConstructor', which has the same rules "
+        'for all layers'
+    ),
+}
 
 
 def build_parts(runner, mode):
@@ -31,7 +44,8 @@ def build_parts(runner, mode):
         return
     check_optimizer_type(runner.optim_wrapper)
     check_custom_keys(runner.optim_wrapper, runner.model)
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    with refusals_of_constructors_explained():
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     try_schedules(runner)
 
 
@@ -39,9 +53,22 @@ def check_optimizer_type(config):
     """Refuse an unknown optimizer, for which mmengine only says that None is not callable."""
     optimizer = config.get('optimizer') if isinstance(config, dict) else None
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
-    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
-        near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
-        raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
+    if kind is None or class_of(optimizer, OPTIMIZERS) is not None:
+        return
+    near = difflib.get_close_matches(kind, OPTIMIZERS.module_dict, n=1)
+    raise UserError(f'there is no optimizer {kind} (optim_wrapper.optimizer.type){meant(near)}')
+
+
+@contextmanager
+def refusals_of_constructors_explained():
+    """Say which setting to change where a constructor of an optimizer speaks of its own code."""
+    try:
+        yield
+    except ValueError as error:
+        for words, mend in REFUSALS_OF_CONSTRUCTORS.items():
+            if words in str(error):
+                raise UserError(mend) from error
+        raise
 
 
 def check_custom_keys(config, model):

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmctx.errors import UserError
+from mmctx.registry import bare_name
 
 from .blame import frames_of, is_in
 from .unread_options import check_options
@@ -38,6 +39,11 @@ READ_KEYS = set(inspect.signature(Runner.__init__).parameters) | {
 def as_list(value):
     """Make a list of a setting that may be a single value, a sequence or empty."""
     return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+
+
+def loads_weights(init):
+    """Whether an `init_cfg` loads a file of weights; mmengine's class is `PretrainedInit`."""
+    return bare_name(init.get('type') or '') in ('Pretrained', 'PretrainedInit')
 
 
 def load_config(path, options=None, work_dir=None, launcher='none'):
@@ -106,7 +112,7 @@ def apply_pretrained(cfg, options):
     names_weights = 'pretrained' in backbone
     if names_weights and (cfg.pretrained is None or 'pretrained' in options):
         backbone.pretrained = cfg.pretrained
-        if cfg.pretrained is None and backbone.type.split('.')[-1] == 'ResNetTSM':
+        if cfg.pretrained is None and bare_name(backbone.type) == 'ResNetTSM':
             # Otherwise it would still look for weights.
             backbone.pretrained2d = False
     elif cfg.pretrained is None:
@@ -124,7 +130,7 @@ def apply_pretrained(cfg, options):
                 f"the config's `pretrained` is {cfg.pretrained} but its model.backbone.{key} "
                 f'loads {stated}; set both, or pass --cfg-options pretrained=FILE'
             )
-    elif isinstance(init, dict) and init.get('type') == 'Pretrained':
+    elif isinstance(init, dict) and loads_weights(init):
         init.checkpoint = cfg.pretrained
     else:
         backbone.init_cfg = dict(type='Pretrained', checkpoint=cfg.pretrained, prefix='backbone.')

@@ -14,7 +14,7 @@ from mmctx.datasets.checks import imagenet, kinetics
 from mmctx.datasets.checks.coco import quick as coco
 from mmctx.datasets.checks.dataset_files import DatasetFiles
 from mmctx.errors import UserError
-from mmctx.registry import base_named
+from mmctx.registry import base_named, class_of
 
 from .config import as_list
 from .starting_weights import pretrained_weights, started_from
@@ -115,7 +115,7 @@ def find_metric_files(cfg, split):
                 f'annotation file {described(ann_file)} of {split}_evaluator does not exist; '
                 f'{root_hint(cfg, f"{split}_evaluator.ann_file")}'
             )
-        is_coco = base_named(registered_class(cfg, metric, METRICS), 'CocoMetric')
+        is_coco = base_named(class_of(metric, METRICS, cfg.get('default_scope')), 'CocoMetric')
         if is_coco and not metric.get('format_only'):
             yield ann_file
 
@@ -168,7 +168,7 @@ def files_of_dataset(cfg, dataset, loader, annotations_needed):
     Raises:
         UserError: At the first mistake.
     """
-    cls = registered_class(cfg, dataset, DATASETS)
+    cls = class_of(dataset, DATASETS, cfg.get('default_scope'))
     downloads = cls is not None and 'download' in inspect.signature(cls.__init__).parameters
     root = dataset.get('data_root') or ''
     if downloads or '://' in root or dataset.get('backend_args'):
@@ -194,12 +194,3 @@ def files_of_dataset(cfg, dataset, loader, annotations_needed):
         if folder and '://' not in folder and not Path(folder).is_dir():
             raise UserError(f'folder {described(folder)} of {loader} does not exist; {hint}')
     return DatasetFiles(dataset, cls, root, ann_file, folders, hint, annotations_needed, loader)
-
-
-def registered_class(cfg, config, registry):
-    """Class that a module's config names, in the config's scope; None if it is not registered."""
-    if not isinstance(config.get('type'), str):
-        return config.get('type')
-    scope = config.get('_scope_') or cfg.get('default_scope')
-    with registry.switch_scope_and_registry(scope) as scoped:
-        return scoped.get(config['type'])

@@ -7,7 +7,7 @@ from mmctx.checkpoints.latest import missing_state
 from mmctx.checkpoints.reading import UnreadableCheckpoint, fetch, read_checkpoint
 from mmctx.errors import UserError
 
-from .config import as_list
+from .config import as_list, loads_weights
 
 FROM_SCRATCH = 'or train from scratch with --cfg-options pretrained=None'
 WEB = ('http://', 'https://')
@@ -71,7 +71,7 @@ def init_cfgs(model, name=''):
     An argument `pretrained` of a module becomes an `init_cfg` of type `pretrained`.
     """
     for init in as_list(model.get('init_cfg')):
-        if init.get('type') == 'Pretrained' and isinstance(init.get('checkpoint'), str):
+        if loads_weights(init) and isinstance(init.get('checkpoint'), str):
             yield name, init
     if isinstance(model.get('pretrained'), str):
         yield name, dict(type='pretrained', checkpoint=model['pretrained'])

@@ -6,6 +6,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from mmctx.errors import UserError
+from mmctx.registry import bare_name
 
 from .config import as_list, framework
 
@@ -15,7 +16,7 @@ AMP_ARGUMENTS = ('loss_scale', 'dtype', 'use_fsdp')
 def set_amp(cfg, wanted):
     """Switch mixed precision on if `--amp` asks for it, off if nothing here can do it."""
     wrapper = cfg.optim_wrapper
-    kind = wrapper.setdefault('type', 'OptimWrapper')
+    kind = bare_name(wrapper.setdefault('type', 'OptimWrapper'))
     available = get_device() not in ('cpu', 'mps')
     if wanted and not available:
         raise UserError('--amp needs a GPU, and PyTorch sees none here; leave it out')

@@ -45,7 +45,11 @@ def main() -> None:
     sys.argv = [str(path), *arguments]
     # As Python does for a script: some tools import modules beside them.
     sys.path.insert(0, str(path.parent))
-    runpy.run_path(str(path), run_name='__main__')
+    from mmctx.compat.checkpoint import history_allowed
+
+    # Some tools, such as publish_model, load checkpoints by torch.load itself.
+    with history_allowed():
+        runpy.run_path(str(path), run_name='__main__')
 
 
 def tools_of(package: str) -> dict[str, Path]:

@@ -23,6 +23,7 @@ from torch.nn import Parameter, SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mmctx.errors import UserError
+from mmctx.registry import class_of
 
 # Environment variable that each launcher sets, and the command that starts the launcher.
 STARTED_BY = {
@@ -164,7 +165,8 @@ def _wrapper_without_device(cfg):
         'find_unused_parameters': cfg.get('find_unused_parameters', False),
     }
     wrapper = {'type': 'MMDistributedDataParallel', **wrapper}
-    if issubclass(MODEL_WRAPPERS.get(wrapper['type']), DistributedDataParallel):
+    cls = class_of(wrapper, MODEL_WRAPPERS, cfg.get('default_scope'))
+    if issubclass(cls, DistributedDataParallel):
         # mmengine fills in the local rank for a missing key, but not for an explicit None.
         wrapper['device_ids'] = None
     return wrapper

@@ -1,7 +1,8 @@
 """Replacement of `mmcv._ext` for an mmcv without compiled ops (mmcv-lite).
 
-NMS and RoIAlign run on torchvision's compiled kernels, on every device that these support. All
-other ops can be looked up, as mmcv does when it is imported, but raise an error when they are
+NMS and RoIAlign run on torchvision's compiled kernels, on every device that these support. What
+:mod:`mmctx.compat.mmcv_differentiable` has runs as functions of torchvision and PyTorch. All other
+ops can be looked up, as mmcv does when it is imported, but raise an error when they are
 called.
 """
 
@@ -10,6 +11,17 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from mmctx.compat.mmcv_differentiable import (  # noqa: F401
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+)
 from mmctx.errors import Unavailable, UserError
 
 _REMEDY = (

@@ -38,6 +38,11 @@ class UnreadableSample(UserError):
         super().__init__(message, one_rank=True)
 
 
+def is_of_decoder(error: Exception) -> bool:
+    """Whether an error is about the contents of a file that was decoded, or what became of them."""
+    return type(error).__module__.partition('.')[0] in DECODERS
+
+
 class BatchReader:
     """Reader of the samples of a numbered batch, each with its own random numbers.
 
@@ -81,8 +86,7 @@ class BatchReader:
             refusal = recognise(error)
             if refusal is not None:
                 raise UnreadableSample(str(refusal)) from error
-            of_decoder = type(error).__module__.partition('.')[0] in DECODERS
-            kind = UnreadableSample if of_decoder else SampleError
+            kind = UnreadableSample if is_of_decoder(error) else SampleError
             raise kind(
                 f'{self.name(index)} cannot be read: {type(error).__name__}: {error}'
             ) from error
@@ -162,6 +166,11 @@ class LazyDataLoader(DataLoader):
     """
 
     batches = None
+
+    @property
+    def batch_size(self):  # type: ignore[override]
+        """Samples of a batch, which PyTorch forgets for batches that a sampler makes."""
+        return getattr(self.batch_sampler, 'batch_size', None)
 
     def __iter__(self):
         self.batches = super().__iter__()

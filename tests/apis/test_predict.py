@@ -81,6 +81,20 @@ def test_a_file_that_cannot_be_read_leaves_the_others(classifier, pictures, tmp_
     assert 'labels' in whole and broken.keys() == {'path', 'error'}
 
 
+def test_a_narrow_image_costs_neither_the_others_nor_all_memory(
+    classifier, detector, pictures, tmp_path
+):
+    thin, other = str(tmp_path / 'thin.png'), str(pictures / 'b.png')
+    cv2.imwrite(thin, np.full((1, 1500, 3), 99, np.uint8))
+    results = predict([thin, other], detector / 'epoch_1.pth', device='cpu')
+    # Its shorter side would become 0 pixels.
+    assert 'resize' in results[0]['error'] and 'objects' in results[1]
+    predictor = Predictor(classifier / 'epoch_1.pth', device='cpu')
+    (result,) = predictor([thin], pictures={thin: tmp_path / 'drawn.png'})
+    assert 'labels' in result
+    assert cv2.imread(str(tmp_path / 'drawn.png')).shape == (1, 1500, 3)
+
+
 def test_what_cannot_be_used(classifier, detector, pictures, tmp_path):
     checkpoint = classifier / 'epoch_1.pth'
     with pytest.raises(UserError, match=r'no_such\.jpg does not exist'):

@@ -5,17 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
+from torch.utils.data import BatchSampler, SequentialSampler
 
 from mmctx.checkpoints.fitting import Weights
 from mmctx.cli.agreement.classes import check_classes, class_counts
 from mmctx.cli.agreement.inputs import check_clips
 from mmctx.cli.agreement.listed import check_listed_sizes
 from mmctx.cli.agreement.metrics import check_metrics
-from mmctx.cli.agreement.training import norm_of_vectors
+from mmctx.cli.agreement.training import check_batches, norm_of_vectors
 from mmctx.cli.preflight import Checked
 from mmctx.errors import UserError
 from mmctx.evaluation.coco_metric import CocoMetric
+from mmctx.models.backbones import ContextualResNet
 
 
 class Part(nn.Module):
@@ -172,6 +175,23 @@ def check_segments(shape, split, backbone=4, head=4):
     parts = dict(backbone=backbone, cls_head=head)
     model = SimpleNamespace(**{k: SimpleNamespace(num_segments=n) for k, n in parts.items()})
     check_clips(model, SimpleNamespace(dataset=Clips(shape)), split)
+
+
+@pytest.mark.parametrize(('shape', 'refused'), [((4, 3, 8, 8), False), ((3, 8, 8), True)])
+@pytest.mark.parametrize('size', [1, 2])
+def test_a_batch_of_one_video_has_frames_enough_for_batch_norm(shape, refused, size):
+    data = Clips(shape)
+    data.infos *= 3
+    batches = BatchSampler(SequentialSampler(data), size, drop_last=False)
+    loader = SimpleNamespace(dataset=data, batch_size=size, batch_sampler=batches)
+    loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    loop.dataloader = loader
+    network = ContextualResNet(18, num_classes=16, embed_dims=8, base_channels=8)
+    if not refused:
+        check_batches(loop, network)
+        return
+    with pytest.raises(UserError, match='cannot train on one image'):
+        check_batches(loop, network)
 
 
 def test_frames_that_are_the_segments():

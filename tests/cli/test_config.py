@@ -2,11 +2,15 @@
 
 import pytest
 from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.model import PretrainedInit
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import init_default_scope
 
 from mmctx.cli import switches as switches_module
 from mmctx.cli.config import load_config
-from mmctx.cli.switches import set_testing, set_training
+from mmctx.cli.starting_weights import init_cfgs
+from mmctx.cli.switches import set_amp, set_testing, set_training
 from mmctx.errors import UserError
 
 CONFIGS = ['mask_rcnn_ctx_convnext_t_coco', 'mask_rcnn_convnext_t_coco', 'mask_rcnn_swin_t_coco']
@@ -190,3 +194,13 @@ def test_loaders_without_workers_do_not_ask_for_lasting_ones(load):
     cfg = load(train_dataloader__num_workers=0)
     assert cfg.train_dataloader.persistent_workers is False
     assert cfg.val_dataloader.persistent_workers is True
+
+
+def test_classes_in_place_of_names_are_understood(monkeypatch):
+    """As in configs of pure Python."""
+    init = dict(type=PretrainedInit, checkpoint='a.pth')
+    assert [*init_cfgs(dict(backbone=dict(init_cfg=init)))] == [('backbone', init)]
+    cfg = Config(dict(optim_wrapper=dict(type=AmpOptimWrapper, loss_scale='dynamic')))
+    monkeypatch.setattr('mmctx.cli.switches.get_device', lambda: 'cpu')
+    set_amp(cfg, False)
+    assert cfg.optim_wrapper == dict(type='OptimWrapper')

@@ -1,7 +1,15 @@
 """One sample of a detector and of a recognizer goes through network and metrics beforehand."""
 
-import pytest
+import logging
+from types import SimpleNamespace
 
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+
+from mmctx.cli.agreement.inputs import check_sizes
+from mmctx.cli.agreement.rehearsal import quiet
 from mmctx.cli.config import load_config
 from mmctx.cli.running import build_runner
 from mmctx.cli.switches import set_training
@@ -46,6 +54,44 @@ def detector(shapes, repo, tmp_path, monkeypatch):
 
 def test_a_detector_whose_metric_finds_what_it_scores(detector):
     detector(default_hooks__checkpoint__save_best='coco/segm_mAP')
+
+
+def test_figures_of_a_rehearsal_are_not_logged():
+    logger, logged = MMLogger.get_current_instance(), []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        logger.info('as in a run, the logger is in use')
+        with quiet():
+            logger.info('bbox_mAP_copypaste: 0.9')
+        logger.info('the training begins')
+    finally:
+        logger.removeHandler(handler)
+    assert logged == ['as in a run, the logger is in use', 'the training begins']
+
+
+def test_views_of_test_time_augmentation_are_as_large_as_the_stride():
+    class Views(list):
+        def get_data_info(self, index):
+            return dict(img_path='a.jpg', width=64, height=64)
+
+        def pipeline(self, info):
+            return dict(
+                inputs=[torch.zeros(3, side, 64) for side in self.sides], data_samples=[1, 2]
+            )
+
+    views = Views([0])
+    model = SimpleNamespace(
+        backbone=SimpleNamespace(stride=32),
+        data_preprocessor=lambda batch, training: dict(inputs=torch.stack(batch['inputs'])),
+    )
+    loader = SimpleNamespace(dataset=views, collate_fn=pseudo_collate)
+    views.sides = [64, 32]
+    check_sizes(model, loader, 'test')
+    views.sides = [64, 31]
+    with pytest.raises(UserError, match='with 64x31 pixels, but its stride is 32'):
+        check_sizes(model, loader, 'test')
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+import torch
 from forked import ENVIRONMENT
 
 import mmctx
+from mmctx.apis import predict
 from mmctx.cli.vis_cam import prepare_vis_cam
 from mmctx.commands.run import find_tool, main, tools_of
 from mmctx.errors import UserError
@@ -96,6 +98,16 @@ def test_tools_of_mmdet_without_compiled_mmcv(detector, tmp_path, run_either):
         )
         assert result.returncode == 0, result.stderr
         assert list((tmp_path / more[0]).rglob('*.*g'))
+
+
+def test_a_checkpoint_is_published(classifier, tmp_path, run_either):
+    """It holds mmengine's log, which `torch.load` refuses by itself."""
+    command = ['run', 'mmpretrain/publish_model', classifier / 'epoch_1.pth', 'out.pth']
+    result = run_either(*command, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (published,) = tmp_path.glob('out*.pth')
+    assert 'optimizer' not in torch.load(published, weights_only=False)
+    assert predict([], published) == []
 
 
 @pytest.mark.skipif(find_spec('pytorch_grad_cam') is not None, reason='grad-cam is installed')

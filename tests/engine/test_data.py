@@ -33,6 +33,12 @@ def test_samples_do_not_depend_on_the_number_of_workers(toy_runner):
         torch.testing.assert_close(other, runs[0], rtol=0, atol=0)
 
 
+def test_a_loader_knows_the_size_of_its_batches(toy_runner):
+    """Hooks of the frameworks read it, such as mmpretrain's PreciseBNHook."""
+    loader = toy_runner(**{'train_dataloader.batch_size': 5}).train_dataloader
+    assert loader.batch_size == len(next(iter(loader))['inputs']) == 5
+
+
 def test_samples_differ_from_epoch_to_epoch_and_with_the_seed(toy_runner):
     runner = toy_runner()
     first, second = torch.cat(batches(runner)), torch.cat(batches(runner))

@@ -28,18 +28,27 @@ def check_sizes(model: Any, loader, split: str) -> None:
         sample = prepare(dataset, index, split)
         if sample is None:
             continue
-        batch = model.data_preprocessor(loader.collate_fn([sample]), False)
-        inputs = batch['inputs'] if isinstance(batch, dict) else None
-        if not hasattr(inputs, 'shape'):
-            return
-        size = inputs.shape[-2:]
-        if min(size) < stride:
-            raise UserError(
-                f'{path_of(dataset, index)} of {split}_dataloader reaches the network with '
-                f'{size[1]}x{size[0]} pixels, but its stride is {stride}: enlarge it in the '
-                'pipeline (Resize), or pad '
-                'it (pad_size_divisor of the data_preprocessor)'
-            )
+        for view in views_of(sample):
+            batch = model.data_preprocessor(loader.collate_fn([view]), False)
+            inputs = batch['inputs'] if isinstance(batch, dict) else None
+            if not hasattr(inputs, 'shape'):
+                return
+            size = inputs.shape[-2:]
+            if min(size) < stride:
+                raise UserError(
+                    f'{path_of(dataset, index)} of {split}_dataloader reaches the network with '
+                    f'{size[1]}x{size[0]} pixels, but its stride is {stride}: enlarge it in the '
+                    'pipeline (Resize), or pad '
+                    'it (pad_size_divisor of the data_preprocessor)'
+                )
+
+
+def views_of(sample: dict) -> list[dict]:
+    """What the network gets of a sample, one after the other: several views in augmented tests."""
+    inputs, samples = sample.get('inputs'), sample.get('data_samples')
+    if not isinstance(inputs, list) or not isinstance(samples, list):
+        return [sample]
+    return [dict(inputs=view, data_samples=of_view) for view, of_view in zip(inputs, samples)]
 
 
 def check_clips(model: Any, loader, split: str) -> None:

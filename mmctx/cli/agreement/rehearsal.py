@@ -13,6 +13,7 @@ import logging
 import torch
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.logging import MMLogger
 from mmengine.runner import autocast
 from mmengine.structures import BaseDataElement
 
@@ -35,12 +36,16 @@ def rehearse(runner, loop, split: str) -> None:
 @contextlib.contextmanager
 def quiet():
     """Context that suppresses what metrics print and log."""
-    before = logging.root.manager.disable
+    # Python's `logging.disable` does not reach mmengine's logger, which keeps what was enabled.
+    logger = MMLogger.get_current_instance()
+    before, level = logging.root.manager.disable, logger.level
     logging.disable(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
+        logger.setLevel(level)
         logging.disable(before)
 
 

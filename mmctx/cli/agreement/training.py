@@ -11,6 +11,9 @@ from mmctx.errors import UserError
 from mmctx.models.eval_mode import modes_kept
 from mmctx.models.layers.vector_step import names_of_training_norms
 
+from .datasets import leaves
+from .inputs import prepare
+
 
 def check_lengths(runner) -> None:
     """Check that a training has iterations, and that its schedules fit its length.
@@ -78,7 +81,7 @@ def check_batches(loop, model: nn.Module) -> None:
     loader = loop.dataloader
     size = getattr(loader, 'batch_size', None) or getattr(loader.batch_sampler, 'batch_size', None)
     layer = norm_of_vectors(model)
-    if layer is None or type(size) is not int:
+    if layer is None or type(size) is not int or images_of_one_sample(loader.dataset) > 1:
         return
     if size == 1:
         raise UserError(
@@ -94,6 +97,15 @@ def check_batches(loop, model: nn.Module) -> None:
             f'of {size}), and batch norm ({layer}) cannot train on one image: leave it out by '
             '--cfg-options train_dataloader.drop_last=True, or take another batch_size'
         )
+
+
+def images_of_one_sample(dataset) -> int:
+    """How many images a sample gives the network, as a video gives it frames."""
+    first = leaves(dataset)[0]
+    sample = prepare(first, 0, 'train') if len(first) else None
+    inputs = sample.get('inputs') if isinstance(sample, dict) else None
+    shape: tuple[int, ...] = getattr(inputs, 'shape', ())
+    return shape[0] if len(shape) == 4 else 1
 
 
 def norm_of_vectors(model: nn.Module) -> str | None:
