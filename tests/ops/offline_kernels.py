@@ -173,7 +173,7 @@ def shipped_layers():
             built.add(str(arguments))
             for layer in MODELS.build(arguments).modules():
                 if isinstance(layer, ContextualConv2d | Contextualizing):
-                    # What kernels are compiled for is up to the power of 2 in a number of channels.
+                    # Numbers of channels with the same power of 2 differ as constants only.
                     kind = re.sub(
                         r'\d+', lambda n: str(min(int(n[0]) & -int(n[0]), 64)), str(layer)
                     )

@@ -34,7 +34,7 @@ def test_image_sizes_need_no_kernels_of_their_own():
         'prepare_kernel': 4,  # depthwise and dense, with and without samples
         'depthwise_kernel': 2,  # images of one column and of several
         'columns_kernel': 2,
-        'sampling_gradient_kernel': 2,
+        'sampling_gradient_kernel': 4,  # of these, depthwise and dense
         'kernel_gradient_kernel': 2,
         'list_kernel': 4,  # depthwise and dense, counting and filling
         'gather_kernel': 2,

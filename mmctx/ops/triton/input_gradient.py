@@ -121,8 +121,8 @@ def gather_kernel(
     weights,  # likewise
     starts,  # [B, H·W] int32
     counts,  # [B, H·W] int32
-    height, width, out_height, out_width, channel_groups, images, blocks, chunks, entries,
-    TAPS: tl.constexpr, ALIGN: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
+    height, width, out_height, out_width, images, blocks, chunks, entries,
+    CHANNELS: tl.constexpr, TAPS: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
     FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr, SLOT: tl.constexpr,
     AT_ONCE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -131,15 +131,14 @@ def gather_kernel(
     block = program % blocks
     tile = program // blocks % chunks
     image = (program // blocks // chunks).to(tl.int64)
-    channels = channel_groups * ALIGN
-    channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
+    channel, exists = tile_channels(block, CHANNELS, GROUPS, LANES, WHOLE)
     pixel = tile * PIXELS + tl.arange(0, PIXELS)
     valid = pixel < height * width
     planes = images.to(tl.int64) * entries
     first_slot = image * height * width
     first_pixel = image * out_height * out_width
     if kernels is not None and OWN_KERNELS:
-        kernels += image * TAPS * channels
+        kernels += image * TAPS * CHANNELS
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
     for below in tl.static_range(2):
@@ -165,20 +164,20 @@ def gather_kernel(
                 keep = exists & listed[:, None, None]
                 out_pixel, tap = source // SLOT, source % SLOT
                 if kernels is not None:
-                    kernel_at = kernels + (tap * channels)[:, None, None] + channel
+                    kernel_at = kernels + (tap * CHANNELS)[:, None, None] + channel
                     kernel = tl.load(kernel_at, keep, 0)
                 if grad_sum is None:
-                    grad_at = grad + ((first_pixel + out_pixel) * channels)[:, None, None] + channel
+                    grad_at = grad + ((first_pixel + out_pixel) * CHANNELS)[:, None, None] + channel
                     # Both are of the order of 1, so half precision is enough for their product.
                     weighted = kernel.to(BLEND) * weight.to(BLEND)[:, None, None]
                     total += weighted.to(FLOAT) * tl.load(grad_at, keep, 0).to(FLOAT)
                 else:
                     row = (first_pixel + out_pixel) * TAPS + tap
-                    by_sample = tl.load(grad + (row * channels)[:, None, None] + channel, keep, 0)
+                    by_sample = tl.load(grad + (row * CHANNELS)[:, None, None] + channel, keep, 0)
                     by_sample = by_sample.to(FLOAT)
                     if kernels is not None:
                         by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0)
                         by_sample += by_shared.to(FLOAT)[:, None, None] * kernel.to(FLOAT)
                     total += weight.to(FLOAT)[:, None, None] * by_sample
-    to = grad_x + ((first_slot + pixel) * channels)[:, None, None] + channel
+    to = grad_x + ((first_slot + pixel) * CHANNELS)[:, None, None] + channel
     tl.store(to, total.to(grad_x.dtype.element_ty), exists & valid[:, None, None])

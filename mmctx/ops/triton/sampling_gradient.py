@@ -25,8 +25,8 @@ from .coordinates import (
 
 
 @triton.jit
-def sample_gradient(grad, grad_sum, image_pixel, keep_pixel, tap, kernel, channels, channel, keep,
-                    TAPS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
+def sample_gradient(grad, grad_sum, image_pixel, keep_pixel, tap, kernel, channel, keep,
+                    CHANNELS: tl.constexpr, TAPS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
     """Gradients of a tap's samples, before the mask, and what they multiply in Δw's gradient.
 
     Depthwise, where `grad_sum` is None: g · (w + Δw) and g, of the output's gradient g
@@ -34,25 +34,25 @@ def sample_gradient(grad, grad_sum, image_pixel, keep_pixel, tap, kernel, channe
     the output's gradient summed over its channels, [B, P]. Zero where nothing is kept.
     """
     if grad_sum is None:
-        at = grad + (image_pixel * channels)[:, None, None] + channel
+        at = grad + (image_pixel * CHANNELS)[:, None, None] + channel
         by_kernel = tl.load(at, keep, 0).to(FLOAT)
         by_sample = by_kernel * kernel
     else:
-        at = grad + ((image_pixel * TAPS + tap) * channels)[:, None, None] + channel
+        at = grad + ((image_pixel * TAPS + tap) * CHANNELS)[:, None, None] + channel
         by_kernel = tl.load(grad_sum + image_pixel, keep_pixel, 0).to(FLOAT)[:, None, None]
         by_sample = tl.load(at, keep, 0).to(FLOAT) + by_kernel * kernel
     return by_sample, by_kernel
 
 
 @triton.jit
-def tap_kernel(kernels, image, tap, channels, channel, exists,
+def tap_kernel(kernels, image, tap, channel, exists, CHANNELS: tl.constexpr,
                OWN_KERNELS: tl.constexpr, TAPS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
     """A tap's kernel of an image, [1, GROUPS, LANES]: w + Δw depthwise, Δw dense; 0 for None."""
     kernel = tl.zeros(channel.shape, FLOAT)
     if kernels is not None:
-        at = kernels + tap * channels + channel
+        at = kernels + tap * CHANNELS + channel
         if OWN_KERNELS:
-            at += image * TAPS * channels
+            at += image * TAPS * CHANNELS
         kernel = tl.load(at, exists, 0).to(FLOAT)
     return kernel
 
@@ -71,11 +71,12 @@ def sampling_gradient_kernel(
     mask,  # [B, K, H_out, W_out] of any strides, or None
     height, width, out_height, out_width, stride_y, stride_x, padding_y, padding_x,
     dilation_y, dilation_x, offset_image, offset_channel, offset_row, offset_column,
-    mask_image, mask_channel, mask_row, mask_column, channel_groups,
+    mask_image, mask_channel, mask_row, mask_column,
     images, blocks, chunks, chunk_tiles, tap_groups, group_taps,
-    TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr, ALIGN: tl.constexpr,
-    WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr,
-    BLEND: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    CHANNELS: tl.constexpr, TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr,
+    WHOLE: tl.constexpr, WIDE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr,
+    FLOAT: tl.constexpr, BLEND: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr,
+    LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image, a chunk of pixel tiles and a group of taps.
 
@@ -87,18 +88,17 @@ def sampling_gradient_kernel(
     chunk = program // tap_groups % chunks
     block = program // tap_groups // chunks % blocks
     image = (program // tap_groups // chunks // blocks).to(tl.int64)
-    channels = channel_groups * ALIGN
-    channel, exists = tile_channels(block, channels, GROUPS, LANES, WHOLE)
+    channel, exists = tile_channels(block, CHANNELS, GROUPS, LANES, WHOLE)
     pixels = out_height * out_width
-    down = row_step(height, width, channels, INDEX)
-    beside = tl.where(width > 1, channels, 0)
-    x += image * height * width * channels + channel
+    down = row_step(height, width, CHANNELS, INDEX)
+    beside: tl.constexpr = CHANNELS * WIDE
+    x += image * height * width * CHANNELS + channel
     image_block = block * images.to(tl.int64) + image
     first_tile = chunk * chunk_tiles
     last_tile = tl.minimum(first_tile + chunk_tiles, tl.cdiv(pixels, PIXELS))
 
     for tap in range(tap_group * group_taps, tl.minimum((tap_group + 1) * group_taps, TAPS)):
-        kernel = tap_kernel(kernels, image, tap, channels, channel, exists, OWN_KERNELS, TAPS,
+        kernel = tap_kernel(kernels, image, tap, channel, exists, CHANNELS, OWN_KERNELS, TAPS,
                             FLOAT)  # fmt: skip
         total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
         for tile in range(first_tile, last_tile):
@@ -111,12 +111,12 @@ def sampling_gradient_kernel(
             top, top_weight, bottom_weight, shift_y = axis_pair(y_at, height)
             left, left_weight, right_weight, shift_x = axis_pair(x_at, width)
             m = tap_mask(valid, mask, mask_index, tap, mask_channel, LOGITS, FLOAT)
-            x00, x01, x10, x11 = load_corners(x, exists, top * width + left, down, beside, channels,
+            x00, x01, x10, x11 = load_corners(x, exists, top * width + left, down, beside, CHANNELS,
                                               INDEX)  # fmt: skip
             keep = exists & valid[:, None, None]
             image_pixel = image * pixels + pixel
             by_sample, by_kernel = sample_gradient(
-                grad, grad_sum, image_pixel, valid, tap, kernel, channels, channel, keep, TAPS,
+                grad, grad_sum, image_pixel, valid, tap, kernel, channel, keep, CHANNELS, TAPS,
                 FLOAT,
             )  # fmt: skip
             if grad_kernels is not None or columns is not None:
@@ -126,7 +126,7 @@ def sampling_gradient_kernel(
                 if grad_kernels is not None:
                     total += by_kernel * sample.to(FLOAT)
                 if columns is not None:
-                    to = columns + ((image_pixel * TAPS + tap) * channels)[:, None, None] + channel
+                    to = columns + ((image_pixel * TAPS + tap) * CHANNELS)[:, None, None] + channel
                     tl.store(to, sample.to(columns.dtype.element_ty), keep)
             if grad_offset is not None or grad_mask is not None:
                 # Each corner's share before its weight: Σ_c ∂L/∂sample · corner, [PIXELS, 1, 1].
@@ -154,7 +154,7 @@ def sampling_gradient_kernel(
                     tl.store(grad_mask + tap_at, by_m, valid)
         if grad_kernels is not None:
             by_channel = tl.sum(total, 0)[None, :, :]
-            at = ((chunk * images.to(tl.int64) + image) * TAPS + tap) * channels
+            at = ((chunk * images.to(tl.int64) + image) * TAPS + tap) * CHANNELS
             tl.store(grad_kernels + at + channel, by_channel, exists)
 
 
