@@ -132,8 +132,8 @@ def test_embeddings_of_another_number_of_classes(monkeypatch):
     detector.backbone = backbone(num_classes=1000)
     with pytest.raises(
         UserError,
-        match=r'w\.pth has embeddings of 40 classes, and model\.backbone of 1000, which would start at '
-        r'random: set model\.backbone\.num_classes=40 and .*\(20, 8, 2\)',
+        match=r'w\.pth has embeddings of 40 classes, and model\.backbone of 1000, which would '
+        r'start at random: set model\.backbone\.num_classes=40 and .*\(20, 8, 2\)',
     ):
         check_fit(detector, Weights('w.pth', shapes))
     detector.backbone = backbone(num_classes=40)
