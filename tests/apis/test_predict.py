@@ -1,6 +1,7 @@
 """Prediction on files: each kind of network, held to the network itself."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmctx.apis import Predictor, predict
+from mmctx.apis import Predictor, predict, predicting
 from mmctx.checkpoints.stored_config import stored_config
 from mmctx.cli.running import build_model
 from mmctx.errors import UserError
@@ -93,6 +94,21 @@ def test_a_narrow_image_costs_neither_the_others_nor_all_memory(
     (result,) = predictor([thin], pictures={thin: tmp_path / 'drawn.png'})
     assert 'labels' in result
     assert cv2.imread(str(tmp_path / 'drawn.png')).shape == (1, 1500, 3)
+
+
+def test_a_folder_tells_which_of_its_files_are_passed_over(pictures, tmp_path, monkeypatch):
+    for name in ('a.jpg', 'b.webp', 'c.GIF', 'd.tiff'):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / f'{name}.png').rename(tmp_path / name)
+    for name in ('e.heic', 'f.HEIC', 'notes', '._a.jpg'):
+        (tmp_path / name).touch()
+    logged = []
+    monkeypatch.setattr(predicting, 'print_log', lambda text, *_: logged.append(text))
+    found = predicting.find_files(tmp_path, 'mmpretrain')
+    assert [Path(path).name for path in found] == ['a.jpg', 'b.webp', 'c.GIF', 'd.tiff']
+    assert logged == [
+        f'{tmp_path} holds files of other endings, which are passed over: 1 without one, 2 .heic'
+    ]
 
 
 def test_what_cannot_be_used(classifier, detector, pictures, tmp_path):
