@@ -53,6 +53,17 @@ def command(monkeypatch, capsys):
     return run
 
 
+def test_the_student_or_teacher_that_predicts_is_seen(viewer):
+    pair = SimpleNamespace(
+        semi_test_cfg=dict(predict_on='student'), student=viewer.model, teacher=None
+    )
+    predictor = SimpleNamespace(model=pair, kind='mmdet', classes=None)
+    assert ContextViewer(predictor).backbone is viewer.backbone
+    predictor.model = nn.Linear(2, 2)
+    with pytest.raises(UserError, match='this Linear has no backbone to look into'):
+        ContextViewer(predictor)
+
+
 def test_picture_is_shown_as_the_network_sees_it(viewer, subject, pictures):
     pixels = np.asarray(Image.open(pictures / 'more' / 'd.jpg'))
     # JPEG decoders differ by a step or two.
