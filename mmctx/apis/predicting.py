@@ -71,7 +71,9 @@ class Predictor:
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
-            steps = [s for s in dataset.pipeline if bare_name(s['type']) != 'LoadAnnotations']
+            # Files have none, and those of panoptic sets need a package of their own.
+            annotations = 'LoadAnnotations', 'LoadPanopticAnnotations'
+            steps = [s for s in dataset.pipeline if bare_name(s['type']) not in annotations]
             self._pipeline = Compose(steps)
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 
@@ -101,8 +103,9 @@ class Predictor:
             dict: Prediction for a file: its `path` and, in the order of their scores, its `labels`,
             each a dict of `label`, `name` (None if classes have no names) and `score`. A detector
             gives `objects` instead, which also have a `box` (x1, y1, x2, y2 in pixels) and, with
-            instance segmentation, a `mask` (COCO's RLE). A file that cannot be read has an `error`
-            instead.
+            instance segmentation, a `mask` (COCO's RLE). A panoptic detector gives `segments`, the
+            largest first, each a dict of `label`, `name`, `share` of the image's pixels and `mask`.
+            A file that cannot be read has an `error` instead.
         """
         loader = DataLoader(
             _Files([str(file) for file in files], self.kind, self._pipeline),
