@@ -73,6 +73,12 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
             f'--cfg-options pretrained={path}'
         )
     if not shapes:
+        others = [repr(key) for key, value in checkpoint.items() if holds_weights(value)]
+        if others:
+            raise UserError(
+                f"{path} has its weights in {first_few(others)}, not in 'state_dict': save one of "
+                f'these alone, torch.save(torch.load({str(path)!r})[{others[0]}], FILE)'
+            )
         raise UserError(f'{path} holds no weights')
     if prefix is None:
         return shapes
@@ -85,6 +91,11 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
             '--cfg-options model.backbone.init_cfg.prefix=None'
         )
     return inner
+
+
+def holds_weights(value):
+    """Whether an entry of a file is a dict of weights."""
+    return isinstance(value, dict) and any(isinstance(v, torch.Tensor) for v in value.values())
 
 
 def shapes_as_loaded(module, shapes):

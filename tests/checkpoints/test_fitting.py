@@ -33,6 +33,9 @@ def test_a_bare_network_is_told_from_a_file_without_weights():
         weight_shapes({'model': {'stem.weight': torch.zeros(2)}}, 'w.pth')
     with pytest.raises(UserError, match=r'w\.pth holds no weights'):
         weight_shapes({'meta': 1}, 'w.pth')
+    other = dict(epoch=3, model_state_dict={'stem.weight': torch.zeros(2)})
+    with pytest.raises(UserError, match=r"in 'model_state_dict', not in 'state_dict': save one of"):
+        weight_shapes(other, 'w.pth')
 
 
 def test_weights_of_a_training_that_diverged():
