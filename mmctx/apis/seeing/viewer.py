@@ -121,7 +121,7 @@ class ContextViewer:
             return [centre]
         (result,) = self.predictor([subject.path])
         height, width = self.predictor.load(subject.path)['data_samples'].ori_shape
-        boxes = [entry['box'] for entry in result['objects'][:2]]
+        boxes = [entry['box'] for entry in result.get('objects', ())[:2]]
         return [
             (min((x1 + x2) / 2 / width, 1), min((y1 + y2) / 2 / height, 1))
             for x1, y1, x2, y2 in boxes
