@@ -1,6 +1,8 @@
 """Prediction on files: classify and detect in images, recognise actions in videos."""
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +22,7 @@ from mmctx.checkpoints.reading import fetch, read_checkpoint, served_from_memory
 from mmctx.checkpoints.stored_config import stored_config
 from mmctx.cli.config import framework, load_config
 from mmctx.cli.running import build_model
-from mmctx.datasets.checks.imagenet import EXTENSIONS as IMAGES
+from mmctx.datasets.checks.imagenet import EXTENSIONS as LISTED_IMAGES
 from mmctx.datasets.kinetics_lists import EXTENSIONS as VIDEOS
 from mmctx.engine.data import is_of_decoder
 from mmctx.errors import UserError, recognise
@@ -27,6 +30,8 @@ from mmctx.registry import bare_name, class_of
 
 from .predictions import draw, entries_of
 
+# mmpretrain's data sets pass over some that decoders can read.
+IMAGES = (*LISTED_IMAGES, '.tiff', '.webp', '.gif', '.jp2')
 Inputs = str | os.PathLike | Sequence[str | os.PathLike]
 
 
@@ -66,7 +71,9 @@ class Predictor:
         if not dataset or not dataset.get('pipeline'):
             raise UserError('the config has no test_dataloader.dataset.pipeline to load inputs by')
         with DefaultScope.overwrite_default_scope(self.kind):
-            steps = [s for s in dataset.pipeline if bare_name(s['type']) != 'LoadAnnotations']
+            # Files have none, and those of panoptic sets need a package of their own.
+            annotations = 'LoadAnnotations', 'LoadPanopticAnnotations'
+            steps = [s for s in dataset.pipeline if bare_name(s['type']) not in annotations]
             self._pipeline = Compose(steps)
             self.classes = tuple(classes or _class_names(meta, dataset) or ()) or None
 
@@ -96,8 +103,9 @@ class Predictor:
             dict: Prediction for a file: its `path` and, in the order of their scores, its `labels`,
             each a dict of `label`, `name` (None if classes have no names) and `score`. A detector
             gives `objects` instead, which also have a `box` (x1, y1, x2, y2 in pixels) and, with
-            instance segmentation, a `mask` (COCO's RLE). A file that cannot be read has an `error`
-            instead.
+            instance segmentation, a `mask` (COCO's RLE). A panoptic detector gives `segments`, the
+            largest first, each a dict of `label`, `name`, `share` of the image's pixels and `mask`.
+            A file that cannot be read has an `error` instead.
         """
         loader = DataLoader(
             _Files([str(file) for file in files], self.kind, self._pipeline),
@@ -228,6 +236,8 @@ def predict(
 def find_files(inputs: Inputs, kind: str) -> list[str]:
     """List the given files, and the files in the given folders in sorted order.
 
+    The endings of a folder's other files are logged as a warning.
+
     Args:
         inputs (str | os.PathLike | Sequence): Paths of files and folders.
         kind (str): Framework of the network: `mmaction` takes videos, the others take images.
@@ -247,9 +257,22 @@ def find_files(inputs: Inputs, kind: str) -> list[str]:
             raise UserError(f'{path} does not exist')
         inside: Iterable[Path] = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if p.name.lower().endswith(endings))
+            files = sorted(p for p in path.rglob('*') if p.is_file() and p.name[0] != '.')
+            inside = [p for p in files if p.name.lower().endswith(endings)]
             if not inside:
                 raise UserError(f'{path} holds no files that end in {", ".join(endings)}')
+            others = Counter(
+                p.suffix.lower() for p in files if not p.name.lower().endswith(endings)
+            )
+            if others:
+                counts = ', '.join(
+                    f'{others[end]} {end or "without one"}' for end in sorted(others)
+                )
+                print_log(
+                    f'{path} holds files of other endings, which are passed over: {counts}',
+                    'current',
+                    logging.WARNING,
+                )
         found += map(str, inside)
     return found
 

@@ -26,6 +26,11 @@ def entries_of(
         best = scores.topk(min(top_k, len(scores)))
         pairs = zip(best.indices.tolist(), best.values.tolist())
         return dict(labels=[_named(label, score, classes) for label, score in pairs])
+    segments = {}
+    if 'pred_panoptic_seg' in sample:
+        segments['segments'] = _segments(sample.pred_panoptic_seg.sem_seg, classes)
+        if 'pred_instances' not in sample:
+            return segments
     found = sample.pred_instances.cpu()
     found = found[found.scores.argsort(descending=True)]
     found = found[found.scores >= score_thr]
@@ -36,7 +41,25 @@ def entries_of(
         if 'masks' in found:
             entry['mask'] = _run_lengths(found.masks[i])
         objects.append(entry)
-    return dict(objects=objects)
+    return dict(objects=objects, **segments)
+
+
+def _segments(ids: Tensor, classes: Sequence[str] | None) -> list[dict]:
+    """Segments of a panoptic map, (1, H, W), the largest first."""
+    from mmdet.evaluation.functional import INSTANCE_OFFSET
+
+    ids = ids.squeeze(0).cpu()
+    segments = []
+    for number in ids.unique().tolist():
+        label = number % INSTANCE_OFFSET
+        # The number after the last class stands for what is of none.
+        if classes and label >= len(classes):
+            continue
+        mask = ids == number
+        entry = dict(label=label, name=classes[label] if classes else None)
+        segments.append(dict(entry, share=round(mask.float().mean().item(), 5), mask=mask))
+    segments.sort(key=lambda entry: -entry['share'])
+    return [dict(entry, mask=_run_lengths(entry['mask'])) for entry in segments]
 
 
 def _named(label: int, score: float, classes: Sequence[str] | None) -> dict:
@@ -73,6 +96,10 @@ def draw(
     if kind == 'mmdet':
         from mmdet.visualization import DetLocalVisualizer
 
+        if entries.get('segments') == []:
+            # mmdet cannot draw a map of none.
+            sample = sample.clone()
+            del sample.pred_panoptic_seg
         visualizer = DetLocalVisualizer()
         visualizer.dataset_meta = dict(classes=classes, palette='random')
         visualizer.add_datasample(
@@ -129,4 +156,7 @@ def in_words(result: dict) -> str:
         return f'{result["path"]}: {result["error"]}'
     found = result.get('labels') or result.get('objects') or []
     words = ', '.join(f'{title_of(entry)} {entry["score"]:.2f}' for entry in found)
+    parts = result.get('segments') or []
+    if parts and not found:
+        words = ', '.join(f'{title_of(entry)} {entry["share"]:.0%}' for entry in parts)
     return f'{result["path"]}: {words or "nothing found"}'

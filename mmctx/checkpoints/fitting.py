@@ -1,5 +1,6 @@
 """Whether the weights of a file fit a model."""
 
+import logging
 import math
 import re
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 
 from mmctx.errors import UserError, first_few
+from mmctx.models.backbones.contextual_backbone import ContextualBackbone
+from mmctx.models.layers.contextualizing import usually_considered
 from mmctx.models.unwrapping import bare_model
 
 # Shares of elements, as a file of another depth or width shares a few layers with any network.
@@ -70,6 +73,12 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
             f'--cfg-options pretrained={path}'
         )
     if not shapes:
+        others = [repr(key) for key, value in checkpoint.items() if holds_weights(value)]
+        if others:
+            raise UserError(
+                f"{path} has its weights in {first_few(others)}, not in 'state_dict': save one of "
+                f'these alone, torch.save(torch.load({str(path)!r})[{others[0]}], FILE)'
+            )
         raise UserError(f'{path} holds no weights')
     if prefix is None:
         return shapes
@@ -82,6 +91,11 @@ def weight_shapes(checkpoint, path, prefix=None, bare=False):
             '--cfg-options model.backbone.init_cfg.prefix=None'
         )
     return inner
+
+
+def holds_weights(value):
+    """Whether an entry of a file is a dict of weights."""
+    return isinstance(value, dict) and any(isinstance(v, torch.Tensor) for v in value.values())
 
 
 def shapes_as_loaded(module, shapes):
@@ -115,7 +129,8 @@ def check_fit(model, weights):
     Raises:
         UserError: The parameters that fit are less than three quarters of the module and less than
             three quarters of the file, counted by elements. If the file must be complete: a part of
-            the model lacks a tenth of its parameters, or a weight has another shape.
+            the model lacks a tenth of its parameters, or a weight has another shape. The file has
+            class embeddings of another number of classes, and the backbone returns maps.
     """
     model = bare_model(model)
     try:
@@ -152,6 +167,32 @@ def check_fit(model, weights):
             f'are in it, and they are {of_file:.0%} of it'
         )
     print_log(summary(weights, parameters, given, fitting), logger='current')
+    check_embeddings(module, weights, given)
+
+
+def check_embeddings(module, weights, given):
+    """Refuse class embeddings that would be random for no reason; see :func:`check_fit`.
+
+    A backbone that returns maps may have the classes of the file. One that classifies has those of
+    its data, so that its embeddings start anew, with a warning.
+    """
+    for name, backbone in module.named_modules():
+        if not isinstance(backbone, ContextualBackbone) or backbone.contextualizing is None:
+            continue
+        place = f'{name}.' if name else ''
+        classes, dims = backbone.contextualizing.embeddings.weight.shape
+        found = given.get(f'{place}contextualizing.embeddings.weight', (classes, dims))
+        if found == (classes, dims):
+            continue
+        owner = '.'.join(part for part in ('model', weights.module, name) if part)
+        counts = f'{weights.path} has embeddings of {found[0]} classes, and {owner} of {classes}'
+        if backbone.out_type == 'featmap' and found[1] == dims:
+            considered = usually_considered(found[0])
+            raise UserError(
+                f'{counts}, which would start at random: set {owner}.num_classes={found[0]} and '
+                f'{owner}.considered as in the training of the file, by default {considered}'
+            )
+        print_log(f'{counts}: these start anew', 'current', logging.WARNING)
 
 
 def check_complete(module, path, wanted, given, fitting, owner):

@@ -15,6 +15,7 @@ from .agreement import check_agreement
 from .blame import upstream_errors_recognised
 from .building import build_parts
 from .failures import LastBatch, explain
+from .heads import check_heads
 from .preflight import Checked, check_contents, preflight
 from .tool import local_rank
 
@@ -60,6 +61,7 @@ def build_runner(cfg, mode):
             build_model_early(runner)
         if isinstance(runner.model, nn.Module):
             launch.revert_sync_norms(runner.model)
+            check_heads(runner.model)
             for weights in checked.weights:
                 check_fit(runner.model, weights)
         # Reading the data takes longest, so whatever can be built without them comes first.
@@ -111,7 +113,9 @@ def build_model(cfg):
         # mmpretrain's configs have it beside the model, where only mmengine's runner finds it.
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with upstream_errors_recognised(cfg):
-        return MODELS.build(model)
+        model = MODELS.build(model)
+    check_heads(model)
+    return model
 
 
 def run(runner, mode):

@@ -50,7 +50,7 @@ def last_block(cfg: Config) -> str | None:
     from mmctx.models.backbones.contextual_backbone import ContextualBackbone
 
     model = build_model(cfg)
-    if not isinstance(model.backbone, ContextualBackbone):
+    if not isinstance(getattr(model, 'backbone', None), ContextualBackbone):
         return None
     *_, last = model.backbone.blocks_of(4)
     return next(name for name, module in model.named_modules() if module is last)

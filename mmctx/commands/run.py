@@ -42,11 +42,17 @@ def main() -> None:
         from mmctx.cli.vis_cam import prepare_vis_cam
 
         arguments = prepare_vis_cam(arguments)
+    if (package, path.stem) == ('mmpretrain', 'vis_tsne'):
+        from mmctx.cli.vis_tsne import prepare_vis_tsne
+
+        arguments = prepare_vis_tsne(arguments)
     sys.argv = [str(path), *arguments]
     # As Python does for a script: some tools import modules beside them.
     sys.path.insert(0, str(path.parent))
+    from mmctx.compat import drawing_tools
     from mmctx.compat.checkpoint import history_allowed
 
+    drawing_tools.install()
     # Some tools, such as publish_model, load checkpoints by torch.load itself.
     with history_allowed():
         runpy.run_path(str(path), run_name='__main__')

@@ -17,6 +17,7 @@
 * :mod:`lamb`: mmpretrain's Lamb for networks with scalar parameters.
 * :mod:`recognizers`: backbones of mmpretrain's kind in mmaction2's 2D recognizers.
 * :mod:`temporal_shift`: mmaction2's temporal shift in a form that exporters can follow.
+* :mod:`drawing_tools`: mmpretrain's tools that draw, beside newer matplotlib and scikit-learn.
 * :mod:`launch`: distributed training on machines without a GPU.
 * :mod:`triton_interpreter`: running Triton kernels without a GPU, for tests.
 """

@@ -26,6 +26,15 @@ from .resumed_settings import (
 )
 
 MMENGINE_CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
+# Those that mmengine registers itself, unless they are None; it refuses None for any other.
+MMENGINE_HOOKS = [
+    'runtime_info',
+    'timer',
+    'sampler_seed',
+    'logger',
+    'param_scheduler',
+    'checkpoint',
+]
 
 
 class ResumableRunner(Runner):
@@ -60,8 +69,12 @@ class ResumableRunner(Runner):
         return super().build_train_loop(resumable_loop(loop) if isinstance(loop, dict) else loop)
 
     def register_default_hooks(self, hooks=None):
-        """Register the default hooks, with this package's checkpoint hook in them."""
-        hooks = dict(hooks or {})
+        """Register the default hooks, with this package's checkpoint hook in them.
+
+        None stands for a hook that is not wanted, also where a framework's config added it, such as
+        `visualization`.
+        """
+        hooks = {k: v for k, v in (hooks or {}).items() if v is not None or k in MMENGINE_HOOKS}
         checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
         if isinstance(checkpoint, dict) and checkpoint.get('type') in MMENGINE_CHECKPOINT_HOOKS:
             hooks['checkpoint'] = dict(checkpoint, type=CheckpointHook)

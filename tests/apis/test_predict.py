@@ -1,14 +1,17 @@
 """Prediction on files: each kind of network, held to the network itself."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from pycocotools import mask as coco_mask
 
-from mmctx.apis import Predictor, predict
+from mmctx.apis import Predictor, predict, predicting
+from mmctx.apis.predictions import draw, entries_of, in_words
 from mmctx.checkpoints.stored_config import stored_config
 from mmctx.cli.running import build_model
 from mmctx.errors import UserError
@@ -93,6 +96,49 @@ def test_a_narrow_image_costs_neither_the_others_nor_all_memory(
     (result,) = predictor([thin], pictures={thin: tmp_path / 'drawn.png'})
     assert 'labels' in result
     assert cv2.imread(str(tmp_path / 'drawn.png')).shape == (1, 1500, 3)
+
+
+def test_a_folder_tells_which_of_its_files_are_passed_over(pictures, tmp_path, monkeypatch):
+    for name in ('a.jpg', 'b.webp', 'c.GIF', 'd.tiff'):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.zeros((8, 8, 3), np.uint8))
+        (tmp_path / f'{name}.png').rename(tmp_path / name)
+    for name in ('e.heic', 'f.HEIC', 'notes', '._a.jpg'):
+        (tmp_path / name).touch()
+    logged = []
+    monkeypatch.setattr(predicting, 'print_log', lambda text, *_: logged.append(text))
+    found = predicting.find_files(tmp_path, 'mmpretrain')
+    assert [Path(path).name for path in found] == ['a.jpg', 'b.webp', 'c.GIF', 'd.tiff']
+    assert logged == [
+        f'{tmp_path} holds files of other endings, which are passed over: 1 without one, 2 .heic'
+    ]
+
+
+def test_segments_of_a_panoptic_detector(tmp_path):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import PixelData
+
+    classes = ('cat', 'dog', 'sky')
+    picture = tmp_path / 'a.png'
+    cv2.imwrite(str(picture), np.full((8, 10, 3), 99, np.uint8))
+    ids = torch.full((1, 8, 10), 2)
+    ids[0, :2] = 1 * 1000 + 1
+    ids[0, 2:3] = 2 * 1000 + 1
+    ids[0, 3:4] = len(classes)
+    for map_of_ids, expected in (
+        (ids, [('sky', 0.5), ('dog', 0.25), ('dog', 0.125)]),
+        (torch.full_like(ids, len(classes)), []),
+    ):
+        sample = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=map_of_ids))
+        entries = entries_of('mmdet', sample, classes, 0.3, 5)
+        assert [(e['name'], e['share']) for e in entries['segments']] == expected
+        for entry in entries['segments']:
+            mask = coco_mask.decode(entry['mask'])
+            assert mask.mean() == entry['share'] and map_of_ids[0][mask == 1].unique().numel() == 1
+        drawn = tmp_path / f'{len(expected)}.png'
+        draw('mmdet', str(picture), sample, entries, classes, 0.3, drawn)
+        assert cv2.imread(str(drawn)).shape == (8, 10, 3)
+    words = in_words(dict(path='a', segments=[dict(label=2, name='sky', share=0.5)]))
+    assert words == 'a: sky 50%'
 
 
 def test_what_cannot_be_used(classifier, detector, pictures, tmp_path):

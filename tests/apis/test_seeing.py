@@ -4,6 +4,7 @@ import copy
 import sys
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -51,6 +52,24 @@ def command(monkeypatch, capsys):
         return capsys.readouterr().out.splitlines()
 
     return run
+
+
+def test_the_student_or_teacher_that_predicts_is_seen(viewer):
+    pair = SimpleNamespace(
+        semi_test_cfg=dict(predict_on='student'), student=viewer.model, teacher=None
+    )
+    predictor = SimpleNamespace(model=pair, kind='mmdet', classes=None)
+    assert ContextViewer(predictor).backbone is viewer.backbone
+    predictor.model = nn.Linear(2, 2)
+    with pytest.raises(UserError, match='this Linear has no backbone to look into'):
+        ContextViewer(predictor)
+
+
+def test_a_panoptic_detector_is_looked_at_in_the_centre(viewer):
+    predictor = Mock(return_value=[dict(segments=[])], model=viewer.model, kind='mmdet')
+    predictor.load.return_value = dict(data_samples=SimpleNamespace(ori_shape=(8, 8)))
+    found = ContextViewer(predictor).places_of_interest(SimpleNamespace(path='a.jpg'))
+    assert found == [(0.5, 0.5)]
 
 
 def test_picture_is_shown_as_the_network_sees_it(viewer, subject, pictures):

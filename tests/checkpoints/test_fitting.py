@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+import mmctx
+from mmctx.checkpoints import fitting
 from mmctx.checkpoints.fitting import Weights, check_fit, shapes_as_loaded, weight_shapes
 from mmctx.errors import UserError
 
@@ -31,6 +33,9 @@ def test_a_bare_network_is_told_from_a_file_without_weights():
         weight_shapes({'model': {'stem.weight': torch.zeros(2)}}, 'w.pth')
     with pytest.raises(UserError, match=r'w\.pth holds no weights'):
         weight_shapes({'meta': 1}, 'w.pth')
+    other = dict(epoch=3, model_state_dict={'stem.weight': torch.zeros(2)})
+    with pytest.raises(UserError, match=r"in 'model_state_dict', not in 'state_dict': save one of"):
+        weight_shapes(other, 'w.pth')
 
 
 def test_weights_of_a_training_that_diverged():
@@ -113,3 +118,34 @@ def test_what_is_loaded_and_what_is_not_is_said_in_one_line(monkeypatch):
         'w.pth has 12 of 15 parameters of the model; 1 tensors keep their initial values '
         '(head.bias); 1 of the file are not used (fc.weight)'
     ]
+
+
+def test_embeddings_of_another_number_of_classes(monkeypatch):
+    """A detector can have the classes of the classifier it starts from; a classifier cannot."""
+
+    def backbone(**options):
+        sizes = dict(stem_channels=8, base_channels=8, embed_dims=8)
+        return mmctx.ContextualResNet(18, **sizes, **options)
+
+    shapes = {
+        f'backbone.{name}': tuple(value.shape)
+        for name, value in backbone(num_classes=40).state_dict().items()
+    }
+    detector = Detector()
+    detector.backbone = backbone(num_classes=1000)
+    with pytest.raises(
+        UserError,
+        match=r'w\.pth has embeddings of 40 classes, and model\.backbone of 1000, which would '
+        r'start at random: set model\.backbone\.num_classes=40 and .*\(20, 8, 2\)',
+    ):
+        check_fit(detector, Weights('w.pth', shapes))
+    detector.backbone = backbone(num_classes=40)
+    check_fit(detector, Weights('w.pth', shapes))
+
+    warned = []
+    monkeypatch.setattr(fitting, 'print_log', lambda text, *_, **__: warned.append(text))
+    detector.backbone = backbone(num_classes=4, out_type='logits')
+    check_fit(detector, Weights('w.pth', shapes))
+    assert warned[-1] == (
+        'w.pth has embeddings of 40 classes, and model.backbone of 4: these start anew'
+    )

@@ -11,6 +11,7 @@ from forked import ENVIRONMENT
 import mmctx
 from mmctx.apis import predict
 from mmctx.cli.vis_cam import prepare_vis_cam
+from mmctx.cli.vis_tsne import prepare_vis_tsne
 from mmctx.commands.run import find_tool, main, tools_of
 from mmctx.errors import UserError
 
@@ -148,3 +149,13 @@ def test_vis_cam_of_a_class_that_was_dropped(classifier, pictures):
     assert len(refused) == 5
     with pytest.raises(UserError, match='there are 6 classes'):
         prepare_vis_cam([*plain, '--target-category', '6'])
+
+
+def test_vis_tsne_gets_maps_of_a_classifier(classifier):
+    config, maps = str(classifier / 'config.py'), 'model.backbone.out_type=featmap'
+    assert prepare_vis_tsne([config, '--legend']) == [config, '--legend', '--cfg-options', maps]
+    own = ['--cfg-options', 'randomness.seed=1', '--legend']
+    assert prepare_vis_tsne([config, *own]) == [config, '--cfg-options', maps, *own[1:]]
+    plain = [config, '--cfg-options', maps]
+    assert prepare_vis_tsne(plain) == plain
+    assert prepare_vis_tsne(['--help']) == ['--help']

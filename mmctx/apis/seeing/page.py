@@ -56,13 +56,14 @@ def view_of(
     """
     subject = viewer.load(path, label)
     (result,) = viewer.predictor([path])
-    found = result.get('labels') or result.get('objects') or []
+    found = result.get('labels') or result.get('objects') or result.get('segments') or []
     prediction: dict[str, float] = {}
     for entry in found:
         # Classes that the network has dropped have no score. Of several objects of a class the
         # likeliest comes first.
-        if entry['score'] > 0:
-            prediction.setdefault(title_of(entry), entry['score'])
+        value = entry['score'] if 'score' in entry else entry['share']
+        if value > 0:
+            prediction.setdefault(title_of(entry), value)
     classifies = bool(viewer.run(subject).stages)
     # A class that the network has dropped has no map.
     alone = subject._replace(label=None)

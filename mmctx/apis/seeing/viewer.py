@@ -51,8 +51,10 @@ class ContextViewer:
 
     def __init__(self, predictor: Predictor):
         self.predictor = predictor
-        self.model: Any = predictor.model
-        self.backbone: Any = predictor.model.backbone
+        self.model: Any = predicting_network(predictor.model)
+        self.backbone: Any = getattr(self.model, 'backbone', None)
+        if self.backbone is None:
+            raise UserError(f'this {type(self.model).__name__} has no backbone to look into')
         self.names = self._class_names()
 
     def _class_names(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ class ContextViewer:
         data = self.predictor.load(path)
         raw = data['inputs']
         with DefaultScope.overwrite_default_scope(self.predictor.kind):
-            batch = self.model.data_preprocessor(pseudo_collate([data]), False)
+            batch = self.predictor.model.data_preprocessor(pseudo_collate([data]), False)
         inputs = batch['inputs'].flatten(0, -4)
         frames = raw.flatten(0, -4) if raw.ndim > 3 else raw[None]
         index = len(inputs) // 2
@@ -119,7 +121,7 @@ class ContextViewer:
             return [centre]
         (result,) = self.predictor([subject.path])
         height, width = self.predictor.load(subject.path)['data_samples'].ori_shape
-        boxes = [entry['box'] for entry in result['objects'][:2]]
+        boxes = [entry['box'] for entry in result.get('objects', ())[:2]]
         return [
             (min((x1 + x2) / 2 / width, 1), min((y1 + y2) / 2 / height, 1))
             for x1, y1, x2, y2 in boxes
@@ -145,6 +147,13 @@ def find_class(name: str, names: Sequence[str]) -> int | None:
         if wanted == each.lower() or wanted in [part.strip().lower() for part in each.split(',')]:
             return number
     return None
+
+
+def predicting_network(model: Any) -> nn.Module:
+    """The network that predicts: of a semi-supervised detector of mmdet, its teacher or student."""
+    if not hasattr(model, 'semi_test_cfg'):
+        return model
+    return getattr(model, (model.semi_test_cfg or {}).get('predict_on', 'teacher'))
 
 
 def contextualizing_of(backbone: nn.Module) -> Contextualizing | None:

@@ -1,9 +1,16 @@
 """The detectors' layer-wise decay against mmdet's own."""
 
+import copy
+
 import pytest
+import torch.nn as nn
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+
+import mmctx
+from mmctx.engine.optimizers.layer_decay import depth_in_backbone
+from mmctx.errors import UserError
 
 
 def groups_of(path):
@@ -38,3 +45,35 @@ def test_contextual_detector_decays_as_the_vanilla_one(repo):
     assert contextual['backbone.contextualizing.embeddings.weight'] == (1e-4, 0.0)
     assert any('sampling_offset_predictor' in name for name in new)
     assert not any('classifying' in name or 'logit_scale' in name for name in new)
+
+
+class Network(nn.Module):
+    """Stands in for a detector: a backbone and a head."""
+
+    def __init__(self, depth):
+        super().__init__()
+        sizes = dict(stem_channels=8, base_channels=8, embed_dims=8, num_classes=4)
+        self.backbone = mmctx.ContextualResNet(depth, **sizes)
+        self.head = nn.Linear(2, 2)
+
+
+def test_a_student_decays_as_its_detector_alone():
+    detector = Network(50)
+    pair = nn.ModuleDict(dict(student=detector, teacher=copy.deepcopy(detector)))
+    pair['teacher'].requires_grad_(False)
+    alone, within = depth_in_backbone(detector), depth_in_backbone(pair)
+    depths = {name: alone(name) for name, _ in detector.named_parameters()}
+    assert {name: within(f'student.{name}') for name in depths} == depths
+    assert len(set(depths.values())) == 8
+
+
+def test_networks_whose_layers_have_no_depth_are_refused():
+    learning = nn.ModuleDict(dict(student=Network(18), teacher=Network(18)))
+    with pytest.raises(
+        UserError, match=r'ModuleDict has student\.backbone, teacher\.backbone: set'
+    ):
+        depth_in_backbone(learning)
+    with pytest.raises(UserError, match=r'Linear has none: set optim_wrapper\.constructor'):
+        depth_in_backbone(nn.Linear(2, 2))
+    with pytest.raises(UserError, match='ContextualResNet of this depth'):
+        depth_in_backbone(Network(18))
