@@ -78,8 +78,6 @@ class Preparation:
         ]
         static, dense = (weight.contiguous(), None) if self.depthwise else (None, weight)
         weight_offset = None if weight_offset is None else weight_offset.contiguous()
-        if tables[0] is None:
-            sampling_offset = mask = None
         self.launch(stream, *tables, sampling_offset, mask, static, weight_offset, dense)
         return tables
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
-from .settings import row_tile
+from .settings import row_tile, split_evenly
 
 MOST_PIXELS = 64
 # Number of programs of the backward pass: several for each multiprocessor of a large GPU, but few
@@ -160,8 +160,7 @@ def _backward_launch(device, shape, eps, types) -> tuple[Launch, int]:
     batch, pixels, channels = shape
     block, tile = _tile(channels)
     tiles = triton.cdiv(pixels, tile)
-    chunk_tiles = triton.cdiv(tiles, min(tiles, triton.cdiv(BACKWARD_PROGRAMS, batch)))
-    chunks = triton.cdiv(tiles, chunk_tiles)
+    chunks, chunk_tiles = split_evenly(tiles, triton.cdiv(BACKWARD_PROGRAMS, batch))
     values = dict(
         pixels=pixels, chunks=chunks, chunk_tiles=chunk_tiles,
         EPS=eps, CHANNELS=channels, BLOCK=block, PIXELS=tile,

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..sampling import Pair, output_size
-from .settings import ONES, PROGRAMS_PER_PROCESSOR, Tile
+from .settings import ONES, PROGRAMS_PER_PROCESSOR, Tile, split_evenly
 
 TYPES = {
     torch.float16: tl.float16,
@@ -149,8 +149,7 @@ class Problem(NamedTuple):
             tuple[int, int]: Number of pieces, and of items in each.
         """
         wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * _processors(self.device), programs)
-        size = triton.cdiv(items, min(wanted, most or items, items))
-        return triton.cdiv(items, size), size
+        return split_evenly(items, min(wanted, most or items))
 
 
 def outline(tensor: Tensor | None, with_strides: bool = False) -> Outline | None:

@@ -83,6 +83,12 @@ def row_tile(length: int) -> tuple[int, int]:
     return block, max(ROW_VALUES // block, 1)
 
 
+def split_evenly(items: int, pieces: int) -> tuple[int, int]:
+    """Number of pieces, at most as many as are asked for, and of items in each but the last."""
+    size = triton.cdiv(items, min(pieces, items))
+    return triton.cdiv(items, size), size
+
+
 class Settings:
     """Tiles of the kernels; hashed by identity, so that launches are cached for each instance.
 

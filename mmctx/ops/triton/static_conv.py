@@ -9,6 +9,7 @@ from torch import Tensor
 from ..sampling import Pair, output_size
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
+from .settings import split_evenly
 from .static_dense import static_dense_kernel, static_dense_weight_kernel
 from .static_depthwise import static_depthwise_kernel, static_depthwise_weight_kernel
 
@@ -97,11 +98,11 @@ def _dense_backward(grad, rows, weight, has_bias, geometry):
     """Gradients of a dense convolution, the products in the rows' type."""
     types, tf32 = (rows.dtype, grad.dtype), _uses_tf32(rows)
     grad_rows = torch.empty_like(rows)
-    taps = weight.permute(2, 3, 0, 1).to(rows.dtype, memory_format=torch.contiguous_format)
     launch = _dense_launch(
         rows.device, rows.shape, grad.shape, weight.shape, geometry, types, tf32, transposed=True
     )
-    launch_on_device(launch, grad_rows, grad, taps.contiguous(), None)
+    taps = taps_first(weight.transpose(0, 1), rows.dtype)
+    launch_on_device(launch, grad_rows, grad, taps, None)
     launch, chunks = _dense_weight_launch(
         rows.device, grad.shape, rows.shape, weight.shape, geometry, types, tf32
     )
@@ -155,8 +156,7 @@ def _weight_launch(
     """Launch of the weight's gradient, and the number of chunks of runs."""
     values = _depthwise_values(out_shape, rows_shape, weight_shape, geometry)
     all_tiles, programs = out_shape[0] * values['tiles'], values['blocks'] * weight_shape[2]
-    chunk_tiles = triton.cdiv(all_tiles, min(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs)))
-    chunks = triton.cdiv(all_tiles, chunk_tiles)
+    chunks, chunk_tiles = split_evenly(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs))
     values.update(all_tiles=all_tiles, chunk_tiles=chunk_tiles)
     return Launch(static_depthwise_weight_kernel, programs * chunks, values), chunks
 
@@ -213,8 +213,7 @@ def _dense_weight_launch(
     tiles = triton.cdiv(out_height * out_width, DENSE_PIXELS)
     programs = weight_shape[2] * weight_shape[3] * blocks * triton.cdiv(out_channels, out_block)
     all_tiles = batch * tiles
-    chunk_tiles = triton.cdiv(all_tiles, min(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs)))
-    chunks = triton.cdiv(all_tiles, chunk_tiles)
+    chunks, chunk_tiles = split_evenly(all_tiles, triton.cdiv(WEIGHT_PROGRAMS, programs))
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, all_tiles=all_tiles,
         chunk_tiles=chunk_tiles, blocks=blocks, CHANNELS=channels, OUT_CHANNELS=out_channels,

@@ -9,16 +9,7 @@ import triton.language as tl
 
 from .static_depthwise import inside_axis
 
-SIZES = [
-    'height',
-    'width',
-    'out_height',
-    'out_width',
-    'tiles',
-    'all_tiles',
-    'chunk_tiles',
-    'blocks',
-]
+SIZES = ['height', 'width', 'out_height', 'out_width', 'tiles', 'blocks']
 
 
 @triton.jit
@@ -87,7 +78,7 @@ def static_dense_kernel(
     tl.store(out + at, total.to(out.dtype.element_ty), valid & exists)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, 'all_tiles', 'chunk_tiles'])
 def static_dense_weight_kernel(
     sums,  # [chunks, N·K·C + N], by weight and, behind it, by bias
     grad,  # [B, P, N]
