@@ -8,14 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mmctx.ops.predicting import (
-    conv2d_in_float32,
-    norm_relu,
-    runs_kernels,
+from mmctx.ops.contextualizing import (
     train_batch_norm_step,
     trains_batch_norm_in_kernels,
     unit_vectors,
 )
+from mmctx.ops.predicting import conv2d_in_float32, norm_relu, runs_kernels
 from mmctx.ops.triton.predictor_operators import (
     norm_relu_backward_operator,
     static_conv_backward_operator,

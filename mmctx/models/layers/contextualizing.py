@@ -12,15 +12,14 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
-from mmctx.ops.pooling import pooled
-from mmctx.ops.predicting import (
+from mmctx.ops.contextualizing import (
     MOST_CLASSES,
     choose_kept_classes,
     infer_kept_classes,
-    infers_in_kernels,
-    launches_kernels,
     unit_vectors,
 )
+from mmctx.ops.pooling import pooled
+from mmctx.ops.predicting import infers_in_kernels, launches_kernels
 
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS

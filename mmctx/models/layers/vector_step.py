@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmctx.errors import UserError
-from mmctx.ops.predicting import (
+from mmctx.ops.contextualizing import (
     infer_vector_step,
-    infers_in_kernels,
     train_batch_norm_step,
     trains_batch_norm_in_kernels,
 )
+from mmctx.ops.predicting import infers_in_kernels
 
 
 class VectorStep(nn.Sequential):
