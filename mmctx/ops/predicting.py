@@ -1,18 +1,18 @@
 """Steps of the predictors, in Triton kernels on a GPU or in PyTorch."""
 
 import os
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmctx.compat.exporting import is_exporting
 
-from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
+from .contextual_conv import BACKEND_VARIABLE, ON_CUDA, check_shapes
 from .sampling import Pair
-from .triton import sampling_offset_predictor
 from .triton.operator import needs_operators
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
@@ -95,31 +95,15 @@ def conv2d_in_float32(
     return F.conv2d(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)
 
 
-def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
-    """Run a sampling offset predictor with a LayerNorm in one step.
-
-    For maps for which `launches_kernels` is true.
-
-    Args:
-        x (Tensor): Map, (B, C, H, W).
-        *arguments: Same as in `sampling_offset_predictor.predict_sampling_offset`, without the map.
-
-    Returns:
-        Tensor: Result, (B, N, H_out, W_out), in float32, channels last in memory.
-    """
-    rows = x.permute(0, 2, 3, 1).contiguous()
-    return sampling_offset_predictor.predict_sampling_offset(rows, *arguments).permute(0, 3, 1, 2)
-
-
 def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
-    """Whether both predictors run in the few kernels that serve inference alone.
+    """Whether steps run in the few kernels that serve inference alone.
 
     They do if they run in kernels, nothing will ask for gradients, and batch norms use the
     statistics that they have.
 
     Args:
-        x (Tensor): The map.
-        *norms (nn.Module): Norms of the predictors.
+        x (Tensor): The map, or vectors in its place.
+        *norms (nn.Module): Norms of the steps.
     """
     if torch.is_grad_enabled() or not launches_kernels(x):
         return False
@@ -130,35 +114,82 @@ def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
     return True
 
 
-def infer_offsets(
-    x: Tensor,
-    prior: Tensor,
-    sampling: Any,
-    weight: Any,
-    geometry: tuple[Pair, Pair, Pair],
-) -> tuple[Tensor, Tensor]:
-    """Run both predictors, for maps and norms for which `infers_in_kernels` is true.
+class LayerArguments(NamedTuple):
+    """A call of a contextual convolution with its predictors.
 
-    Args:
-        x (Tensor): Map, (B, C, H, W).
-        prior (Tensor): Prior of each image, (B, P), in the type of the parameters.
-        sampling (nn.Sequential): 1×1 convolution, norm, ReLU and last convolution.
-        weight (nn.Sequential): Linear layer, norm, ReLU and last linear layer.
-        geometry (tuple): Stride, padding and dilation of the last convolution.
+    Attributes:
+        x (Tensor): Map, (B, C, H, W), of the type that autocast gives it.
+        prior (Tensor): Prior of each image, (B, N).
+        weight, bias (Tensor): Static kernel and bias; the bias may be None.
+        sampling, weight_offset (nn.Sequential, optional): The predictors of Δp and of Δw: 1×1
+            convolution or linear layer, norm, ReLU and last layer.
+        geometry (tuple): Stride, padding and dilation.
+    """
+
+    x: Tensor
+    prior: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    sampling: nn.Sequential | None
+    weight_offset: nn.Sequential | None
+    geometry: tuple[Pair, Pair, Pair]
+
+
+def layer_in_kernels(call: LayerArguments) -> Tensor | None:
+    """Run predictors and convolution as one step, (B, C_out, H_out, W_out), on a GPU.
 
     Returns:
-        tuple[Tensor, Tensor]: Δp, and mask logits if there are any, (B, N, H_out, W_out), in
-        float32 and channels last in memory; Δw, (B, M), in the type of the parameters.
+        Tensor | None: The output, channels last in memory; None if kernels cannot compute it: where
+        `launches_kernels` is false, or a norm is none that they know, such as one that synchronises
+        processes, or gradients are asked for of parameters of half precision.
     """
-    from .triton.fixed_norm import Norm
-    from .triton.offset_inference import hidden_rows, hidden_vectors
-    from .triton.static_conv import static_conv_forward
+    arguments = _kernel_arguments(call)
+    if arguments is None:
+        return None
+    from .triton.contextual_layer import contextual_layer
 
-    reduce, norm, _, last = sampling
-    rows = x.permute(0, 2, 3, 1)
-    hidden, sums = hidden_rows(rows, prior, reduce.weight, reduce.bias, Norm.of(norm))
-    predicted = static_conv_forward(hidden, last.weight, last.bias, geometry).permute(0, 3, 1, 2)
-    first, norm, _, last = weight
-    pixels = rows.shape[1] * rows.shape[2]
-    vectors = hidden_vectors(prior, sums, pixels, first.weight, first.bias, Norm.of(norm))
-    return predicted, F.linear(vectors.to(last.weight.dtype), last.weight, last.bias)
+    return contextual_layer(*arguments)
+
+
+def offsets_in_kernels(call: LayerArguments) -> tuple[Tensor | None, Tensor | None] | None:
+    """Run the predictors alone, in inference.
+
+    Returns:
+        tuple | None: Δp, and mask logits if there are any, (B, N, H_out, W_out), in float32 and
+        channels last in memory; Δw, (B, M), in the type of the parameters; each None without a
+        predictor. None if gradients may be asked for or kernels cannot compute it.
+    """
+    arguments = None if torch.is_grad_enabled() else _kernel_arguments(call)
+    if arguments is None:
+        return None
+    from .triton.contextual_layer import predict_offsets
+
+    predicted, weight_offset = predict_offsets(*arguments)
+    return None if predicted is None else predicted.permute(0, 3, 1, 2), weight_offset
+
+
+def _kernel_arguments(call: LayerArguments) -> tuple | None:
+    """Arguments of `contextual_layer`; None if it cannot take the call."""
+    x, prior, weight, bias, sampling, weight_offset, geometry = call
+    # Its kernels drop the tangents of forward-mode derivatives.
+    if not launches_kernels(x) or not x.numel() or forward_ad._current_level >= 0:
+        return None
+    from .triton.layer_problem import Predictor
+
+    predictors: list[Predictor | None] = []
+    for layers in (sampling, weight_offset):
+        predictor = None if layers is None else Predictor.of(layers)
+        if layers is not None and predictor is None:
+            return None
+        predictors.append(predictor)
+    vectors = predictors[1]
+    if vectors is not None and vectors.kind.name == 'batch' and len(x) == 1:
+        return None
+    known = next(predictor for predictor in predictors if predictor is not None)
+    dtype = known.weight.dtype
+    if torch.is_grad_enabled() and dtype != torch.float32:
+        return None
+    check_shapes(
+        x.shape, weight.shape, None if bias is None else bias.shape, None, None, None, *geometry
+    )
+    return x, prior.to(dtype).contiguous(), weight, bias, *predictors, geometry

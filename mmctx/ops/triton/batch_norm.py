@@ -186,3 +186,41 @@ def _launch(kernel, device, shape, eps: Any, momentum: Any, types) -> Launch:
     count, length = shape
     values = dict(count=count, length=length, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS)
     return Launch(kernel, triton.cdiv(length, CHANNELS), values)
+
+
+class BatchNormVectors:
+    """Launches of ReLU(batch norm) of vectors of one shape, forward and backward.
+
+    Args:
+        shape (tuple): Of the vectors, (N, C).
+        eps (float): Epsilon of the norm.
+        momentum (float): Momentum of the running statistics.
+    """
+
+    def __init__(self, shape, eps: float, momentum: float):
+        count, length = shape
+        values = dict(
+            count=count, length=length, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS
+        )
+        programs = triton.cdiv(length, CHANNELS)
+        self.forward = Launch(batch_norm_relu_kernel, programs, values)
+        self.backward = Launch(batch_norm_relu_backward_kernel, programs, values)
+
+    def __call__(
+        self, stream: int, vectors: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, running
+    ) -> tuple[Tensor, Tensor]:
+        """Results, (N, C), and statistics, (2, C), of vectors without their bias.
+
+        `running` are the running mean, running variance and number of batches, all updated.
+        """
+        out, statistics = torch.empty_like(vectors), _empty(2, scale)
+        self.forward(stream, out, statistics, *running, vectors, bias, scale, shift)
+        return out, statistics
+
+    def gradients(
+        self, stream: int, grad: Tensor, vectors: Tensor, statistics: Tensor, scale, shift
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the vectors, and of bias, scale and shift, (3, C), in float32."""
+        grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
+        self.backward(stream, grad_vectors, sums, grad, vectors, statistics, scale, shift)
+        return grad_vectors, sums
