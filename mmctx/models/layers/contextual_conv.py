@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
+from mmctx.ops.autocasting import autocast_input, without_autocast
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import (
     LayerArguments,
@@ -21,7 +22,6 @@ from mmctx.ops.predicting import (
     runs_kernels,
 )
 
-from .autocasting import autocast_input, without_autocast
 from .prior import PriorConv
 from .reporting import current_listener
 from .vector_step import run_vector_step

@@ -12,6 +12,7 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.autocasting import without_autocast
 from mmctx.ops.contextualizing import (
     MOST_CLASSES,
     choose_kept_classes,
@@ -21,7 +22,6 @@ from mmctx.ops.contextualizing import (
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import infers_in_kernels, launches_kernels
 
-from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
 from .merging import Merging
 from .reporting import current_listener

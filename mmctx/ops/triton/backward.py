@@ -107,9 +107,12 @@ class SamplingGradient:
         problem (Problem): Shapes, types and options of the convolution.
         settings (Settings): Tiles of the kernels.
         needed (dict[str, bool]): Whether each argument needs a gradient, by name.
+        totals_delta (bool): Whether to return the sum of Δw's gradients over the images as well.
     """
 
-    def __init__(self, problem: Problem, settings: Settings, needed: dict[str, bool]):
+    def __init__(
+        self, problem: Problem, settings: Settings, needed: dict[str, bool], totals_delta: bool
+    ):
         batch, channels, taps = problem.batch, problem.channels, problem.taps
         tile = settings.tile('sampling_gradient', problem.type, channels)
         blocks = triton.cdiv(channels, tile.channels)
@@ -132,7 +135,9 @@ class SamplingGradient:
         self.launch = Launch(sampling_gradient_kernel, programs, values, tile.warps, tile.registers)
         blocks = triton.cdiv(channels, KERNEL_CHANNELS)
         entries = batch * blocks if needed['weight_offset'] else 0
-        weight_programs = taps * blocks if needed['weight'] and problem.depthwise else 0
+        sums_images = totals_delta or (needed['weight'] and problem.depthwise)
+        weight_programs = taps * blocks if sums_images else 0
+        self.delta_total = (channels, taps) if totals_delta else None
         values.update(
             blocks=blocks, entries=entries, KERNEL_CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS
         )
@@ -143,7 +148,8 @@ class SamplingGradient:
     ) -> dict[str, Tensor]:
         """Gradients by argument; `rows` are the output's gradient, [B·P, C_out].
 
-        Those of Δp and the mask are still parts, which `sum_blocks` adds up.
+        Those of Δp and the mask are still parts, which `sum_blocks` adds up. `delta_total` is the
+        sum of Δw's over the images, (C, K), if it was asked for.
         """
         needed, problem = self.needed, self.problem
 
@@ -171,7 +177,12 @@ class SamplingGradient:
             if needed['weight'] and problem.depthwise:
                 shape, dtype = problem.weight[:2]
                 grad_weight = grads['weight'] = empty(shape, dtype=dtype)
-            self.sum(stream, grad_weight_offset, grad_weight, grad_kernels)
+            if self.delta_total is not None:
+                dtype = problem.weight_offset[1]
+                grads['delta_total'] = empty(self.delta_total, dtype=dtype)
+            self.sum(
+                stream, grad_weight_offset, grad_weight, grads.get('delta_total'), grad_kernels
+            )
         if self.needs_columns:
             _, channels, *kernel = problem.weight[0]
             grad_matrix = rows.t() @ columns  # [C_out, K·C_in]
@@ -186,7 +197,7 @@ def sum_blocks(parts: Tensor) -> Tensor:
 
 
 class Backward:
-    """All needed gradients of a convolution."""
+    """All needed gradients of a convolution; see `InputGradient` and `SamplingGradient`."""
 
     def __init__(
         self,
@@ -195,13 +206,16 @@ class Backward:
         needed: Needed,
         deterministic: bool,
         pooled_image: int = 0,
+        totals_delta: bool = False,
     ):
         needed = dict(zip(ARGUMENTS, needed))
         self.problem, self.needed = problem, needed
         needs_sampling = any(
             needed[n] for n in ('weight', 'sampling_offset', 'weight_offset', 'mask')
         )
-        self.sampling = SamplingGradient(problem, settings, needed) if needs_sampling else None
+        self.sampling = None
+        if needs_sampling:
+            self.sampling = SamplingGradient(problem, settings, needed, totals_delta)
         self.input = None
         if needed['x']:
             self.input = InputGradient(problem, settings, deterministic, pooled_image)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..autocasting import without_autocast
 from .device_launch import on_device
 from .launching import current_stream
 from .layer_backward import NONE, Needed, layer_backward_of
@@ -45,8 +46,8 @@ class _ContextualLayer(torch.autograd.Function):
         _, _, _, *inputs = ctx.needs_input_grad
         needed = Needed(*inputs[:4], any(inputs[4:10]), any(inputs[10:]))
         deterministic = torch.are_deterministic_algorithms_enabled()
-        # A backward pass may be called under autocast, which must not touch products of float32.
-        with on_device(problem.device), torch.autocast(problem.device.type, enabled=False):
+        # Under autocast, products of float32 would be in half precision.
+        with on_device(problem.device), without_autocast(x):
             run = layer_backward_of(problem, current(), needed, deterministic)
             found = run(
                 current_stream(problem.device), grads[0], x, prior, weight, sampling,

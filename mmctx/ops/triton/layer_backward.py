@@ -35,7 +35,11 @@ class SamplingBackward:
         batch, height, width, _ = problem.rows
         first_shape, last_shape, _, kind = problem.sampling
         self.offsets, self.predicted = 2 * problem.taps, last_shape[0]
-        self.length, self.first_shape = problem.prior[1], first_shape
+        self.first_shape, channels = first_shape, problem.rows[3]
+        # Of the prior and of the map in the first layer's weight.
+        self.lengths = [problem.prior[1], channels]
+        # A map as a matrix, [B·P, C].
+        self.rows = (batch * height * width, channels), (channels, 1)
         self.last_conv = StaticConvGradients(*problem.last_conv)
         self.norm = NormRelu(
             (batch, height * width, first_shape[0]), kind.eps, batch_norm=kind.name == 'batch'
@@ -62,25 +66,28 @@ class SamplingBackward:
 
         Adds its part to the gradient of x if there is one.
         """
-        grad_hidden, *grad_last = self.last_conv(stream, grad, steps.hidden, predictor.last_weight)
+        grad_hidden, *grad_last = self.last_conv(
+            stream, grad, steps.hidden, predictor.last_weight, steps.taps
+        )
         norm = predictor.scale, predictor.shift, steps.mean, steps.variance
-        grad_reduced, grad_shares, *grad_norm = self.norm.gradients(
+        grad_reduced, grad_shares, totals = self.norm.gradients(
             stream, grad_hidden, steps.reduced, steps.shares, norm
         )
-        hidden, length = self.first_shape[0], self.length
+        hidden = self.first_shape[0]
         grad_reduced = grad_reduced.view(-1, hidden)  # [B·P, H]
-        weight = predictor.weight.contiguous().view(hidden, -1)
-        prior_weight, rows_weight = weight.split_with_sizes([length, weight.shape[1] - length], 1)
-        channels = x.shape[1]
+        weight = predictor.weight.contiguous()
+        prior_weight, rows_weight = weight.view(hidden, -1).split_with_sizes(self.lengths, 1)
         if grad_x is not None:
-            of_rows = grad_x.permute(0, 2, 3, 1).view(-1, channels)
-            of_rows.addmm_(grad_reduced, rows_weight.to(x.dtype))
-        rows = x.permute(0, 2, 3, 1).view(-1, channels)  # [B·P, C]
-        grad_weight = torch.empty_like(weight)
-        torch.mm(grad_shares.t(), prior, out=grad_weight[:, :length])
-        grad_weight[:, length:] = torch.mm(grad_reduced.t(), rows)
-        first = grad_weight.view(self.first_shape), grad_shares.sum(0)
-        return grad_shares, prior_weight, (*first, *grad_norm, *grad_last)
+            grad_x.as_strided(*self.rows).addmm_(grad_reduced, rows_weight.to(x.dtype))
+        grad_weight = torch.cat(
+            [
+                torch.mm(grad_shares.t(), prior),
+                torch.mm(grad_reduced.t(), x.as_strided(*self.rows)),
+            ],
+            1,
+        )
+        parameters = grad_weight.view(self.first_shape), *totals.unbind(), *grad_last
+        return grad_shares, prior_weight, parameters
 
 
 class WeightOffsetBackward:
@@ -97,28 +104,32 @@ class WeightOffsetBackward:
             self.norm = NormRelu((1, batch, hidden), kind.eps)
 
     def __call__(
-        self, stream: int, grad: Tensor, predictor: Predictor, steps: Steps
+        self, stream: int, grad: Tensor, total: Tensor, predictor: Predictor, steps: Steps
     ) -> tuple[Tensor, tuple]:
-        """Gradients of prior and pooled map, (B, N + C), and of the parameters."""
-        grad = grad.flatten(1)  # [B, C·K]
-        hidden, vectors = steps.hidden_vectors, steps.vectors
-        grad_last = torch.mm(grad.t(), hidden), grad.sum(0)
+        """Gradients of prior and pooled map, (B, N + C), and of the parameters.
+
+        Args:
+            stream (int): Raw stream.
+            grad (Tensor): Gradient of Δw, (B, C·K) in memory.
+            total (Tensor): Its sum over the images, (C, K).
+            predictor (Predictor): The predictor.
+            steps (Steps): What the forward pass kept.
+        """
+        grad = grad.view(grad.shape[0], -1)
+        vectors = steps.vectors
+        grad_last_weight = torch.mm(grad.t(), steps.hidden_vectors)
         grad_hidden = torch.mm(grad, predictor.last_weight)
         scale, shift, bias = predictor.scale, predictor.shift, predictor.bias
         if self.batch_norm is not None:
             grad_vectors, sums = self.batch_norm.gradients(
                 stream, grad_hidden, vectors, steps.statistics, scale, shift
             )
-            grad_bias, *grad_norm = sums.unbind()
         else:
             norm = scale, shift, steps.vector_mean, steps.vector_variance
-            grad_vectors, grad_bias, *grad_norm = self.norm.gradients(
-                stream, grad_hidden, vectors, bias, norm
-            )
-            grad_bias = grad_bias.view(-1)
+            grad_vectors, _, sums = self.norm.gradients(stream, grad_hidden, vectors, bias, norm)
         grad_weight = torch.mm(grad_vectors.t(), steps.inputs)
         grad_inputs = torch.mm(grad_vectors, predictor.weight)
-        return grad_inputs, (grad_weight, grad_bias, *grad_norm, *grad_last)
+        return grad_inputs, (grad_weight, *sums.unbind(), grad_last_weight, total.view(-1))
 
 
 class LayerBackward:
@@ -151,6 +162,7 @@ class LayerBackward:
             ),
             deterministic,
             pooled_image=self.length + problem.rows[3],
+            totals_delta=self.weight_offset is not None,
         )  # fmt: skip
 
     def __call__(
@@ -167,7 +179,7 @@ class LayerBackward:
         of_sampling = of_weight_offset = NONE
         if self.weight_offset is not None:
             grad_inputs, of_weight_offset = self.weight_offset(
-                stream, grads['weight_offset'], weight_offset, steps
+                stream, grads['weight_offset'], grads['delta_total'], weight_offset, steps
             )
             grad_prior = grad_inputs[:, : self.length]
         if self.needed.x:

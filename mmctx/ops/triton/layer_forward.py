@@ -48,12 +48,13 @@ class SamplingForward:
             statistics = self.statistics(stream, parts, predictor.running)
             norm = predictor.scale, predictor.shift, *statistics.unbind()
             hidden = self.norm(stream, reduced, shares, norm)
-        predicted = self.last_conv(stream, hidden, predictor.last_weight, predictor.last_bias)
+        last_weight, last_bias = predictor.last_weight, predictor.last_bias
+        predicted, taps = self.last_conv(stream, hidden, last_weight, last_bias)
         if not keeps:
             return dict(predicted=predicted), sums
         steps = dict(
             shares=shares, reduced=reduced, hidden=hidden, mean=norm[2], variance=norm[3],
-            predicted=predicted,
+            taps=taps, predicted=predicted,
         )  # fmt: skip
         return steps, sums
 

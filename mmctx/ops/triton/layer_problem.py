@@ -174,6 +174,7 @@ class Steps(NamedTuple):
         shares, reduced, hidden (Tensor): Of the predictor of Δp: the prior's part of its first
             layer with the bias, (B, H); the map's part, and its hidden map, (B, height, width, H).
         mean, variance (Tensor): Of its batch norm, (H,).
+        taps (Tensor): Of its last convolution if that is depthwise, as kernels read them.
         predicted (Tensor): Δp and mask logits, (B, H_out, W_out, 2K or 3K).
         inputs, vectors, hidden_vectors (Tensor): Of the predictor of Δw: prior and pooled map,
             (B, N + C); its first layer without the bias, and its hidden vectors, (B, H).
@@ -188,6 +189,7 @@ class Steps(NamedTuple):
     hidden: Tensor | None = None
     mean: Tensor | None = None
     variance: Tensor | None = None
+    taps: Tensor | None = None
     predicted: Tensor | None = None
     inputs: Tensor | None = None
     vectors: Tensor | None = None

@@ -20,6 +20,8 @@ MOST_PIXELS = 64
 # Number of programs of the backward pass: several for each multiprocessor of a large GPU, but few
 # enough that their partial sums are small.
 BACKWARD_PROGRAMS = 1056
+# Channels and images whose sums a program adds up at once.
+SUMMED_CHANNELS, SUMMED_ROWS = 16, 128
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['shares', 'scale', 'shift', 'mean', 'variance']
 SIZES = ['pixels', 'tiles', 'chunks', 'chunk_tiles', 'count']
@@ -114,6 +116,31 @@ def norm_relu_backward_kernel(
     tl.store(to + 2 * CHANNELS, tl.sum(grad_shift, 0, keep_dims=True), exists)
 
 
+@triton.jit(do_not_specialize=['images', 'chunks'])
+def sum_kernel(
+    by_image,  # [B, C], sums of the first kind over the chunks of an image
+    totals,  # [3, C], sums of each kind over all chunks
+    sums,  # [B, chunks, 3, C], of `norm_relu_backward_kernel`
+    images, chunks,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """A program owns some channels of one kind."""
+    kind, block = tl.program_id(0) % 3, tl.program_id(0) // 3
+    channel = (block * BLOCK + tl.arange(0, BLOCK))[None, :]
+    exists = channel < CHANNELS
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    for first in range(0, images, ROWS):
+        image = (first + tl.arange(0, ROWS))[:, None]
+        listed = (image < images) & exists
+        of_image = tl.zeros([ROWS, BLOCK], tl.float32)
+        for chunk in range(chunks):
+            at = ((image.to(tl.int64) * chunks + chunk) * 3 + kind) * CHANNELS + channel
+            of_image += tl.load(sums + at, listed, 0)
+        tl.store(by_image + image.to(tl.int64) * CHANNELS + channel, of_image, listed & (kind == 0))
+        total += of_image
+    tl.store(totals + kind * CHANNELS + channel, tl.sum(total, 0, keep_dims=True), exists)
+
+
 class NormRelu:
     """Launches of the norm of rows of one shape, forward and backward.
 
@@ -138,7 +165,11 @@ class NormRelu:
         self.backward = Launch(norm_relu_backward_kernel, batch * chunks, values)
         self.total = Launch(norm_relu_backward_kernel, batch * chunks, values)
         self.batch_norm = batch_norm
-        self.sums = batch, chunks, 3, channels
+        self.sums, self.by_image = (batch, chunks, 3, channels), (batch, channels)
+        summing = dict(
+            images=batch, chunks=chunks, CHANNELS=channels, BLOCK=SUMMED_CHANNELS, ROWS=SUMMED_ROWS
+        )
+        self.sum = Launch(sum_kernel, 3 * triton.cdiv(channels, SUMMED_CHANNELS), summing)
 
     def __call__(self, stream: int, rows: Tensor, shares: Tensor, norm: tuple) -> Tensor:
         """ReLU(norm(rows + shares)), (B, P, C) of the type of `rows`; sums in float32.
@@ -156,19 +187,25 @@ class NormRelu:
 
     def gradients(
         self, stream: int, grad: Tensor, rows: Tensor, shares: Tensor, norm: tuple
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients of rows, shares, scale and shift; those of the last three are in float32."""
-        sums = torch.empty(self.sums, dtype=torch.float32, device=rows.device)
-        totals = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of rows; of shares, (B, C); and their sum and those of scale and shift, (3, C).
+
+        All but the first are in float32.
+        """
+        options = dict(dtype=torch.float32, device=rows.device)
+        sums = torch.empty(self.sums, **options)
+        of_norm = None
         if self.batch_norm:
             self.total(stream, None, sums, grad, rows, None, shares, *norm)
-            totals = sums.sum((0, 1))
-            sums = torch.empty_like(sums)
+            of_norm = sums.sum((0, 1))
         grad_rows = torch.empty_like(rows)
-        self.backward(stream, grad_rows, sums, grad, rows, totals, shares, *norm)
-        by_image = sums[:, 0] if self.sums[1] == 1 else sums.sum(1)
-        _, grad_scale, grad_shift = (by_image.sum(0) if totals is None else totals).unbind()
-        return grad_rows, by_image[:, 0], grad_scale, grad_shift
+        self.backward(stream, grad_rows, sums, grad, rows, of_norm, shares, *norm)
+        by_image, totals = (
+            torch.empty(self.by_image, **options),
+            torch.empty(self.sums[2:], **options),
+        )
+        self.sum(stream, by_image, totals, sums)
+        return grad_rows, by_image, totals
 
 
 @lru_cache(maxsize=4096)
@@ -208,7 +245,9 @@ def norm_relu_backward(
     run = _layer_norm_of(rows.device, rows.shape, eps, types)
     with on_device(rows.device):
         stream = current_stream(rows.device)
-        return run.gradients(stream, grad, rows, shares, (scale, shift, None, None))
+        norm = scale, shift, None, None
+        grad_rows, grad_shares, totals = run.gradients(stream, grad, rows, shares, norm)
+    return grad_rows, grad_shares, totals[1], totals[2]
 
 
 def _types(*tensors: Tensor) -> tuple[torch.dtype, ...]:

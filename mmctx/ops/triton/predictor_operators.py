@@ -53,9 +53,9 @@ def norm_relu_backward_operator(
     """See `norm_relu.norm_relu_backward`."""
     from .norm_relu import norm_relu_backward
 
-    grad_rows, *sums = norm_relu_backward(grad, rows, shares, scale, shift, eps)
+    grad_rows, grad_shares, *sums = norm_relu_backward(grad, rows, shares, scale, shift, eps)
     # Operators may not return views of one tensor.
-    return grad_rows, *(gradient.clone() for gradient in sums)
+    return grad_rows, grad_shares, *(gradient.clone() for gradient in sums)
 
 
 @norm_relu_backward_operator.register_fake

@@ -41,16 +41,19 @@ class StaticConv:
     def __init__(self, device, dtype, rows_shape, weight_shape, geometry: Geometry, tf32: bool):
         size = output_size(rows_shape[1:3], weight_shape[2:], *geometry)
         self.shape = rows_shape[0], *size, weight_shape[0]
-        depthwise = _is_depthwise(weight_shape, rows_shape[3])
-        self.taps_type = torch.float32 if depthwise else dtype
-        prepare = _depthwise_launch if depthwise else _dense_launch
+        self.depthwise = _is_depthwise(weight_shape, rows_shape[3])
+        self.taps_type = torch.float32 if self.depthwise else dtype
+        prepare = _depthwise_launch if self.depthwise else _dense_launch
         self.launch = prepare(self.shape, rows_shape, weight_shape, geometry, tf32)
 
-    def __call__(self, stream: int, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Result, (B, H_out, W_out, N), in float32."""
+    def __call__(
+        self, stream: int, rows: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Result, (B, H_out, W_out, N), in float32, and depthwise taps, which backward reads."""
         out = torch.empty(self.shape, dtype=torch.float32, device=rows.device)
-        self.launch(stream, out, rows, taps_first(weight, self.taps_type), bias)
-        return out
+        taps = taps_first(weight, self.taps_type)
+        self.launch(stream, out, rows, taps, bias)
+        return out, taps if self.depthwise else None
 
 
 class StaticConvGradients:
@@ -88,14 +91,19 @@ class StaticConvGradients:
         self.sums = chunks, sum(self.sizes)
 
     def __call__(
-        self, stream: int, grad: Tensor, rows: Tensor, weight: Tensor
+        self, stream: int, grad: Tensor, rows: Tensor, weight: Tensor, taps: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of rows, weight and bias from that of the output, (B, H_out, W_out, N)."""
+        """Gradients of rows, weight and bias from that of the output, (B, H_out, W_out, N).
+
+        `taps` are what the forward pass returned beside its result, if it still exists.
+        """
         grad_rows = torch.empty_like(rows)
+        read = grad
         if self.depthwise:
-            read, taps = self._spread(grad), taps_first(weight, self.taps_type)
+            read = self._spread(grad)
+            taps = taps_first(weight, self.taps_type) if taps is None else taps
         else:
-            read, taps = grad, taps_first(weight.transpose(0, 1), self.taps_type)
+            taps = taps_first(weight.transpose(0, 1), self.taps_type)
         self.rows(stream, grad_rows, read, taps, None)
         sums = torch.empty(self.sums, dtype=torch.float32, device=rows.device)
         self.weight(stream, sums, grad, rows)
@@ -150,7 +158,7 @@ def static_conv_forward(
     if 0 in run.shape:
         return torch.empty(run.shape, dtype=torch.float32, device=rows.device)
     with on_device(rows.device):
-        return run(current_stream(rows.device), rows, weight, bias)
+        return run(current_stream(rows.device), rows, weight, bias)[0]
 
 
 def static_conv_backward(
