@@ -33,7 +33,7 @@ class SamplingBackward:
 
     def __init__(self, problem: LayerProblem):
         batch, height, width, _ = problem.rows
-        first_shape, last_shape, _, kind = problem.sampling
+        first_shape, last_shape, _, kind, _ = problem.sampling
         self.offsets, self.predicted = 2 * problem.taps, last_shape[0]
         self.first_shape, channels = first_shape, problem.rows[3]
         # Of the prior and of the map in the first layer's weight.
@@ -66,9 +66,7 @@ class SamplingBackward:
 
         Adds its part to the gradient of x if there is one.
         """
-        grad_hidden, *grad_last = self.last_conv(
-            stream, grad, steps.hidden, predictor.last_weight, steps.taps
-        )
+        grad_hidden, *grad_last = self.last_conv(stream, grad, steps.hidden, steps.taps)
         norm = predictor.scale, predictor.shift, steps.mean, steps.variance
         grad_reduced, grad_shares, totals = self.norm.gradients(
             stream, grad_hidden, steps.reduced, steps.shares, norm

@@ -21,12 +21,13 @@ class SamplingForward:
 
     def __init__(self, problem: LayerProblem):
         batch, height, width, _ = problem.rows
-        first_shape, _, _, kind = problem.sampling
+        first_shape, _, _, kind, last_strides = problem.sampling
         hidden = first_shape[0]
-        # The prior's part of the first layer's weight, (N, H).
-        self.prior_weight = (problem.prior[1], hidden), (1, first_shape[1])
-        self.rows = HiddenRows(problem.rows, problem.prior[1], hidden, kind.eps, problem.tf32)
         self.last_conv = StaticConv(*problem.last_conv)
+        self.rows = HiddenRows(
+            problem.rows, problem.prior[1], hidden, problem.sampling[1], last_strides,
+            self.last_conv.taps_type, kind.eps, problem.tf32,
+        )  # fmt: skip
         if kind.name == 'batch':
             self.statistics = BatchStatistics(
                 self.rows.parts, height * width, self.rows.tile, kind.momentum
@@ -37,24 +38,21 @@ class SamplingForward:
         self, stream: int, x: Tensor, prior: Tensor, predictor: Predictor, keeps: bool, pools: bool
     ) -> tuple[dict[str, Any], Tensor | None]:
         """Fields of `Steps`, and the sums of x over tiles if it pools."""
-        weight = predictor.weight.contiguous()
-        # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
-        shares = torch.addmm(predictor.bias, prior, weight.as_strided(*self.prior_weight))
         norm = predictor.norm()
-        hidden, reduced, parts, sums = self.rows(
-            stream, x, weight, shares, norm, keeps or norm is None, pools
-        )
+        hidden, reduced, shares, parts, sums, taps, turned = self.rows(
+            stream, x, prior, predictor.weight.contiguous(), predictor.bias, predictor.last_weight,
+            norm, keeps, pools,
+        )  # fmt: skip
         if norm is None:
             statistics = self.statistics(stream, parts, predictor.running)
             norm = predictor.scale, predictor.shift, *statistics.unbind()
             hidden = self.norm(stream, reduced, shares, norm)
-        last_weight, last_bias = predictor.last_weight, predictor.last_bias
-        predicted, taps = self.last_conv(stream, hidden, last_weight, last_bias)
+        predicted = self.last_conv(stream, hidden, taps, predictor.last_bias)
         if not keeps:
             return dict(predicted=predicted), sums
         steps = dict(
             shares=shares, reduced=reduced, hidden=hidden, mean=norm[2], variance=norm[3],
-            taps=taps, predicted=predicted,
+            taps=taps if turned is None else turned, predicted=predicted,
         )  # fmt: skip
         return steps, sums
 

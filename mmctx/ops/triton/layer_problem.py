@@ -80,8 +80,9 @@ class Predictor(NamedTuple):
 
     @property
     def outline(self) -> tuple:
-        """Shapes of the weights, type of the parameters and kind of the norm."""
-        return self.weight.shape, self.last_weight.shape, self.weight.dtype, self.kind
+        """Shapes of both weights, their type, kind of the norm, and strides of the last weight."""
+        last = self.last_weight
+        return self.weight.shape, last.shape, self.weight.dtype, self.kind, last.stride()
 
     def norm(self) -> tuple | None:
         """Scale, shift, mean and variance, the last two None for a layer norm.
@@ -174,7 +175,7 @@ class Steps(NamedTuple):
         shares, reduced, hidden (Tensor): Of the predictor of Δp: the prior's part of its first
             layer with the bias, (B, H); the map's part, and its hidden map, (B, height, width, H).
         mean, variance (Tensor): Of its batch norm, (H,).
-        taps (Tensor): Of its last convolution if that is depthwise, as kernels read them.
+        taps (Tensor): Weight of its last layer as the kernel reads it that computes gradients.
         predicted (Tensor): Δp and mask logits, (B, H_out, W_out, 2K or 3K).
         inputs, vectors, hidden_vectors (Tensor): Of the predictor of Δw: prior and pooled map,
             (B, N + C); its first layer without the bias, and its hidden vectors, (B, H).

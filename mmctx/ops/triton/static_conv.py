@@ -41,19 +41,16 @@ class StaticConv:
     def __init__(self, device, dtype, rows_shape, weight_shape, geometry: Geometry, tf32: bool):
         size = output_size(rows_shape[1:3], weight_shape[2:], *geometry)
         self.shape = rows_shape[0], *size, weight_shape[0]
-        self.depthwise = _is_depthwise(weight_shape, rows_shape[3])
-        self.taps_type = torch.float32 if self.depthwise else dtype
-        prepare = _depthwise_launch if self.depthwise else _dense_launch
+        depthwise = is_depthwise(weight_shape, rows_shape[3])
+        self.taps_type = torch.float32 if depthwise else dtype
+        prepare = _depthwise_launch if depthwise else _dense_launch
         self.launch = prepare(self.shape, rows_shape, weight_shape, geometry, tf32)
 
-    def __call__(
-        self, stream: int, rows: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Result, (B, H_out, W_out, N), in float32, and depthwise taps, which backward reads."""
+    def __call__(self, stream: int, rows: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
+        """Result, (B, H_out, W_out, N), in float32, with the weight as `taps_first` lays it out."""
         out = torch.empty(self.shape, dtype=torch.float32, device=rows.device)
-        taps = taps_first(weight, self.taps_type)
         self.launch(stream, out, rows, taps, bias)
-        return out, taps if self.depthwise else None
+        return out
 
 
 class StaticConvGradients:
@@ -62,7 +59,8 @@ class StaticConvGradients:
     def __init__(self, device, dtype, rows_shape, weight_shape, geometry: Geometry, tf32: bool):
         size = output_size(rows_shape[1:3], weight_shape[2:], *geometry)
         shape = rows_shape[0], *size, weight_shape[0]
-        self.depthwise = _is_depthwise(weight_shape, rows_shape[3])
+        self.depthwise = is_depthwise(weight_shape, rows_shape[3])
+        self.shape = weight_shape
         self.count, channels, *self.kernel = weight_shape
         self.stride = geometry[0]
         if self.depthwise:
@@ -91,26 +89,20 @@ class StaticConvGradients:
         self.sums = chunks, sum(self.sizes)
 
     def __call__(
-        self, stream: int, grad: Tensor, rows: Tensor, weight: Tensor, taps: Tensor | None = None
+        self, stream: int, grad: Tensor, rows: Tensor, taps: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of rows, weight and bias from that of the output, (B, H_out, W_out, N).
 
-        `taps` are what the forward pass returned beside its result, if it still exists.
+        `taps` are the weight as `taps_first` lays it out, turned if the convolution is dense.
         """
         grad_rows = torch.empty_like(rows)
-        read = grad
-        if self.depthwise:
-            read = self._spread(grad)
-            taps = taps_first(weight, self.taps_type) if taps is None else taps
-        else:
-            taps = taps_first(weight.transpose(0, 1), self.taps_type)
-        self.rows(stream, grad_rows, read, taps, None)
+        self.rows(stream, grad_rows, self._spread(grad) if self.depthwise else grad, taps, None)
         sums = torch.empty(self.sums, dtype=torch.float32, device=rows.device)
         self.weight(stream, sums, grad, rows)
         grad_weight, grad_bias = sums.sum(0).split(self.sizes)
         if self.depthwise:
             grad_weight = grad_weight.view(-1, self.count).t().contiguous()
-            return grad_rows, grad_weight.view(weight.shape), grad_bias
+            return grad_rows, grad_weight.view(self.shape), grad_bias
         # Channels last, as the weight of a network that trains fastest.
         grad_weight = grad_weight.view(self.count, *self.kernel, -1).permute(0, 3, 1, 2)
         return grad_rows, grad_weight, grad_bias
@@ -158,7 +150,8 @@ def static_conv_forward(
     if 0 in run.shape:
         return torch.empty(run.shape, dtype=torch.float32, device=rows.device)
     with on_device(rows.device):
-        return run(current_stream(rows.device), rows, weight, bias)[0]
+        taps = taps_first(weight, run.taps_type)
+        return run(current_stream(rows.device), rows, taps, bias)
 
 
 def static_conv_backward(
@@ -172,7 +165,8 @@ def static_conv_backward(
         rows.device, rows.dtype, rows.shape, weight.shape, geometry, uses_tf32(rows), grad.dtype
     )
     with on_device(rows.device):
-        return run(current_stream(rows.device), grad, rows, weight)
+        taps = taps_first(weight, run.taps_type, turned=not run.depthwise)
+        return run(current_stream(rows.device), grad, rows, taps)
 
 
 def uses_tf32(rows: Tensor) -> bool:
@@ -180,13 +174,13 @@ def uses_tf32(rows: Tensor) -> bool:
     return rows.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
 
 
-def _is_depthwise(weight_shape, channels: int) -> bool:
+def is_depthwise(weight_shape, channels: int) -> bool:
     return weight_shape[1] == 1 and channels > 1
 
 
-def taps_first(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A kernel as (kh, kw, C_in, N), in which neighbouring channels are adjacent in memory."""
-    taps = weight.permute(2, 3, 1, 0)
+def taps_first(weight: Tensor, dtype: torch.dtype, turned: bool = False) -> Tensor:
+    """A kernel as (kh, kw, C_in, N), or turned, (kh, kw, N, C_in), contiguous."""
+    taps = weight.permute(2, 3, 0, 1) if turned else weight.permute(2, 3, 1, 0)
     if taps.dtype == dtype:
         return taps.contiguous()
     return taps.to(dtype, memory_format=torch.contiguous_format)
