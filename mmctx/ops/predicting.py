@@ -1,6 +1,7 @@
 """Steps of the predictors, in Triton kernels on a GPU or in PyTorch."""
 
 import os
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -11,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmctx.compat.exporting import is_exporting
 
-from .contextual_conv import BACKEND_VARIABLE, ON_CUDA, check_shapes
+from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
 from .sampling import Pair
-from .triton.operator import needs_operators
+from .triton.operator import check_device, needs_operators
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
 KERNEL_TYPES = torch.float16, torch.bfloat16, torch.float32
@@ -142,13 +143,13 @@ def layer_in_kernels(call: LayerArguments) -> Tensor | None:
         Tensor | None: The output, channels last in memory; None if kernels cannot compute it: where
         `launches_kernels` is false, or a norm is none that they know, such as one that synchronises
         processes, or gradients are asked for of parameters of half precision.
+
+    Raises:
+        ValueError: The shapes of map and kernel do not fit each other.
+        NotImplementedError: Kernels are asked for without a GPU.
     """
     arguments = _kernel_arguments(call)
-    if arguments is None:
-        return None
-    from .triton.contextual_layer import contextual_layer
-
-    return contextual_layer(*arguments)
+    return None if arguments is None else _kernels().contextual_layer(*arguments)
 
 
 def offsets_in_kernels(call: LayerArguments) -> tuple[Tensor | None, Tensor | None] | None:
@@ -162,10 +163,16 @@ def offsets_in_kernels(call: LayerArguments) -> tuple[Tensor | None, Tensor | No
     arguments = None if torch.is_grad_enabled() else _kernel_arguments(call)
     if arguments is None:
         return None
-    from .triton.contextual_layer import predict_offsets
-
-    predicted, weight_offset = predict_offsets(*arguments)
+    predicted, weight_offset = _kernels().predict_offsets(*arguments)
     return None if predicted is None else predicted.permute(0, 3, 1, 2), weight_offset
+
+
+@lru_cache(1)
+def _kernels():
+    """The module that runs layers in kernels, imported at the first call."""
+    from .triton import contextual_layer
+
+    return contextual_layer
 
 
 def _kernel_arguments(call: LayerArguments) -> tuple | None:
@@ -174,22 +181,18 @@ def _kernel_arguments(call: LayerArguments) -> tuple | None:
     # Its kernels drop the tangents of forward-mode derivatives.
     if not launches_kernels(x) or not x.numel() or forward_ad._current_level >= 0:
         return None
-    from .triton.layer_problem import Predictor
-
-    predictors: list[Predictor | None] = []
-    for layers in (sampling, weight_offset):
-        predictor = None if layers is None else Predictor.of(layers)
-        if layers is not None and predictor is None:
+    check_device(x.device)
+    predictor_of = _kernels().Predictor.of
+    vectors = rows = None
+    if sampling is not None:
+        rows = predictor_of(sampling)
+        if rows is None:
             return None
-        predictors.append(predictor)
-    vectors = predictors[1]
-    if vectors is not None and vectors.kind.name == 'batch' and len(x) == 1:
+    if weight_offset is not None:
+        vectors = predictor_of(weight_offset)
+        if vectors is None or (vectors.kind.name == 'batch' and len(x) == 1):
+            return None
+    dtype = (vectors or rows).weight.dtype
+    if dtype != torch.float32 and torch.is_grad_enabled():
         return None
-    known = next(predictor for predictor in predictors if predictor is not None)
-    dtype = known.weight.dtype
-    if torch.is_grad_enabled() and dtype != torch.float32:
-        return None
-    check_shapes(
-        x.shape, weight.shape, None if bias is None else bias.shape, None, None, None, *geometry
-    )
-    return x, prior.to(dtype).contiguous(), weight, bias, *predictors, geometry
+    return x, prior.to(dtype).contiguous(), weight, bias, rows, vectors, geometry

@@ -241,6 +241,24 @@ def test_a_layer_in_half_precision_agrees_under_autocast(layout, dtype, toleranc
         assert error < tolerance, f'{error:.3f} of {leaf.shape}'
 
 
+@pytest.mark.skipif(DEVICE != 'cpu', reason='there is a GPU')
+def test_kernels_without_a_gpu_are_refused_by_name(monkeypatch):
+    import triton
+
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    monkeypatch.setattr(triton.knobs.runtime, 'interpret', False)
+    conv = make_conv('depthwise')
+    with using_prior(torch.randn(2, 5)), pytest.raises(NotImplementedError, match='needs tensors'):
+        conv(torch.randn(2, 6, 4, 4))
+
+
+def test_a_map_smaller_than_the_kernel_is_refused(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = ContextualConv2d(6, 6, 3, prior_channels=5).to(DEVICE)
+    with using_prior(torch.randn(2, 5, device=DEVICE)), pytest.raises(ValueError, match='fit'):
+        conv(torch.randn(2, 6, 2, 2, device=DEVICE))
+
+
 def test_a_norm_that_synchronises_runs_as_a_module(monkeypatch):
     """Kernels would normalise with the statistics of one process alone."""
 

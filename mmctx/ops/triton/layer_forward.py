@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..shapes import check_shapes
 from .batch_norm import BatchNormVectors
 from .batch_statistics import BatchStatistics
 from .forward import forward_of
@@ -103,9 +104,17 @@ class WeightOffsetForward:
 
 
 class LayerForward:
-    """Predictors and convolution of one problem."""
+    """Predictors and convolution of one problem.
+
+    Raises:
+        ValueError: The shapes of map and kernel do not fit each other.
+    """
 
     def __init__(self, problem: LayerProblem, settings: Settings):
+        check_shapes(
+            problem.x[0], problem.weight[0], problem.bias and problem.bias[0], None, None, None,
+            *problem.geometry,
+        )  # fmt: skip
         self.problem = problem
         self.sampling = self.weight_offset = tiles = None
         if problem.sampling is not None:

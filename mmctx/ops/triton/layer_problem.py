@@ -9,6 +9,8 @@ from ..sampling import output_size
 from .problem import Outline, Problem
 from .static_conv import Geometry
 
+BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
+
 
 class NormKind(NamedTuple):
     """What a norm does, without its data.
@@ -25,14 +27,12 @@ class NormKind(NamedTuple):
     momentum: float | None = None
 
     @classmethod
-    def of(cls, norm: nn.Module) -> 'NormKind | None':
+    def of(cls, norm: Any) -> 'NormKind | None':
         """Kind of a norm; None for one that the kernels do not know."""
-        if norm.weight is None or norm.bias is None:
-            return None
         if isinstance(norm, nn.LayerNorm):
             return cls('layer', norm.eps)
         # Not a subclass, as of a norm that synchronises.
-        if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d) or norm.running_mean is None:
+        if type(norm) not in BATCH_NORMS or norm.running_mean is None:
             return None
         if not norm.training:
             return cls('fixed', norm.eps)
@@ -63,15 +63,13 @@ class Predictor(NamedTuple):
     def of(cls, layers: Any) -> 'Predictor | None':
         """Predictor of a first layer, norm, ReLU and last layer; None if the norm is not known."""
         first, norm, _, last = layers
-        kind = NormKind.of(norm)
-        if kind is None:
+        kind, scale, shift = NormKind.of(norm), norm.weight, norm.bias
+        if kind is None or scale is None or shift is None:
             return None
         running = ()
         if kind.name != 'layer':
             running = norm.running_mean, norm.running_var, norm.num_batches_tracked
-        return cls(
-            first.weight, first.bias, norm.weight, norm.bias, last.weight, last.bias, kind, running
-        )
+        return cls(first.weight, first.bias, scale, shift, last.weight, last.bias, kind, running)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -15,17 +15,23 @@ _SCHEMA = (
 )
 
 
+def check_device(device: torch.device) -> None:
+    """Raise a NotImplementedError for tensors that the kernels cannot read."""
+    if device.type == 'cuda':
+        return
+    import triton
+
+    # Checked before the import of the kernels, which fixes how they run.
+    if not triton.knobs.runtime.interpret:
+        raise NotImplementedError(
+            f"back end 'triton' needs tensors on a GPU, got {device.type}; TRITON_INTERPRET=1 "
+            'makes it run on a CPU, slowly'
+        )
+
+
 def _kernels(device: torch.device):
     """The module that runs the kernels, imported at the first call."""
-    if device.type != 'cuda':
-        import triton
-
-        # Checked before the import of the kernels, which fixes how they run.
-        if not triton.knobs.runtime.interpret:
-            raise NotImplementedError(
-                f"back end 'triton' needs tensors on a GPU, got {device.type}; TRITON_INTERPRET=1 "
-                'makes it run on a CPU, slowly'
-            )
+    check_device(device)
     from . import run
 
     return run
