@@ -186,6 +186,17 @@ def shipped_layers():
 
 
 def run_networks(layers, dtype):
+    """What layers launch for a small image, and with the tiles that they have for large ones."""
+    from mmctx.ops.triton import hidden_layers, layer_forward
+
+    run_layers(layers, dtype)
+    layer_forward.layer_forward_of.cache_clear()
+    with mock.patch.object(hidden_layers, 'PROGRAMS', 0):
+        run_layers(layers, dtype)
+    layer_forward.layer_forward_of.cache_clear()
+
+
+def run_layers(layers, dtype):
     """Inference and training of each layer, under autocast in half precision."""
     from mmctx.models.layers import Contextualizing, using_prior
 

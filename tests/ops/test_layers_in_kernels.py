@@ -158,6 +158,20 @@ def test_the_whole_layer_agrees_with_gradients(layout, batch, size, training, mo
     check_layer(conv, x, prior, [x, prior, *conv.parameters()], monkeypatch)
 
 
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_a_layer_does_the_same_with_and_without_gradients(layout, monkeypatch):
+    """In turn and with the same shapes, though the kernels write less without."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv(layout).eval()
+    x, prior = torch.randn(2, 6, 4, 3, device=DEVICE), torch.randn(2, 5, device=DEVICE)
+    outs = []
+    for grad in (True, False, True, False):
+        with using_prior(prior), torch.set_grad_enabled(grad):
+            outs.append(conv(x))
+    for out in outs[1:]:
+        assert torch.equal(out, outs[0])
+
+
 def check_layer(conv, x, prior, leaves, monkeypatch, tolerance=3e-4):
     """Output, gradients and running statistics of a layer through kernels and in PyTorch."""
 

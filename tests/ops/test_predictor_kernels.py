@@ -191,6 +191,7 @@ def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
 ), [
     (torch.float32, 1, (1, 1), 1, 1, 2), (torch.float32, 1, (33, 34), 6, 0, 12),
     (torch.bfloat16, 2, (9, 8), 70, 5, 98), (torch.float16, 3, (5, 5), 64, 130, 147),
+    (torch.float16, 1, (3, 4), 300, 270, 18),
 ])  # fmt: skip
 def test_hidden_maps_and_vectors_agree_with_pytorch(
     dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics, poisoned
@@ -218,9 +219,9 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     norm = scale, shift, mean, variance
     last = torch.randn(4, hidden_channels, 2, 3, device=DEVICE)
     arguments = prior_channels, hidden_channels, last.shape, last.stride(), torch.float32, 1e-5
-    run = HiddenRows(rows.shape, *arguments, tf32=False)
+    run = HiddenRows(rows.shape, dtype, *arguments, tf32=False, keeps=True, pools=True)
     hidden, reduced, shares, parts, sums, taps, turned = run(
-        0, rows, prior, weight, bias, last, norm, keeps=True, pools=True
+        0, rows, prior, weight, bias, last, norm
     )
     assert parts is None and reduced.dtype == dtype
     assert torch.equal(taps, taps_first(last, torch.float32).view(taps.shape))
@@ -238,8 +239,10 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     at_each_pixel = prior[:, None, None].expand(-1, *size, -1)
     assert_near([hidden], [exact(at_each_pixel, rows)], dtype)
     weight = weight_before
-    run = HiddenVectors(sums.shape, size[0] * size[1], prior_channels, hidden_channels, 1e-5)
-    vectors, before, inputs = run(0, prior, sums, weight.flatten(1), bias, norm, keeps=True)
+    run = HiddenVectors(
+        sums.shape, size[0] * size[1], prior_channels, hidden_channels, 1e-5, keeps=True
+    )
+    vectors, before, inputs = run(0, prior, sums, weight.flatten(1), bias, norm)
     mean_rows = rows.double().mean((1, 2))
     assert_near([vectors], [exact(prior, mean_rows)], torch.float32)
     together = torch.cat([prior.double(), mean_rows], 1)
@@ -270,12 +273,20 @@ def test_batch_norm_of_rows_trains_like_pytorch(batch, size, channels, dtype, po
     mean, variance, batches = (buffer.clone() for buffer in reference.buffers())
     running = mean.float(), variance.float(), batches
     rows = HiddenRows(
-        x.shape, 4, channels, (2, channels, 1, 1), (channels, 1, 1, 1), dtype, 1e-3, False
+        x.shape,
+        dtype,
+        4,
+        channels,
+        (2, channels, 1, 1),
+        (channels, 1, 1, 1),
+        dtype,
+        1e-3,
+        False,
+        True,
+        False,
     )
     last = torch.zeros(2, channels, 1, 1, device=DEVICE)
-    hidden, reduced, shares, parts, *_ = rows(
-        0, x, prior, weight, bias, last, None, keeps=True, pools=False
-    )
+    hidden, reduced, shares, parts, *_ = rows(0, x, prior, weight, bias, last, None)
     assert hidden is None
     statistics = BatchStatistics(parts.shape, pixels, rows.tile, 0.3)(0, parts, running)
     run = NormRelu((batch, pixels, channels), 1e-3, batch_norm=True)

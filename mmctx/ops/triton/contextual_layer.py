@@ -25,11 +25,9 @@ class _ContextualLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem, sampling, weight_offset, x, prior, weight, bias, *parameters):
         with on_device(problem.device):
-            run = layer_forward_of(problem, current())
-            out, steps = run(
-                current_stream(problem.device), x, prior, weight, bias, sampling, weight_offset,
-                keeps=True,
-            )  # fmt: skip
+            run = layer_forward_of(problem, current(), keeps=True)
+            stream = current_stream(problem.device)
+            out, steps = run(stream, x, prior, weight, bias, sampling, weight_offset)
         ctx.save_for_backward(x, prior, weight, *parameters, *steps)
         ctx.problem = problem
         return out
@@ -86,9 +84,9 @@ def contextual_layer(
             *(parameters[0] or NONE), *(parameters[1] or NONE),
         )  # fmt: skip
     with on_device(x.device):
-        run = layer_forward_of(problem, current())
+        run = layer_forward_of(problem, current(), keeps=False)
         stream = current_stream(x.device)
-        return run(stream, x, prior, weight, bias, sampling, weight_offset, keeps=False)[0]
+        return run(stream, x, prior, weight, bias, sampling, weight_offset)[0]
 
 
 def predict_offsets(*arguments) -> tuple[Tensor | None, Tensor | None]:
@@ -101,9 +99,9 @@ def predict_offsets(*arguments) -> tuple[Tensor | None, Tensor | None]:
     problem, x = layer_problem_of(*arguments)
     _, prior, _, _, sampling, weight_offset, _ = arguments
     with on_device(x.device):
-        run = layer_forward_of(problem, current())
+        run = layer_forward_of(problem, current(), keeps=False)
         stream = current_stream(x.device)
-        steps = run.predict(stream, x, prior, sampling, weight_offset, keeps=False)
+        steps = run.predict(stream, x, prior, sampling, weight_offset)
     return steps.get('predicted'), steps.get('weight_offset')
 
 

@@ -16,14 +16,20 @@ from torch import Tensor
 
 from .fixed_norm import normalized
 from .launching import Launch
+from .settings import precision
 
-# Channels that a program multiplies at a time, and tiles of sums that one adds at a time.
-INNER, TILES = 64, 16
+# Bytes of a map, and values of vectors, that a program loads at a time, as many as its registers
+# hold: a single image gives too few programs to hide how long each load takes.
+ROW_BYTES, VECTOR_VALUES, PRIOR_VALUES = 32768, 8192, 4096
+# Least and largest number of channels that it multiplies at a time, and number of tiles of sums.
+INNER, MOST_INNER, TILES = 32, 256, 16
 # Pixels of a program, of many hidden channels and of few ones: the fastest on an H200. They are
 # fewer where there would not be a few programs for each multiprocessor of a large GPU.
 PIXELS, PIXELS_OF_FEW, FEW, PROGRAMS = 64, 128, 32, 264
-# The same for the prior, and numbers of a tap that a program lays out at a time.
-PRIOR_INNER, TAP_VALUES = 32, 1024
+# Values of hidden maps of a program of four warps.
+MOST_VALUES = 8192
+# Numbers of a tap that a program lays out at a time.
+TAP_VALUES = 1024
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['weight', 'bias', 'scale', 'shift', 'mean', 'variance', 'prior']
 
@@ -212,18 +218,22 @@ class HiddenRows:
 
     Args:
         shape (tuple): Of the map, (B, height, width, C).
+        dtype (torch.dtype): Type of the map.
         prior_length (int): Length N of the prior.
         hidden (int): Number H of hidden channels.
         last_shape, last_strides (tuple): Of the last layer's weight, (outputs, inputs, kh, kw).
         taps_type (torch.dtype): Type in which it is laid out.
         eps (float): Epsilon of the norm.
         tf32 (bool): Whether products of float32 use TF32.
+        keeps (bool): Whether there will be a backward pass, for which it writes more.
+        pools (bool): Whether it sums the map.
     """
 
     def __init__(
-        self, shape, prior_length: int, hidden: int, last_shape, last_strides,
-        taps_type: torch.dtype, eps: float, tf32: bool,
+        self, shape, dtype: torch.dtype, prior_length: int, hidden: int, last_shape, last_strides,
+        taps_type: torch.dtype, eps: float, tf32: bool, keeps: bool, pools: bool,
     ):  # fmt: skip
+        self.keeps, self.pools = keeps, pools
         batch, height, width, channels = shape
         outputs, inputs, kernel_height, kernel_width = last_shape
         block = max(triton.next_power_of_2(hidden), 16)
@@ -238,15 +248,20 @@ class HiddenRows:
         self.taps, self.turned = (taps, inputs, outputs), (taps, outputs, inputs)
         self.taps_type = taps_type
         programs = batch * self.tiles
+        least = max(tile + block, 64)
+        inner = _loaded(channels, ROW_BYTES // dtype.itemsize // least)
         strides = ('weight_output', 'weight_input', 'weight_row', 'weight_column')
         values = dict(
             zip(strides, last_strides), pixels=height * width, tiles=self.tiles,
             row_programs=programs, EPS=eps, PRIOR=prior_length, CHANNELS=channels, HIDDEN=hidden,
             INPUTS=inputs, OUTPUTS=outputs, KERNEL_WIDTH=kernel_width,
-            PRECISION='tf32' if tf32 else 'ieee', PIXELS=tile, INNER=INNER,
-            PRIOR_INNER=PRIOR_INNER, BLOCK=block, VALUES=TAP_VALUES,
+            PRECISION=precision(tf32), PIXELS=tile, INNER=inner,
+            PRIOR_INNER=_loaded(prior_length, PRIOR_VALUES // block), BLOCK=block,
+            VALUES=TAP_VALUES,
         )  # fmt: skip
-        self.launch = Launch(hidden_rows_kernel, programs + taps, values)
+        # Four warps would run out of registers.
+        warps = 8 if keeps and tile * block >= MOST_VALUES else 4
+        self.launch = Launch(hidden_rows_kernel, programs + taps, values, warps)
 
     def __call__(
         self,
@@ -257,8 +272,6 @@ class HiddenRows:
         bias: Tensor,
         last_weight: Tensor,
         norm: tuple | None,
-        keeps: bool,
-        pools: bool,
     ) -> Rows:
         """Run the first layer of the predictor, and lay out the weight of the last.
 
@@ -271,8 +284,6 @@ class HiddenRows:
             last_weight (Tensor): Weight of the last layer.
             norm (tuple, optional): Scale, shift, mean and variance; None for the parts of the
                 statistics of a batch norm that trains, instead of a hidden map.
-            keeps (bool): Whether gradients will be computed.
-            pools (bool): Whether to return sums.
         """
         device, dtype = rows.device, rows.dtype
         hidden = reduced = shares = parts = sums = turned = None
@@ -280,12 +291,12 @@ class HiddenRows:
             parts = torch.empty(self.parts, dtype=torch.float32, device=device)
         else:
             hidden = torch.empty(self.hidden, dtype=dtype, device=device)
-        if keeps or norm is None:
+        if self.keeps or norm is None:
             reduced = torch.empty(self.hidden, dtype=dtype, device=device)
             shares = torch.empty(self.shares, dtype=torch.float32, device=device)
-        if keeps and self.taps[1] > 1:
+        if self.keeps and self.taps[1] > 1:
             turned = torch.empty(self.turned, dtype=self.taps_type, device=device)
-        if pools:
+        if self.pools:
             sums = torch.empty(self.sums, dtype=torch.float32, device=device)
         taps = torch.empty(self.taps, dtype=self.taps_type, device=device)
         found = Rows(hidden, reduced, shares, parts, sums, taps, turned)
@@ -303,15 +314,19 @@ class HiddenVectors:
         prior_length (int): Length N of the prior.
         hidden (int): Number H of hidden features.
         eps (float): Epsilon of the norm.
+        keeps (bool): Whether a norm or a backward pass follows, for which it writes more.
     """
 
-    def __init__(self, sums, pixels: int, prior_length: int, hidden: int, eps: float):
+    def __init__(self, sums, pixels: int, prior_length: int, hidden: int, eps: float, keeps: bool):
+        self.keeps = keeps
         batch, tiles, channels = sums
         self.hidden = batch, hidden
         self.inputs = batch, prior_length + channels
+        block = triton.next_power_of_2(hidden)
+        inner = _loaded(max(prior_length, channels), VECTOR_VALUES // block)
         values = dict(
             pixels=pixels, tiles=tiles, EPS=eps, PRIOR=prior_length, CHANNELS=channels,
-            HIDDEN=hidden, INNER=INNER, TILES=TILES, BLOCK=triton.next_power_of_2(hidden),
+            HIDDEN=hidden, INNER=inner, TILES=TILES, BLOCK=block,
         )  # fmt: skip
         self.launch = Launch(hidden_vectors_kernel, batch, values, warps=8)
 
@@ -323,7 +338,6 @@ class HiddenVectors:
         weight: Tensor,
         bias: Tensor,
         norm: tuple | None,
-        keeps: bool,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Hidden vectors, the same before bias and norm, and their inputs, all in float32.
 
@@ -335,7 +349,6 @@ class HiddenVectors:
             bias (Tensor): Bias of the layer, (H,).
             norm (tuple, optional): Scale, shift, mean and variance; None for a norm that follows,
                 instead of hidden vectors.
-            keeps (bool): Whether to return vectors before bias and norm, and inputs.
         """
         options = dict(dtype=torch.float32, device=sums.device)
         hidden = vectors = inputs = None
@@ -343,7 +356,7 @@ class HiddenVectors:
             norm = _NO_NORM
         else:
             hidden = torch.empty(self.hidden, **options)
-        if keeps:
+        if self.keeps:
             vectors = torch.empty(self.hidden, **options)
             inputs = torch.empty(self.inputs, **options)
         self.launch(stream, hidden, vectors, inputs, prior, sums, weight, bias, *norm)
@@ -351,3 +364,11 @@ class HiddenVectors:
 
 
 _NO_NORM = (None,) * 4
+
+
+def _loaded(count: int, most: int) -> int:
+    """Number of channels that are loaded at a time, a power of two, at most about `most`."""
+    inner = INNER
+    while inner < min(count, MOST_INNER) and 2 * inner <= most:
+        inner *= 2
+    return inner

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..sampling import Pair, output_size
 from .device_launch import aligned, on_device
 from .launching import Launch, current_stream
-from .settings import split_evenly
+from .settings import precision, split_evenly
 from .static_dense import static_dense_kernel, static_dense_weight_kernel
 from .static_depthwise import static_depthwise_kernel, static_depthwise_weight_kernel
 
@@ -232,7 +232,7 @@ def _dense_launch(out_shape, rows_shape, weight_shape, geometry, tf32, transpose
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
         CHANNELS=channels, OUT_CHANNELS=out_channels, TRANSPOSED=transposed,
-        PRECISION='tf32' if tf32 else 'ieee', PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
+        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
     )  # fmt: skip
     return Launch(static_dense_kernel, batch * tiles * blocks, values)
 
@@ -251,7 +251,7 @@ def _dense_weight_launch(out_shape, rows_shape, weight_shape, geometry, tf32) ->
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, all_tiles=all_tiles,
         chunk_tiles=chunk_tiles, blocks=blocks, CHANNELS=channels, OUT_CHANNELS=out_channels,
-        PRECISION='tf32' if tf32 else 'ieee', PIXELS=DENSE_PIXELS, BLOCK=block, OUT_BLOCK=out_block,
+        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, BLOCK=block, OUT_BLOCK=out_block,
     )  # fmt: skip
     return Launch(static_dense_weight_kernel, programs * chunks, values), chunks
 
