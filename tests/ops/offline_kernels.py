@@ -230,6 +230,20 @@ def run_stages(layer, dtype):
             loss.backward()
 
 
+def like(key):
+    """Key of a variant without what makes code longer or shorter only, such as numbers of channels.
+
+    Of those that are no powers of two, it keeps how many values can be loaded at a time.
+    """
+    name, specialization, options = key
+
+    def without_factor(number):
+        value = int(number[0])
+        return str(min(value & -value, 16)) if value & (value - 1) else number[0]
+
+    return name, re.sub(r'\d+', without_factor, specialization), options
+
+
 def main():
     mode, *rest = sys.argv[1:]
     recorder = Recorder(int(rest[0]) if mode == 'networks' else 90)
@@ -252,10 +266,12 @@ def main():
         layers = shipped_layers()
         for dtype in rest[1:]:
             run_networks(layers, getattr(torch, dtype))
-        for number, variant in enumerate(recorder.variants.values()):
-            name = variant[0].__name__
-            report[f'{number} {name}'] = recorder.compile(*variant)
-        compiled = set(recorder.variants)
+        compiled = {}
+        for key, variant in recorder.variants.items():
+            if compiled.setdefault(like(key), key) == key:
+                name = f'{len(compiled)} {variant[0].__name__}'
+                report[name] = recorder.compile(*variant)
+        compiled = set(compiled.values())
         for dtype in {'float16', 'bfloat16', 'float32'} - set(rest[1:]):
             run_networks(layers, getattr(torch, dtype))
         for key in recorder.variants.keys() - compiled:
