@@ -1,6 +1,7 @@
 """Steps of contextualizing, and of vectors in general, in Triton kernels on a GPU or in PyTorch."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,35 +81,93 @@ def train_batch_norm_step(x: Tensor, weight: Tensor, bias: Tensor, norm: Any) ->
     return BatchNormStep.apply(x, weight, bias, norm.weight, norm.bias, norm)
 
 
-def choose_kept_classes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Kept classes of a stage in training, for maps for which `launches_kernels` is true.
+class ClassVectors(NamedTuple):
+    """What the stages of a network need of the classes alone, whatever the images.
+
+    Attributes:
+        directions (Tensor): Class embeddings of the learned length, (N, d), in float32 at least.
+        hidden (Sequence[Tensor], optional): For each merging layer ReLU(norm(linear layer)) of the
+            class embeddings, (N, H), in float32; None where the stages do not run in kernels.
+    """
+
+    directions: Tensor
+    hidden: Sequence[Tensor] | None
+
+
+def make_class_vectors(
+    embeddings: Tensor, log_length: Tensor, steps: Sequence[nn.Sequential], normalize: bool
+) -> ClassVectors | None:
+    """Class vectors by one kernel, in inference, where `launches_kernels` is true of embeddings.
 
     Args:
-        logits (Tensor): Of all classes, (B, N), in float32, −inf for those that may not be kept.
-        count (int): Number of classes to keep.
+        embeddings (Tensor): Class embeddings, (N, d).
+        log_length (Tensor): Logarithm of the length of the directions, one number.
+        steps (Sequence[nn.Sequential]): Linear layer and LayerNorm of each merging layer.
+        normalize (bool): Whether merging layers see embeddings scaled to length √d.
 
     Returns:
-        tuple[Tensor, Tensor]: See `keeping.choose_classes`.
+        ClassVectors | None: The vectors; None if they are not what the kernel is made for.
     """
-    from .triton.keeping import choose_classes
+    from .triton.class_vectors import MOST_LENGTH, MOST_MERGINGS, ClassStep, class_vectors_forward
 
-    return choose_classes(logits, count)
+    if not 1 <= len(steps) <= MOST_MERGINGS or len(embeddings) > MOST_CLASSES:
+        return None
+    found = []
+    for fc, norm, _ in steps:
+        found.append(ClassStep(fc.weight, fc.bias, norm.weight, norm.bias, norm.eps))
+    hidden, length = found[0].weight.shape
+    kinds = {(step.weight.shape, step.eps, step.weight.dtype) for step in found}
+    if len(kinds) > 1 or max(hidden, length) > MOST_LENGTH:
+        return None
+    directions, vectors, _ = class_vectors_forward(embeddings, log_length, found, normalize)
+    return ClassVectors(directions, vectors)
 
 
-def infer_kept_classes(
-    images: Tensor, classes: Tensor, before: Tensor | None, count: int | None
+def infer_stage(
+    x: Tensor,
+    classifying: nn.Sequential,
+    joint: nn.Sequential | None,
+    classes: Tensor,
+    hidden: Tensor | None,
+    before: Tensor | None,
+    count: int | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Logits and kept classes of a stage, where `infers_in_kernels` is true.
+    """What a stage concludes, where `infers_in_kernels` is true.
 
     Args:
-        images (Tensor): Image embeddings of any length, (B, d), in float32.
+        x (Tensor): Features, (B, C, H, W).
+        classifying (nn.Sequential): Linear layer, norm, ReLU and linear layer.
+        joint (nn.Sequential, optional): Linear layer, LayerNorm and ReLU that make the prior; None
+            if the stage is the last.
         classes (Tensor): Class directions, (N, d), in float32.
+        hidden (Tensor, optional): Hidden vectors of the merging layer, (N, H), in float32; None if
+            the stage is the last.
         before (Tensor, optional): Whether a class may be kept, (B, N), bool; None for all.
         count (int, optional): Number of classes to keep; None if the stage is the last.
 
     Returns:
-        tuple: See `keeping.keep_classes`.
+        tuple: Logits, (B, N); whether a class is kept, (B, N); prior, (B, P). The last two are None
+        in the last stage.
     """
+    from .triton.fixed_norm import Norm
     from .triton.keeping import keep_classes
+    from .triton.normed_product import normed_product
+    from .triton.prior import merge
 
-    return keep_classes(images @ classes.t(), images, before, count)
+    fc, norm, _, last = classifying
+    weight = fc.weight
+    pooled = x.mean((2, 3), dtype=weight.dtype)
+    vectors = product(pooled, weight)
+    images, _ = normed_product(vectors, fc.bias, Norm.of(norm), last.weight, last.bias)
+    logits, kept = keep_classes(product(images, classes), images, before, count)
+    if kept is None or joint is None:
+        return logits, None, None
+    fc, norm, _ = joint
+    prior, *_ = merge(hidden, kept.top, fc.weight, fc.bias, norm.weight, norm.bias, norm.eps)
+    return logits, kept.mask, prior
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weightᵀ, (N, M) of (N, K) and (M, K), in their type even under autocast."""
+    # A product with a given result is not cast, and a context without autocast takes longer.
+    return torch.mm(x, weight.t(), out=x.new_empty(len(x), len(weight)))

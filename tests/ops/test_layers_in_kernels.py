@@ -10,7 +10,13 @@ pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
 from mmctx.models.context_record import record_context
-from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
+from mmctx.models.layers import (
+    ContextualConv2d,
+    Contextualizing,
+    contextualizing,
+    using_prior,
+)
+from mmctx.ops.contextualizing import infer_stage
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -228,6 +234,45 @@ def test_contextualizes_the_same_in_inference(norm, batch, selection, half, monk
             assert a.dtype == b.dtype and not a.requires_grad
             tolerance = 0.05 if half else 1e-4
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+class Reversed(Contextualizing):
+    """Keeps the least likely classes."""
+
+    def keep(self, logits, stage_index):
+        return super().keep(-logits, stage_index)
+
+
+@pytest.mark.parametrize('merging', [None, dict(normalize=True, hidden=12), dict(temperature=2.0)])
+@pytest.mark.parametrize('kind', [Contextualizing, Reversed])
+@pytest.mark.parametrize('hooked', [False, True])
+def test_kernels_are_used_for_what_they_compute(hooked, kind, merging, monkeypatch):
+    """Neither a subclass's way to keep classes, options nor hooks on merging are passed over."""
+    options = dict(embed_dims=8, selection='rerank', merging=merging)
+    layer = kind((3, 5, 4), (4, 6), 11, (6, 2), **options).to(DEVICE).eval()
+    priors, asked = [], []
+    if hooked:
+        for part in (layer.merging[0], layer.merging[1]['joint']):
+            part.register_forward_hook(lambda module, args, prior: priors.append(prior))
+    monkeypatch.setattr(
+        contextualizing, 'infer_stage', lambda *args: asked.append(1) or infer_stage(*args)
+    )
+    maps = [torch.randn(2, channels, 4, 4, device=DEVICE) for channels in (3, 5, 4)]
+
+    def run():
+        kept, found = None, []
+        with torch.no_grad():
+            for index, x in enumerate(maps):
+                found += layer(x, index, kept)
+                kept = found[-2]
+        return [t for t in found if t is not None]
+
+    plain, kernels = both_ways(monkeypatch, run)
+    for got, want in zip(kernels, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert len(priors) == (4 if hooked else 0)
+    own = kind is Contextualizing and not hooked and 'temperature' not in (merging or {})
+    assert len(asked) == (3 if own else 0)
 
 
 def test_what_layers_did_is_recorded_in_inference(monkeypatch):

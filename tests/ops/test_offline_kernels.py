@@ -48,6 +48,7 @@ def test_every_combination_of_arguments_compiles():
 
 IN_LAYERS = {
     'hidden_rows_kernel', 'hidden_vectors_kernel', 'norm_relu_vectors_kernel', 'keep_kernel',
+    'class_vectors_kernel', 'normed_product_kernel', 'prior_kernel',
     'unit_kernel', 'unit_backward_kernel', 'batch_norm_relu_kernel',
     'batch_norm_relu_backward_kernel', 'static_dense_kernel', 'static_dense_weight_kernel',
 }  # fmt: skip

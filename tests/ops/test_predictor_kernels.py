@@ -243,7 +243,7 @@ def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
     if follows:
         before = torch.zeros(3, classes, dtype=torch.bool, device=DEVICE)
         before[:, torch.randperm(classes)[: (count + classes + 1) // 2]] = True
-    logits, kept, share = keep_classes(products, images, before, count)
+    logits, (kept, top, share) = keep_classes(products, images, before, count, with_share=True)
     expected = products / images.norm(dim=1, keepdim=True)
     if follows:
         expected = torch.where(before, expected, -torch.inf)
@@ -252,19 +252,9 @@ def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
     for row, chosen in zip(expected, kept, strict=True):
         assert row[chosen].sort().values.tolist() == row.topk(count).values.sort().values.tolist()
     torch.testing.assert_close(share, kept / count)
-    alone = keep_classes(products, images, before, None)
-    assert alone[1] is None and alone[2] is None and torch.equal(alone[0], logits)
-
-
-def test_classes_are_chosen_alike_without_images(poisoned):
-    from mmctx.ops.triton.keeping import choose_classes, keep_classes
-
-    logits = torch.randn(3, 70, device=DEVICE).mul(4).round()
-    logits[:, ::3] = -torch.inf
-    images = torch.eye(3, device=DEVICE)
-    _, kept, share = keep_classes(logits, images, None, 37)
-    got = choose_classes(logits, 37)
-    assert torch.equal(got[0], kept) and torch.equal(got[1], share)
+    assert torch.equal(top, kept.nonzero()[:, 1].view(3, count))
+    alone, nothing = keep_classes(products, images, before, None)
+    assert nothing is None and torch.equal(alone, logits)
 
 
 @pytest.mark.parametrize('log_length', [None, 2.5])
