@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .predicting import launches_kernels
+from .predicting import infers_in_kernels, launches_kernels
 
 # What one program can rank.
 MOST_CLASSES = 8192
@@ -97,7 +97,7 @@ class ClassVectors(NamedTuple):
 def make_class_vectors(
     embeddings: Tensor, log_length: Tensor, steps: Sequence[nn.Sequential], normalize: bool
 ) -> ClassVectors | None:
-    """Class vectors by one kernel, in inference, where `launches_kernels` is true of embeddings.
+    """Class vectors by one kernel, where `launches_kernels` is true of embeddings.
 
     Args:
         embeddings (Tensor): Class embeddings, (N, d).
@@ -108,7 +108,13 @@ def make_class_vectors(
     Returns:
         ClassVectors | None: The vectors; None if they are not what the kernel is made for.
     """
-    from .triton.class_vectors import MOST_LENGTH, MOST_MERGINGS, ClassStep, class_vectors_forward
+    from .triton.class_vectors import (
+        MOST_LENGTH,
+        MOST_MERGINGS,
+        ClassStep,
+        ClassVectorsOf,
+        class_vectors_forward,
+    )
 
     if not 1 <= len(steps) <= MOST_MERGINGS or len(embeddings) > MOST_CLASSES:
         return None
@@ -119,55 +125,64 @@ def make_class_vectors(
     kinds = {(step.weight.shape, step.eps, step.weight.dtype) for step in found}
     if len(kinds) > 1 or max(hidden, length) > MOST_LENGTH:
         return None
-    directions, vectors, _ = class_vectors_forward(embeddings, log_length, found, normalize)
+    if not torch.is_grad_enabled():
+        directions, vectors, _ = class_vectors_forward(embeddings, log_length, found, normalize)
+        return ClassVectors(directions, vectors)
+    if normalize or {embeddings.dtype, found[0].weight.dtype} != {torch.float32}:
+        return None
+    parameters = [tensor for step in found for tensor in step[:4]]
+    directions, *vectors = ClassVectorsOf.apply(embeddings, log_length, found[0].eps, *parameters)
     return ClassVectors(directions, vectors)
 
 
-def infer_stage(
-    x: Tensor,
-    classifying: nn.Sequential,
-    joint: nn.Sequential | None,
-    classes: Tensor,
-    hidden: Tensor | None,
-    before: Tensor | None,
-    count: int | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What a stage concludes, where `infers_in_kernels` is true.
+def runs_stage_in_kernels(x: Tensor, classifying: nn.Sequential) -> bool:
+    """Whether `run_stage` can run a stage, given class vectors with hidden ones.
 
     Args:
         x (Tensor): Features, (B, C, H, W).
         classifying (nn.Sequential): Linear layer, norm, ReLU and linear layer.
-        joint (nn.Sequential, optional): Linear layer, LayerNorm and ReLU that make the prior; None
-            if the stage is the last.
-        classes (Tensor): Class directions, (N, d), in float32.
+    """
+    fc, norm, *_ = classifying
+    if not torch.is_grad_enabled():
+        return infers_in_kernels(x, norm)
+    if not launches_kernels(x) or fc.weight.dtype != torch.float32:
+        return False
+    if isinstance(norm, nn.LayerNorm):
+        return len(x) > 0
+    from .triton.batch_norm import takes_batch_norm
+
+    if takes_batch_norm(norm):
+        return len(x) > 1
+    return not norm.training and norm.running_mean is not None and norm.affine and len(x) > 0
+
+
+def run_stage(
+    x: Tensor,
+    directions: Tensor,
+    hidden: Tensor | None,
+    before: Tensor | None,
+    count: int | None,
+    classifying: nn.Sequential,
+    joint: nn.Sequential | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What a stage concludes, where `runs_stage_in_kernels` is true.
+
+    Args:
+        x (Tensor): Features, (B, C, H, W).
+        directions (Tensor): Class directions, (N, d), in float32.
         hidden (Tensor, optional): Hidden vectors of the merging layer, (N, H), in float32; None if
             the stage is the last.
         before (Tensor, optional): Whether a class may be kept, (B, N), bool; None for all.
         count (int, optional): Number of classes to keep; None if the stage is the last.
+        classifying (nn.Sequential): Linear layer, norm, ReLU and linear layer.
+        joint (nn.Sequential, optional): Linear layer, LayerNorm and ReLU that make the prior; None
+            if the stage is the last.
 
     Returns:
-        tuple: Logits, (B, N); whether a class is kept, (B, N); prior, (B, P). The last two are None
-        in the last stage.
+        tuple: Logits, (B, N), in float32; whether a class is kept, (B, N); prior, (B, P). The last
+        two are None in the last stage.
     """
-    from .triton.fixed_norm import Norm
-    from .triton.keeping import keep_classes
-    from .triton.normed_product import normed_product
-    from .triton.prior import merge
+    from .triton.stage import infer_stage, train_stage
 
-    fc, norm, _, last = classifying
-    weight = fc.weight
-    pooled = x.mean((2, 3), dtype=weight.dtype)
-    vectors = product(pooled, weight)
-    images, _ = normed_product(vectors, fc.bias, Norm.of(norm), last.weight, last.bias)
-    logits, kept = keep_classes(product(images, classes), images, before, count)
-    if kept is None or joint is None:
-        return logits, None, None
-    fc, norm, _ = joint
-    prior, *_ = merge(hidden, kept.top, fc.weight, fc.bias, norm.weight, norm.bias, norm.eps)
-    return logits, kept.mask, prior
-
-
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weightᵀ, (N, M) of (N, K) and (M, K), in their type even under autocast."""
-    # A product with a given result is not cast, and a context without autocast takes longer.
-    return torch.mm(x, weight.t(), out=x.new_empty(len(x), len(weight)))
+    run = train_stage if torch.is_grad_enabled() else infer_stage
+    return run(x, directions, hidden, before, count, classifying, joint)

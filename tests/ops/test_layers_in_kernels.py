@@ -16,7 +16,7 @@ from mmctx.models.layers import (
     contextualizing,
     using_prior,
 )
-from mmctx.ops.contextualizing import infer_stage
+from mmctx.ops.contextualizing import run_stage
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -255,7 +255,7 @@ def test_kernels_are_used_for_what_they_compute(hooked, kind, merging, monkeypat
         for part in (layer.merging[0], layer.merging[1]['joint']):
             part.register_forward_hook(lambda module, args, prior: priors.append(prior))
     monkeypatch.setattr(
-        contextualizing, 'infer_stage', lambda *args: asked.append(1) or infer_stage(*args)
+        contextualizing, 'run_stage', lambda *args: asked.append(1) or run_stage(*args)
     )
     maps = [torch.randn(2, channels, 4, 4, device=DEVICE) for channels in (3, 5, 4)]
 

@@ -15,12 +15,13 @@ from torch import Tensor
 from mmctx.errors import UserError
 from mmctx.ops.contextualizing import (
     ClassVectors,
-    infer_stage,
     make_class_vectors,
+    run_stage,
+    runs_stage_in_kernels,
     unit_vectors,
 )
 from mmctx.ops.pooling import pooled
-from mmctx.ops.predicting import infers_in_kernels, launches_kernels
+from mmctx.ops.predicting import launches_kernels
 
 from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
@@ -134,8 +135,15 @@ class Contextualizing(BaseModule):
         if classes is None:
             classes = self.class_vectors()
         before = kept if self.selection == 'reduce' else None
-        if classes.hidden is not None and infers_in_kernels(x, self.classifying[stage_index][1]):
-            context = self._infer(x, stage_index, before, classes)
+        classifying = self.classifying[stage_index]
+        if classes.hidden is not None and runs_stage_in_kernels(x, classifying):
+            joint = hidden = count = None
+            if stage_index < len(self.merging):
+                joint = self.merging[stage_index]['joint']
+                hidden, count = classes.hidden[stage_index], self.considered[stage_index]
+            context = StageContext(
+                *run_stage(x, classes.directions, hidden, before, count, classifying, joint)
+            )
         else:
             # Half precision cannot tell likely classes apart at the top of the ranking, and casting
             # the parameters would take longer than it saves.
@@ -145,19 +153,6 @@ class Contextualizing(BaseModule):
         if listener is not None:
             listener(self, (stage_index, context))
         return context
-
-    def _infer(
-        self, x: Tensor, stage_index: int, before: Tensor | None, classes: ClassVectors
-    ) -> StageContext:
-        """`_conclude` in inference, in kernels."""
-        joint = hidden = count = None
-        if stage_index < len(self.merging):
-            joint = self.merging[stage_index]['joint']
-            hidden, count = classes.hidden[stage_index], self.considered[stage_index]
-        classifying = self.classifying[stage_index]
-        return StageContext(
-            *infer_stage(x, classifying, joint, classes.directions, hidden, before, count)
-        )
 
     def _conclude(
         self, x: Tensor, stage_index: int, before: Tensor | None, classes: ClassVectors
@@ -174,7 +169,7 @@ class Contextualizing(BaseModule):
     def class_vectors(self) -> ClassVectors:
         """What the stages need of the classes alone, the same for all images and stages."""
         embeddings = self.embeddings.weight
-        if not torch.is_grad_enabled() and launches_kernels(embeddings) and self._is_plain():
+        if launches_kernels(embeddings) and self._is_plain():
             steps = [merging['each'] for merging in self.merging]
             normalize = any(merging.normalize for merging in self.merging)
             vectors = make_class_vectors(embeddings, self.logit_scale, steps, normalize)

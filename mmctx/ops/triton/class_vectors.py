@@ -5,7 +5,7 @@ a hidden vector, ReLU(LayerNorm(linear layer)) of its embedding. Sizes: N classe
 length D, hidden vectors of length H.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,11 +13,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .device_launch import aligned, launch_on_device
-from .fixed_norm import normalized
+from .fixed_norm import Norm, normalized
 from .launching import Launch
-from .unit_vectors import lengths
+from .products import multiply_onto
+from .step_gradient import norm_backward, step_weights
+from .unit_vectors import lengths, unit_vectors_backward
 
 # Classes of a program, and values of an embedding that it multiplies at a time.
 ROWS, INNER = 16, 64
@@ -141,6 +144,52 @@ def class_vectors_forward(
         *_three([step.shift for step in steps]),
     )  # fmt: skip
     return directions, vectors, raw
+
+
+class ClassVectorsOf(torch.autograd.Function):
+    """`class_vectors_forward` with its gradients, for embeddings of any length."""
+
+    @staticmethod
+    def forward(ctx, embeddings, log_length, eps, *parameters):
+        ctx.set_materialize_grads(False)
+        steps = [ClassStep(*step, eps) for step in _in_fours(parameters)]
+        directions, hidden, raw = class_vectors_forward(embeddings, log_length, steps, False, True)
+        ctx.save_for_backward(embeddings, log_length, *parameters, *raw)
+        ctx.eps = eps
+        return directions, *hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_directions, *grads):
+        embeddings, log_length, *saved = ctx.saved_tensors
+        raw = saved[-len(grads) :]
+        needs_embeddings, needs_length, _, *needs = ctx.needs_input_grad
+        grad_embeddings = grad_length = None
+        if grad_directions is not None and (needs_embeddings or needs_length):
+            grad_embeddings, grad_length = unit_vectors_backward(
+                grad_directions, embeddings, log_length
+            )
+        found = []
+        for grad, before, (weight, _, scale, shift), needed in zip(
+            grads, raw, _in_fours(saved[: -len(grads)]), _in_fours(needs), strict=True
+        ):
+            if grad is None or not (needs_embeddings or any(needed)):
+                found += [None] * 4
+                continue
+            rows = norm_backward(grad, before, None, Norm(scale, shift, None, None, ctx.eps))
+            if any(needed):
+                grad_weight, sums = step_weights(rows, embeddings)
+                found += [grad_weight, *sums.unbind()]
+            else:
+                found += [None] * 4
+            if needs_embeddings:
+                grad_embeddings = multiply_onto(grad_embeddings, rows[0], weight)
+        return grad_embeddings, grad_length, None, *found
+
+
+def _in_fours(items: Sequence) -> Iterator[Sequence]:
+    """Weight, bias, scale and shift of each step."""
+    return (items[i : i + 4] for i in range(0, len(items), 4))
 
 
 def _three(tensors: list) -> list:

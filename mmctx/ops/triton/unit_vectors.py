@@ -80,17 +80,23 @@ class UnitVectors(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        vectors, log_length = ctx.saved_tensors
-        grad, vectors = aligned(grad), aligned(vectors)
-        grad_vectors, parts = torch.empty_like(vectors), None
-        if log_length is not None:
-            parts = torch.empty(len(vectors), device=vectors.device)
-        if vectors.numel():
-            launch = _launch(unit_backward_kernel, *_kind(vectors, log_length))
-            launch_on_device(launch, grad_vectors, parts, grad, vectors, log_length)
-        if log_length is None:
-            return grad_vectors, None
-        return grad_vectors, parts.sum().to(log_length.dtype).view(log_length.shape)
+        return unit_vectors_backward(grad, *ctx.saved_tensors)
+
+
+def unit_vectors_backward(
+    grad: Tensor, vectors: Tensor, log_length: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of vectors and of the logarithm of their length; see `unit_vectors_forward`."""
+    grad, vectors = aligned(grad), aligned(vectors)
+    grad_vectors, parts = torch.empty_like(vectors), None
+    if log_length is not None:
+        parts = torch.empty(len(vectors), device=vectors.device)
+    if vectors.numel():
+        launch = _launch(unit_backward_kernel, *_kind(vectors, log_length))
+        launch_on_device(launch, grad_vectors, parts, grad, vectors, log_length)
+    if log_length is None:
+        return grad_vectors, None
+    return grad_vectors, parts.sum().to(log_length.dtype).view(log_length.shape)
 
 
 def unit_vectors_forward(vectors: Tensor, log_length: Tensor | None) -> Tensor:

@@ -1,0 +1,162 @@
+"""Gradients of a step, ReLU(norm(linear layer)) of vectors, but for those of its input.
+
+The norm is a layer norm, or a batch norm with the statistics that it has. One kernel goes through
+the norm row by row; the other makes the weight's gradient and, as they add up the same rows, those
+of all other parameters. Sizes: N vectors of length K, results of C channels.
+"""
+
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .device_launch import aligned, launch_on_device
+from .fixed_norm import Norm
+from .launching import Launch
+from .settings import row_tile
+
+# Vectors that a program adds at a time, and the gradients of the weight that it owns: fewer columns
+# where there would be few programs.
+ROWS, CHANNELS, COLUMNS, FEW_COLUMNS, PROGRAMS = 32, 32, 64, 32, 264
+# Parameters may be slices of a larger buffer, so their addresses may have any alignment.
+VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance']
+
+
+@triton.jit(do_not_specialize=['count'], do_not_specialize_on_alignment=VECTORS)
+def norm_backward_kernel(
+    rows,  # [3, N, C] gradients before the norm, and each row's part of those of scale and shift
+    grad,  # [N, C]
+    vectors,  # [N, C]
+    bias,  # [C], or None if the vectors have it
+    scale, shift, mean, variance,  # [C]; mean and variance are None for a layer norm
+    count,
+    EPS: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """A program owns some vectors."""
+    channel = tl.arange(0, BLOCK)[None, :]
+    exists = channel < LENGTH
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    at, valid = row.to(tl.int64) * LENGTH + channel, (row < count) & exists
+    x = tl.load(vectors + at, valid, 0).to(tl.float32)
+    if bias is not None:
+        x += tl.load(bias + channel, exists, 0).to(tl.float32)
+    if mean is not None:
+        x -= tl.load(mean + channel, exists, 0).to(tl.float32)
+        deviation = tl.rsqrt(tl.load(variance + channel, exists, 1).to(tl.float32) + EPS)
+    else:
+        x = tl.where(exists, x, 0)
+        x = tl.where(exists, x - tl.sum(x, 1, keep_dims=True) / LENGTH, 0)
+        deviation = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / LENGTH + EPS)
+    x *= deviation
+    weight = tl.load(scale + channel, exists, 0).to(tl.float32)
+    y = x * weight + tl.load(shift + channel, exists, 0).to(tl.float32)
+    g = tl.where(y <= 0, 0, tl.load(grad + at, valid, 0).to(tl.float32))
+    step = count.to(tl.int64) * LENGTH
+    tl.store(rows + step + at, g * x, valid)
+    tl.store(rows + 2 * step + at, g, valid)
+    g *= weight
+    if mean is None:
+        along = tl.sum(g * x, 1, keep_dims=True) / LENGTH
+        g -= tl.sum(g, 1, keep_dims=True) / LENGTH + x * along
+    tl.store(rows + at, g * deviation, valid)
+
+
+@triton.jit(do_not_specialize=['count', 'blocks'])
+def step_weights_kernel(
+    grad_weight,  # [C, K]
+    sums,  # [SUMS, C], of the rows
+    rows,  # [SUMS, N, C], of which the first are the gradients of the linear layer's results
+    inputs,  # [N, K]
+    count, blocks,
+    SUMS: tl.constexpr, CHANNELS: tl.constexpr, LENGTH: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """A program owns some gradients of the weight; the first of each row of them, sums as well."""
+    tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
+    channel = tile * BLOCK + tl.arange(0, BLOCK)
+    column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    total = tl.zeros([BLOCK, COLUMNS], tl.float32)
+    for start in range(0, count, ROWS):
+        row = start + tl.arange(0, ROWS)
+        g_at = rows + row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+        g = tl.load(g_at, (row < count)[:, None] & (channel < CHANNELS)[None, :], 0)
+        x_at = inputs + row.to(tl.int64)[:, None] * LENGTH + column
+        x = tl.load(x_at, (row < count)[:, None] & (column < LENGTH), 0)
+        total = tl.dot(tl.trans(g), x, total, input_precision='ieee')
+    at = grad_weight + channel[:, None] * LENGTH + column
+    tl.store(at, total, (channel < CHANNELS)[:, None] & (column < LENGTH))
+    if block == 0:
+        for kind in range(SUMS):
+            part = tl.zeros([ROWS, BLOCK], tl.float32)
+            for start in range(0, count, ROWS):
+                row = kind * count.to(tl.int64) + start + tl.arange(0, ROWS)
+                valid = (start + tl.arange(0, ROWS) < count)[:, None]
+                g_at = rows + row[:, None] * CHANNELS + channel[None, :]
+                part += tl.load(g_at, valid & (channel < CHANNELS)[None, :], 0)
+            tl.store(sums + kind * CHANNELS + channel, tl.sum(part, 0), channel < CHANNELS)
+
+
+def norm_backward(grad: Tensor, vectors: Tensor, bias: Tensor | None, norm: Norm) -> Tensor:
+    """Gradients of vectors behind ReLU(norm(vectors + bias)), row by row.
+
+    Args:
+        grad (Tensor): Gradients of the results, (N, C).
+        vectors (Tensor): (N, C), in float32.
+        bias (Tensor, optional): (C,); None if the vectors have it.
+        norm (Norm): Norm of C channels.
+
+    Returns:
+        Tensor: Gradients of the vectors, and each row's part in those of scale and shift,
+        (3, N, C), in float32.
+    """
+    grad = aligned(grad)
+    rows = torch.empty(3, *vectors.shape, dtype=torch.float32, device=vectors.device)
+    launch = _norm_launch(
+        vectors.device, vectors.shape, norm.kind, bias is None, (grad.dtype, vectors.dtype)
+    )
+    launch_on_device(launch, rows, grad, vectors, bias, *norm[:4])
+    return rows
+
+
+def step_weights(rows: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a linear layer's weight, and sums of rows: of its bias, and of the norm.
+
+    Args:
+        rows (Tensor): Gradients of the layer's results and whatever else is to be summed,
+            (S, N, C), in float32.
+        inputs (Tensor): Input of the layer, (N, K), in float32.
+
+    Returns:
+        tuple[Tensor, Tensor]: Gradients of the weight, (C, K); sums, (S, C).
+    """
+    kinds, _, channels = rows.shape
+    options = dict(dtype=torch.float32, device=rows.device)
+    grad_weight = torch.empty(channels, inputs.shape[1], **options)
+    sums = torch.empty(kinds, channels, **options)
+    launch = _weights_launch(rows.device, rows.shape, inputs.shape[1])
+    launch_on_device(launch, grad_weight, sums, rows, aligned(inputs))
+    return grad_weight, sums
+
+
+@lru_cache(maxsize=4096)
+def _norm_launch(device, shape, norm_kind, biased, types) -> Launch:
+    count, channels = shape
+    block, rows = row_tile(channels)
+    values = dict(count=count, EPS=norm_kind[0], LENGTH=channels, BLOCK=block, ROWS=rows)
+    return Launch(norm_backward_kernel, triton.cdiv(count, rows), values)
+
+
+@lru_cache(maxsize=4096)
+def _weights_launch(device, shape, length) -> Launch:
+    kinds, count, channels = shape
+    tiles, columns = triton.cdiv(channels, CHANNELS), COLUMNS
+    if tiles * triton.cdiv(length, columns) < PROGRAMS:
+        columns = FEW_COLUMNS
+    blocks = triton.cdiv(length, columns)
+    values = dict(
+        count=count, blocks=blocks, SUMS=kinds, CHANNELS=channels, LENGTH=length, ROWS=ROWS,
+        BLOCK=CHANNELS, COLUMNS=columns,
+    )  # fmt: skip
+    return Launch(step_weights_kernel, tiles * blocks, values)
