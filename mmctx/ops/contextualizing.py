@@ -118,20 +118,22 @@ def make_class_vectors(
 
     if not 1 <= len(steps) <= MOST_MERGINGS or len(embeddings) > MOST_CLASSES:
         return None
-    found = []
+    found, kinds = [], set()
     for fc, norm, _ in steps:
-        found.append(ClassStep(fc.weight, fc.bias, norm.weight, norm.bias, norm.eps))
-    hidden, length = found[0].weight.shape
-    kinds = {(step.weight.shape, step.eps, step.weight.dtype) for step in found}
-    if len(kinds) > 1 or max(hidden, length) > MOST_LENGTH:
+        found.append(ClassStep(fc.weight, fc.bias, norm.weight, norm.bias))
+        kinds.add((fc.weight.shape, fc.weight.dtype, norm.eps))
+    (hidden, length), dtype, eps = kinds.pop()
+    if kinds or max(hidden, length) > MOST_LENGTH:
         return None
     if not torch.is_grad_enabled():
-        directions, vectors, _ = class_vectors_forward(embeddings, log_length, found, normalize)
+        directions, vectors, *_ = class_vectors_forward(
+            embeddings, log_length, found, eps, normalize
+        )
         return ClassVectors(directions, vectors)
-    if normalize or {embeddings.dtype, found[0].weight.dtype} != {torch.float32}:
+    if normalize or {embeddings.dtype, log_length.dtype, dtype} != {torch.float32}:
         return None
-    parameters = [tensor for step in found for tensor in step[:4]]
-    directions, *vectors = ClassVectorsOf.apply(embeddings, log_length, found[0].eps, *parameters)
+    parameters = [tensor for step in found for tensor in step]
+    directions, *vectors = ClassVectorsOf.apply(embeddings, log_length, eps, *parameters)
     return ClassVectors(directions, vectors)
 
 
@@ -161,7 +163,7 @@ def run_stage(
     directions: Tensor,
     hidden: Tensor | None,
     before: Tensor | None,
-    count: int | None,
+    keep: int | None,
     classifying: nn.Sequential,
     joint: nn.Sequential | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -173,7 +175,7 @@ def run_stage(
         hidden (Tensor, optional): Hidden vectors of the merging layer, (N, H), in float32; None if
             the stage is the last.
         before (Tensor, optional): Whether a class may be kept, (B, N), bool; None for all.
-        count (int, optional): Number of classes to keep; None if the stage is the last.
+        keep (int, optional): Number of classes to keep; None if the stage is the last.
         classifying (nn.Sequential): Linear layer, norm, ReLU and linear layer.
         joint (nn.Sequential, optional): Linear layer, LayerNorm and ReLU that make the prior; None
             if the stage is the last.
@@ -182,7 +184,6 @@ def run_stage(
         tuple: Logits, (B, N), in float32; whether a class is kept, (B, N); prior, (B, P). The last
         two are None in the last stage.
     """
-    from .triton.stage import infer_stage, train_stage
+    from .triton import stage
 
-    run = train_stage if torch.is_grad_enabled() else infer_stage
-    return run(x, directions, hidden, before, count, classifying, joint)
+    return stage.run_stage(x, directions, hidden, before, keep, classifying, joint)

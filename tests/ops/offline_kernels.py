@@ -202,6 +202,9 @@ def run_networks(layers, dtype):
 
 def run_stages(layer, dtype):
     """What each stage of contextualizing layers launches in inference and training."""
+    with torch.no_grad():  # what subclasses and options call
+        layer.merging[0]['each'](layer.embeddings.weight)
+        layer.class_directions()
     for training in (False, True):
         layer.train(training)
         kept, loss = None, 0.0
@@ -209,8 +212,8 @@ def run_stages(layer, dtype):
             x = torch.zeros(2, classifying[0].in_features, 2, 2)
             autocast = torch.autocast('cpu', dtype, enabled=dtype != torch.float32)
             with torch.set_grad_enabled(training), autocast:
-                logits, kept, _ = layer(x, index, kept)
-            loss = loss + logits.sum()
+                logits, kept, prior = layer(x, index, kept)
+            loss = loss + logits.sum() + (0 if prior is None else prior.sum())
         if training:
             loss.backward()
 

@@ -231,32 +231,6 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     assert_near([vectors], [expected], torch.float32)
 
 
-@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37)])
-@pytest.mark.parametrize('follows', [False, True])
-def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
-    from mmctx.ops.triton.keeping import keep_classes
-
-    # Whole numbers, so that many are equal and both zeros and signs occur.
-    products = torch.randn(3, classes, device=DEVICE).mul(4).round()
-    images = torch.randn(3, 5, device=DEVICE)
-    before = None
-    if follows:
-        before = torch.zeros(3, classes, dtype=torch.bool, device=DEVICE)
-        before[:, torch.randperm(classes)[: (count + classes + 1) // 2]] = True
-    logits, (kept, top, share) = keep_classes(products, images, before, count, with_share=True)
-    expected = products / images.norm(dim=1, keepdim=True)
-    if follows:
-        expected = torch.where(before, expected, -torch.inf)
-    torch.testing.assert_close(logits, expected)
-    assert kept.dtype == torch.bool and (kept.sum(1) == count).all()
-    for row, chosen in zip(expected, kept, strict=True):
-        assert row[chosen].sort().values.tolist() == row.topk(count).values.sort().values.tolist()
-    torch.testing.assert_close(share, kept / count)
-    assert torch.equal(top, kept.nonzero()[:, 1].view(3, count))
-    alone, nothing = keep_classes(products, images, before, None)
-    assert nothing is None and torch.equal(alone, logits)
-
-
 @pytest.mark.parametrize('log_length', [None, 2.5])
 @pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 256), (40, 65), (0, 4)])
 def test_vectors_get_one_length(count, length, log_length, poisoned):

@@ -11,11 +11,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
 from .products import multiply
+from .second_derivatives import once_differentiable
 
 # Vectors that a program holds at once, and its channels, which it owns alone.
 ROWS, CHANNELS = 128, 16
@@ -131,51 +131,21 @@ def batch_norm_relu_backward_kernel(
     tl.store(sums + 2 * length + channel, grad_shift, exists)
 
 
-def batch_norm_relu(vectors: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
-    """ReLU(batch norm(vectors + bias)), which updates the running statistics.
-
-    Args:
-        vectors (Tensor): (N, C).
-        bias (Tensor): (C,).
-        norm (nn.BatchNorm1d): Norm of C channels, for which `takes_batch_norm` is true.
-
-    Returns:
-        tuple[Tensor, Tensor]: Results, (N, C); mean of the vectors and 1/σ, (2, C).
-    """
-    scale = norm.weight
-    out, statistics = torch.empty_like(vectors), _empty(2, scale)
-    launch = _launch(
-        batch_norm_relu_kernel, vectors.device, vectors.shape, norm.eps, norm.momentum,
-        (vectors.dtype, norm.running_mean.dtype, scale.dtype),
-    )  # fmt: skip
-    launch_on_device(
-        launch, out, statistics, norm.running_mean, norm.running_var, norm.num_batches_tracked,
-        vectors, bias, scale, norm.bias,
-    )  # fmt: skip
-    return out, statistics
-
-
-def batch_norm_relu_backward(
-    grad: Tensor, vectors: Tensor, statistics: Tensor, scale: Tensor, shift: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of vectors, (N, C), and of bias, scale and shift, (3, C); see `batch_norm_relu`."""
-    grad = aligned(grad)
-    grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
-    launch = _launch(
-        batch_norm_relu_backward_kernel, vectors.device, vectors.shape, None, None,
-        (vectors.dtype, grad.dtype, scale.dtype),
-    )  # fmt: skip
-    launch_on_device(launch, grad_vectors, sums, grad, vectors, statistics, scale, shift)
-    return grad_vectors, sums
-
-
 class BatchNormStep(torch.autograd.Function):
     """ReLU(batch norm(linear layer)) with its gradients, which updates the running statistics."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, scale, shift, norm):
         vectors = multiply(x, weight.t())
-        out, statistics = batch_norm_relu(vectors, bias, norm)
+        out, statistics = torch.empty_like(vectors), _empty(2, scale)
+        launch = _launch(
+            batch_norm_relu_kernel, x.device, vectors.shape, norm.eps, norm.momentum,
+            (vectors.dtype, norm.running_mean.dtype, scale.dtype),
+        )  # fmt: skip
+        launch_on_device(
+            launch, out, statistics, norm.running_mean, norm.running_var,
+            norm.num_batches_tracked, vectors, bias, scale, shift,
+        )  # fmt: skip
         ctx.save_for_backward(x, weight, vectors, statistics, scale, shift)
         return out
 
@@ -183,7 +153,13 @@ class BatchNormStep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, weight, vectors, statistics, scale, shift = ctx.saved_tensors
-        grad_vectors, sums = batch_norm_relu_backward(grad, vectors, statistics, scale, shift)
+        grad = aligned(grad)
+        grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
+        launch = _launch(
+            batch_norm_relu_backward_kernel, x.device, vectors.shape, None, None,
+            (vectors.dtype, grad.dtype, scale.dtype),
+        )  # fmt: skip
+        launch_on_device(launch, grad_vectors, sums, grad, vectors, statistics, scale, shift)
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         grad_x = multiply(grad_vectors, weight) if needs_x else None
         grad_weight = multiply(grad_vectors.t(), x) if needs_weight else None
@@ -206,8 +182,16 @@ def _empty(rows: int, like: Tensor) -> Tensor:
     return torch.empty(rows, len(like), dtype=torch.float32, device=like.device)
 
 
+def batch_norm_launch(
+    kernel: Any, count: int, channels: int, eps: float | None = None, momentum: float | None = None
+) -> Launch:
+    """Launch of either kernel for N vectors of C channels; the backward one needs no more."""
+    values = dict(
+        count=count, length=channels, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS
+    )
+    return Launch(kernel, triton.cdiv(channels, CHANNELS), values)
+
+
 @lru_cache(maxsize=4096)
-def _launch(kernel, device, shape, eps: Any, momentum: Any, types) -> Launch:
-    count, length = shape
-    values = dict(count=count, length=length, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS)
-    return Launch(kernel, triton.cdiv(length, CHANNELS), values)
+def _launch(kernel, device, shape, eps, momentum, types) -> Launch:
+    return batch_norm_launch(kernel, *shape, eps, momentum)

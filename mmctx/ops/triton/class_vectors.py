@@ -7,20 +7,20 @@ length D, hidden vectors of length H.
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .device_launch import aligned, launch_on_device
-from .fixed_norm import Norm, normalized
-from .launching import Launch
+from .device_launch import aligned, launch_on_device, on_device
+from .fixed_norm import normalized
+from .launching import Launch, current_stream
 from .products import multiply_onto
-from .step_gradient import norm_backward, step_weights
-from .unit_vectors import lengths, unit_vectors_backward
+from .second_derivatives import once_differentiable
+from .step_gradient import norm_backward_launch, step_weights_launch
+from .unit_vectors import lengths, unit_backward_launch
 
 # Classes of a program, and values of an embedding that it multiplies at a time.
 ROWS, INNER = 16, 64
@@ -38,14 +38,12 @@ class ClassStep(NamedTuple):
     Attributes:
         weight (Tensor): (H, D).
         bias, scale, shift (Tensor): (H,).
-        eps (float): Epsilon of the norm.
     """
 
     weight: Tensor
     bias: Tensor
     scale: Tensor
     shift: Tensor
-    eps: float
 
 
 @triton.jit
@@ -106,44 +104,70 @@ def class_vectors_kernel(
         tl.store(choose(part, hidden_1, hidden_2, hidden_3) + at, y, valid)
 
 
+class Plan:
+    """The launches for class vectors, which are those of the backward pass, too, in training."""
+
+    def __init__(self, shape, hidden: int, mergings: int, eps: float, normalize: bool):
+        count, length = shape
+        tiles = triton.cdiv(count, ROWS)
+        block, hidden_block = (triton.next_power_of_2(n) for n in (length, hidden))
+        values = dict(
+            count=count, tiles=tiles, EPS=eps, LENGTH=length, HIDDEN=hidden, NORMALIZE=normalize,
+            BLOCK=block, HIDDEN_BLOCK=max(hidden_block, 16), ROWS=ROWS, INNER=INNER,
+        )  # fmt: skip
+        warps = 4 if max(block, hidden_block) <= 256 else 8
+        self.forward = Launch(class_vectors_kernel, tiles * (1 + mergings), values, warps)
+        self.directions_backward = unit_backward_launch(count, length)
+        self.norm_backward = norm_backward_launch(count, hidden, eps)
+        self.weights = step_weights_launch(3, count, hidden, length)
+
+
+@lru_cache(maxsize=4096)
+def plan_of(device, types, training, shape, hidden, mergings, eps, normalize) -> Plan:
+    """The plan for class vectors; the launches also depend on types and on what is wanted."""
+    return Plan(shape, hidden, mergings, eps, normalize)
+
+
 def class_vectors_forward(
     embeddings: Tensor,
     log_length: Tensor,
     steps: Sequence[ClassStep],
-    normalize: bool,
-    keep_raw: bool = False,
-) -> tuple[Tensor, list[Tensor], list[Tensor] | None]:
+    eps: float,
+    normalize: bool = False,
+    training: bool = False,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Plan]:
     """Directions of the classes, and hidden vectors for merging layers, all in float32.
 
     Args:
         embeddings (Tensor): Class embeddings, (N, D).
         log_length (Tensor): Logarithm of the length of directions, one number.
-        steps (Sequence[ClassStep]): Of each merging layer, one to three of equal H and epsilon.
-        normalize (bool): Whether merging layers see embeddings scaled to length √D.
-        keep_raw (bool): Whether to return the results before the norm too. Defaults to False.
+        steps (Sequence[ClassStep]): Of each merging layer, one to three of equal H.
+        eps (float): Epsilon of all norms.
+        normalize (bool): Whether merging layers see embeddings scaled to length √D. Defaults to
+            False.
+        training (bool): Whether to return results before the norm too. Defaults to False.
 
     Returns:
-        tuple: Directions, (N, D); hidden vectors for each layer, (N, H); and, if wanted, the same
-        before the norm.
+        tuple: Directions, (N, D); hidden vectors for each layer, (N, H); in training the same
+        before the norm; and the plan.
     """
     embeddings = aligned(embeddings)
-    count, hidden = len(embeddings), len(steps[0].weight)
-    launch = _launch(
-        embeddings.device, embeddings.shape, hidden, len(steps), steps[0].eps, normalize, keep_raw,
-        (embeddings.dtype, log_length.dtype, steps[0].weight.dtype),
+    first = steps[0].weight
+    count, hidden, device = len(embeddings), len(first), embeddings.device
+    plan = plan_of(
+        device, (embeddings.dtype, log_length.dtype, first.dtype), training, embeddings.shape,
+        hidden, len(steps), eps, normalize,
     )  # fmt: skip
-    options = dict(dtype=torch.float32, device=embeddings.device)
-    directions = torch.empty(embeddings.shape, **options)
-    vectors = [torch.empty(count, hidden, **options) for _ in steps]
-    raw = [torch.empty(count, hidden, **options) for _ in steps] if keep_raw else None
+    directions = torch.empty(embeddings.shape, dtype=torch.float32, device=device)
+    vectors = [directions.new_empty(count, hidden) for _ in steps]
+    raw = [directions.new_empty(count, hidden) for _ in steps] if training else []
+    weights, biases, scales, shifts = zip(*steps, strict=True)
     launch_on_device(
-        launch, directions, *_three(vectors), *_three(raw or [None]), embeddings, log_length,
-        *_three([aligned(step.weight) for step in steps]),
-        *_three([step.bias for step in steps]),
-        *_three([step.scale for step in steps]),
-        *_three([step.shift for step in steps]),
+        plan.forward, directions, *_three(vectors), *_three(raw or [None]), embeddings, log_length,
+        *_three([aligned(weight) for weight in weights]), *_three(biases), *_three(scales),
+        *_three(shifts),
     )  # fmt: skip
-    return directions, vectors, raw
+    return directions, vectors, raw, plan
 
 
 class ClassVectorsOf(torch.autograd.Function):
@@ -152,39 +176,52 @@ class ClassVectorsOf(torch.autograd.Function):
     @staticmethod
     def forward(ctx, embeddings, log_length, eps, *parameters):
         ctx.set_materialize_grads(False)
-        steps = [ClassStep(*step, eps) for step in _in_fours(parameters)]
-        directions, hidden, raw = class_vectors_forward(embeddings, log_length, steps, False, True)
+        steps = [ClassStep(*step) for step in _in_fours(parameters)]
+        directions, hidden, raw, ctx.plan = class_vectors_forward(
+            embeddings, log_length, steps, eps, training=True
+        )
         ctx.save_for_backward(embeddings, log_length, *parameters, *raw)
-        ctx.eps = eps
         return directions, *hidden
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_directions, *grads):
+        plan = ctx.plan
         embeddings, log_length, *saved = ctx.saved_tensors
-        raw = saved[-len(grads) :]
+        embeddings = aligned(embeddings)
+        steps, raw = _in_fours(saved[: -len(grads)]), saved[-len(grads) :]
         needs_embeddings, needs_length, _, *needs = ctx.needs_input_grad
-        grad_embeddings = grad_length = None
-        if grad_directions is not None and (needs_embeddings or needs_length):
-            grad_embeddings, grad_length = unit_vectors_backward(
-                grad_directions, embeddings, log_length
-            )
-        found = []
-        for grad, before, (weight, _, scale, shift), needed in zip(
-            grads, raw, _in_fours(saved[: -len(grads)]), _in_fours(needs), strict=True
-        ):
-            if grad is None or not (needs_embeddings or any(needed)):
-                found += [None] * 4
-                continue
-            rows = norm_backward(grad, before, None, Norm(scale, shift, None, None, ctx.eps))
-            if any(needed):
-                grad_weight, sums = step_weights(rows, embeddings)
-                found += [grad_weight, *sums.unbind()]
-            else:
-                found += [None] * 4
-            if needs_embeddings:
-                grad_embeddings = multiply_onto(grad_embeddings, rows[0], weight)
-        return grad_embeddings, grad_length, None, *found
+        total = grad_length = None
+        found: list[Tensor | None] = []
+        with on_device(embeddings.device):
+            stream = current_stream(embeddings.device)
+            if grad_directions is not None and (needs_embeddings or needs_length):
+                total, parts = torch.empty_like(embeddings), embeddings.new_empty(len(embeddings))
+                plan.directions_backward(
+                    stream, total, parts, aligned(grad_directions), embeddings, log_length
+                )
+                if needs_length:
+                    grad_length = parts.sum().view(log_length.shape)
+            for grad, before, (weight, _, scale, shift), needed in zip(
+                grads, raw, steps, _in_fours(needs), strict=True
+            ):
+                gradients: list[Tensor | None] = [None] * 4
+                if grad is not None and (needs_embeddings or any(needed)):
+                    rows = before.new_empty(3, *before.shape)
+                    plan.norm_backward(
+                        stream, rows, aligned(grad), before, None, scale, shift, None, None
+                    )
+                    if any(needed):
+                        grad_weight, sums = (
+                            torch.empty_like(weight),
+                            before.new_empty(3, len(weight)),
+                        )
+                        plan.weights(stream, grad_weight, sums, rows, embeddings)
+                        gradients = [grad_weight, *sums.unbind()]
+                    if needs_embeddings:
+                        total = multiply_onto(total, rows[0], weight)
+                found += gradients
+        return total if needs_embeddings else None, grad_length, None, *found
 
 
 def _in_fours(items: Sequence) -> Iterator[Sequence]:
@@ -192,19 +229,6 @@ def _in_fours(items: Sequence) -> Iterator[Sequence]:
     return (items[i : i + 4] for i in range(0, len(items), 4))
 
 
-def _three(tensors: list) -> list:
+def _three(tensors: Sequence[Any]) -> list:
     """Pointers of layers that do not exist are never used, so any will do."""
-    return tensors + tensors[:1] * (MOST_MERGINGS - len(tensors))
-
-
-@lru_cache(maxsize=4096)
-def _launch(device, shape, hidden, mergings, eps, normalize, keep_raw, types) -> Launch:
-    count, length = shape
-    tiles = triton.cdiv(count, ROWS)
-    values = dict(
-        count=count, tiles=tiles, EPS=eps, LENGTH=length, HIDDEN=hidden, NORMALIZE=normalize,
-        BLOCK=triton.next_power_of_2(length), HIDDEN_BLOCK=max(triton.next_power_of_2(hidden), 16),
-        ROWS=ROWS, INNER=INNER,
-    )  # fmt: skip
-    warps = 4 if max(length, hidden) <= 256 else 8
-    return Launch(class_vectors_kernel, tiles * (1 + mergings), values, warps)
+    return [*tensors, *[tensors[0]] * (MOST_MERGINGS - len(tensors))]

@@ -3,15 +3,10 @@
 Sizes: B vectors of H channels, results of length D.
 """
 
-from functools import lru_cache
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from .device_launch import aligned, launch_on_device
-from .fixed_norm import Norm, normalized
+from .fixed_norm import normalized
 from .launching import Launch
 
 # Vectors and results of a program, channels that it multiplies and those that it sums at a time.
@@ -21,27 +16,27 @@ VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance', 'last_bias']
 
 
 @triton.jit
-def row_moments(vectors, bias, row, count, EPS: tl.constexpr, CHANNELS: tl.constexpr,
+def row_moments(vectors, bias, row, count, channels, EPS: tl.constexpr,
                 ROWS: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
     """Mean and 1/σ of rows, [ROWS, 1], of vectors + bias."""
     total = tl.zeros([ROWS, WIDE], tl.float32)
-    for start in range(0, CHANNELS, WIDE):
+    for start in range(0, channels, WIDE):
         channel = (start + tl.arange(0, WIDE))[None, :]
-        exists = channel < CHANNELS
-        at = row.to(tl.int64) * CHANNELS + channel
+        exists = channel < channels
+        at = row.to(tl.int64) * channels + channel
         total += tl.load(vectors + at, (row < count) & exists, 0).to(tl.float32)
         total += tl.load(bias + channel, exists, 0).to(tl.float32)
-    centre = tl.sum(total, 1, keep_dims=True) / CHANNELS
+    centre = tl.sum(total, 1, keep_dims=True) / channels
     total = tl.zeros([ROWS, WIDE], tl.float32)
-    for start in range(0, CHANNELS, WIDE):
+    for start in range(0, channels, WIDE):
         channel = (start + tl.arange(0, WIDE))[None, :]
-        exists = channel < CHANNELS
-        at = row.to(tl.int64) * CHANNELS + channel
+        exists = channel < channels
+        at = row.to(tl.int64) * channels + channel
         x = tl.load(vectors + at, (row < count) & exists, 0).to(tl.float32)
         x += tl.load(bias + channel, exists, 0).to(tl.float32)
         x = tl.where(exists, x - centre, 0)
         total += x * x
-    return centre, tl.rsqrt(tl.sum(total, 1, keep_dims=True) / CHANNELS + EPS)
+    return centre, tl.rsqrt(tl.sum(total, 1, keep_dims=True) / channels + EPS)
 
 
 @triton.jit(do_not_specialize=['count', 'blocks'], do_not_specialize_on_alignment=VECTORS)
@@ -52,8 +47,8 @@ def normed_product_kernel(
     bias, scale, shift, mean, variance,  # [H]; mean and variance are None for a layer norm
     last_weight,  # [D, H]
     last_bias,  # [D]
-    count, blocks,
-    EPS: tl.constexpr, CHANNELS: tl.constexpr, LENGTH: tl.constexpr,
+    count, blocks, channels, length,
+    EPS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """A program owns some results of some vectors."""
@@ -61,16 +56,16 @@ def normed_product_kernel(
     row = (tile * ROWS + tl.arange(0, ROWS))[:, None]
     column = block * COLUMNS + tl.arange(0, COLUMNS)
     if mean is None:
-        centre, deviation = row_moments(vectors, bias, row, count, EPS, CHANNELS, ROWS, WIDE)
+        centre, deviation = row_moments(vectors, bias, row, count, channels, EPS, ROWS, WIDE)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for start in range(0, CHANNELS, INNER):
+    for start in range(0, channels, INNER):
         channel = (start + tl.arange(0, INNER))[None, :]
-        exists = channel < CHANNELS
-        at, valid = row.to(tl.int64) * CHANNELS + channel, (row < count) & exists
+        exists = channel < channels
+        at, valid = row.to(tl.int64) * channels + channel, (row < count) & exists
         y = tl.load(vectors + at, valid, 0).to(tl.float32)
         y += tl.load(bias + channel, exists, 0).to(tl.float32)
         if mean is not None:
-            y = normalized(y, scale, shift, mean, variance, channel, exists, EPS, CHANNELS)
+            y = normalized(y, scale, shift, mean, variance, channel, exists, EPS, 1)
         else:
             y = (y - centre) * deviation * tl.load(scale + channel, exists, 0).to(tl.float32)
             y += tl.load(shift + channel, exists, 0).to(tl.float32)
@@ -79,55 +74,20 @@ def normed_product_kernel(
         if hidden is not None:
             tl.store(hidden + at, y, valid & (block == 0))
         # Neighbouring threads read neighbouring numbers, so the weight is turned afterwards.
-        w_at = last_weight + column[:, None] * CHANNELS + channel
-        w = tl.load(w_at, (column < LENGTH)[:, None] & exists, 0).to(tl.float32)
+        w_at = last_weight + column[:, None] * channels + channel
+        w = tl.load(w_at, (column < length)[:, None] & exists, 0).to(tl.float32)
         total = tl.dot(y, tl.trans(w), total, input_precision='ieee')
     column = column[None, :]
-    total += tl.load(last_bias + column, column < LENGTH, 0).to(tl.float32)
-    at = out + row.to(tl.int64) * LENGTH + column
-    tl.store(at, total, (row < count) & (column < LENGTH))
+    total += tl.load(last_bias + column, column < length, 0).to(tl.float32)
+    at = out + row.to(tl.int64) * length + column
+    tl.store(at, total, (row < count) & (column < length))
 
 
-def normed_product(
-    vectors: Tensor,
-    bias: Tensor,
-    norm: Norm,
-    last_weight: Tensor,
-    last_bias: Tensor,
-    keep_hidden: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Linear layer of ReLU(norm(vectors + bias)), in float32.
-
-    Args:
-        vectors (Tensor): (B, H).
-        bias (Tensor): (H,).
-        norm (Norm): Norm of H channels.
-        last_weight (Tensor): Weight of the layer, (D, H).
-        last_bias (Tensor): Bias of the layer, (D,).
-        keep_hidden (bool): Whether to return the input of the layer too. Defaults to False.
-
-    Returns:
-        tuple[Tensor, Tensor | None]: Results, (B, D), and, if wanted, the layer's input, (B, H).
-    """
-    vectors, last_weight = aligned(vectors), aligned(last_weight)
-    options = dict(dtype=torch.float32, device=vectors.device)
-    out = torch.empty(len(vectors), len(last_weight), **options)
-    hidden = torch.empty(vectors.shape, **options) if keep_hidden else None
-    if vectors.numel():
-        launch = _launch(
-            vectors.device, vectors.shape, len(last_weight), norm.kind, keep_hidden,
-            (vectors.dtype, bias.dtype),
-        )  # fmt: skip
-        launch_on_device(launch, out, hidden, vectors, bias, *norm[:4], last_weight, last_bias)
-    return out, hidden
-
-
-@lru_cache(maxsize=4096)
-def _launch(device, shape, length, norm_kind, keep_hidden, types) -> Launch:
-    count, channels = shape
+def normed_product_launch(count: int, channels: int, length: int, eps: float) -> Launch:
+    """Launch for B vectors of H channels, results of length D, and the epsilon of the norm."""
     blocks = triton.cdiv(length, COLUMNS)
     values = dict(
-        count=count, blocks=blocks, EPS=norm_kind[0], CHANNELS=channels, LENGTH=length,
-        ROWS=ROWS, COLUMNS=COLUMNS, INNER=INNER, WIDE=WIDE,
+        count=count, blocks=blocks, EPS=eps, channels=channels, length=length, ROWS=ROWS,
+        COLUMNS=COLUMNS, INNER=INNER, WIDE=WIDE,
     )  # fmt: skip
     return Launch(normed_product_kernel, triton.cdiv(count, ROWS) * blocks, values)

@@ -1,160 +1,282 @@
 """A stage of contextualizing as one step, as recording it layer by layer takes longer than the GPU.
 
-Sizes: maps (B, C, height, width), N classes, embeddings of length D, priors of length P.
+Sizes: maps (B, C, height, width), H hidden channels in classifying, N classes of which K are kept,
+embeddings of length D, hidden vectors of length M in merging, priors of length P.
 """
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .batch_norm import batch_norm_relu, batch_norm_relu_backward
-from .cosine_gradient import embedding_backward, logits_backward
-from .fixed_norm import Norm
-from .keeping import keep_classes
-from .normed_product import normed_product
-from .prior import merge
-from .products import multiply, multiply_add, multiply_scaled
-from .step_gradient import norm_backward, step_weights
+from .batch_norm import batch_norm_launch, batch_norm_relu_backward_kernel, batch_norm_relu_kernel
+from .cosine_gradient import logits_backward_launch, rows_product_launch
+from .device_launch import aligned, on_device
+from .keeping import keep_launch
+from .launching import current_stream
+from .normed_product import normed_product_launch
+from .prior import prior_launch
+from .products import multiply
+from .second_derivatives import once_differentiable
+from .step_gradient import norm_backward_launch, step_weights_launch
+
+LAYER_NORM, FIXED_NORM, BATCH_NORM = range(3)
 
 
-def infer_stage(
+class Sizes(NamedTuple):
+    """Sizes of a stage.
+
+    Attributes:
+        map (torch.Size): Shape of the map, (B, C, height, width).
+        first, last (torch.Size): Shapes of the weights in classifying, (H, C) and (D, H).
+        classes (int): N.
+        keep (int, optional): K; None in the last stage.
+        joint (torch.Size, optional): Shape of the weight in merging, (P, M); None in the last one.
+    """
+
+    map: torch.Size
+    first: torch.Size
+    last: torch.Size
+    classes: int
+    keep: int | None
+    joint: torch.Size | None
+
+
+class Plan:
+    """The launches of a stage, which are those of its backward pass, too, in training."""
+
+    def __init__(self, sizes: Sizes, norm: tuple, joint_eps: float | None, training: bool):
+        (batch, channels, height, width), (hidden, _), (length, _), classes, keep, joint = sizes
+        self.kind, eps, momentum = norm
+        self.training = training
+        if self.kind == BATCH_NORM:
+            self.norm = batch_norm_launch(batch_norm_relu_kernel, batch, hidden, eps, momentum)
+        else:
+            self.norm = normed_product_launch(batch, hidden, length, eps)
+        self.keep = keep_launch(batch, classes, length, keep)
+        if joint is not None:
+            prior, merged = joint
+            self.prior = prior_launch(batch, keep or 0, merged, prior, joint_eps or 0.0)
+        if not training:
+            return
+        self.logits_backward = logits_backward_launch(batch, classes, length)
+        self.images_backward = rows_product_launch(batch, length, hidden)
+        self.last_weights = step_weights_launch(1, batch, length, hidden)
+        if self.kind == BATCH_NORM:
+            self.norm_backward = batch_norm_launch(batch_norm_relu_backward_kernel, batch, hidden)
+        else:
+            self.norm_backward = norm_backward_launch(batch, hidden, eps)
+            self.first_weights = step_weights_launch(3, batch, hidden, channels)
+        self.map_backward = rows_product_launch(batch, hidden, channels, 1 / (height * width))
+        if joint is not None:
+            self.prior_backward = norm_backward_launch(batch, prior, joint_eps or 0.0)
+            self.joint_weights = step_weights_launch(3, batch, prior, merged)
+
+
+@lru_cache(maxsize=4096)
+def plan_of(device, types, follows, sizes, norm, joint_eps, training) -> Plan:
+    """The plan of a stage; of types and whether classes were dropped before, launches depend."""
+    return Plan(Sizes(*sizes), norm, joint_eps, training)
+
+
+def conclude(
     x: Tensor,
     directions: Tensor,
     hidden: Tensor | None,
     before: Tensor | None,
-    count: int | None,
-    classifying: nn.Sequential,
-    joint: nn.Sequential | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """See `mmctx.ops.contextualizing.run_stage`, without gradients."""
-    fc, norm, _, last = classifying
-    weight = fc.weight
-    vectors = multiply(x.mean((2, 3), dtype=weight.dtype), weight.t())
-    images, _ = normed_product(vectors, fc.bias, Norm.of(norm), last.weight, last.bias)
-    logits, kept = keep_classes(multiply(images, directions.t()), images, before, count)
-    if kept is None or joint is None:
-        return logits, None, None
-    fc, norm, _ = joint
-    prior, *_ = merge(hidden, kept.top, fc.weight, fc.bias, norm.weight, norm.bias, norm.eps)
-    return logits, kept.mask, prior
+    keep: int | None,
+    norm: Any,
+    joint_eps: float | None,
+    parameters: tuple[Tensor, ...],
+    training: bool,
+) -> tuple:
+    """What a stage concludes.
+
+    Args:
+        x, directions, hidden, before, keep: See `mmctx.ops.contextualizing.run_stage`.
+        norm (nn.Module): Norm in classifying.
+        joint_eps (float, optional): Epsilon of the norm in merging; None in the last stage.
+        parameters (tuple[Tensor, ...]): Weight and bias of the first layer in classifying, scale
+            and shift of its norm, weight and bias of the last layer; but in the last stage weight
+            and bias of the layer in merging, scale and shift of its norm.
+        training (bool): Whether to return what gradients need as well.
+
+    Returns:
+        tuple: Logits, kept classes and prior; the plan; and what gradients need, of which much is
+        None in inference.
+    """
+    weight, bias, scale, shift, last_weight, last_bias, *joint = parameters
+    last_weight, device, batch = aligned(last_weight), x.device, len(x)
+    if isinstance(norm, nn.LayerNorm):
+        kind, mean, variance = (LAYER_NORM, norm.eps, None), None, None
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+        kind = (BATCH_NORM if norm.training else FIXED_NORM, norm.eps, norm.momentum)
+    plan = plan_of(
+        device, (weight.dtype, scale.dtype, x.dtype), before is not None,
+        (x.shape, weight.shape, last_weight.shape, len(directions), keep,
+         joint[0].shape if joint else None),
+        kind, joint_eps, training,
+    )  # fmt: skip
+    empty = directions.new_empty
+    inner = statistics = mask = prior = share = merged = raw = None
+    with on_device(device):
+        stream = current_stream(device)
+        pooled = x.mean((2, 3), dtype=weight.dtype)
+        vectors = multiply(pooled, weight.t())
+        images = empty(batch, len(last_weight))
+        if plan.kind == BATCH_NORM:
+            inner, statistics = torch.empty_like(vectors), empty(2, len(weight))
+            plan.norm(
+                stream, inner, statistics, mean, variance, norm.num_batches_tracked, vectors, bias,
+                scale, shift,
+            )  # fmt: skip
+            torch.addmm(last_bias, inner, last_weight.t(), out=images)
+        else:
+            if training:
+                inner = torch.empty_like(vectors)
+            plan.norm(
+                stream, images, inner, vectors, bias, scale, shift, mean, variance, last_weight,
+                last_bias,
+            )  # fmt: skip
+        logits, top = multiply(images, directions.t()), None
+        if keep is not None:
+            mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
+            top = torch.empty(batch, keep, dtype=torch.int32, device=device)
+            if training:
+                share = torch.empty_like(logits)
+        if before is not None:
+            before = aligned(before)
+        plan.keep(stream, logits, mask, top, share, logits, images, before)
+        if joint:
+            joint_weight, joint_bias, joint_scale, joint_shift = joint
+            length, width = joint_weight.shape
+            prior, raw = joint_weight.new_empty(batch, length), empty(batch, length)
+            if training:
+                merged = empty(batch, width)
+            plan.prior(
+                stream, prior, raw, merged, aligned(hidden), top, aligned(joint_weight),
+                joint_bias, joint_scale, joint_shift,
+            )  # fmt: skip
+    saved = pooled, vectors, statistics, mean, variance, inner, images, logits, share, merged, raw
+    return (logits, mask, prior), plan, saved
 
 
-def train_stage(
-    x: Tensor,
-    directions: Tensor,
-    hidden: Tensor | None,
-    before: Tensor | None,
-    count: int | None,
-    classifying: nn.Sequential,
-    joint: nn.Sequential | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """See `mmctx.ops.contextualizing.run_stage`, with gradients."""
+def parameters_of(
+    classifying: nn.Sequential, joint: nn.Sequential | None
+) -> tuple[nn.Module, float | None, tuple[Tensor, ...]]:
+    """Norm, epsilon in merging and parameters of a stage, as `conclude` takes them."""
     fc, norm, _, last = classifying
-    parameters = [fc.weight, fc.bias, norm.weight, norm.bias, last.weight, last.bias]
-    eps = None
-    if joint is not None:
-        fc, joint_norm, _ = joint
-        parameters += [fc.weight, fc.bias, joint_norm.weight, joint_norm.bias]
-        eps = joint_norm.eps
-    return Stage.apply(before, (norm, count, eps), x, directions, hidden, *parameters)
+    parameters = fc.weight, fc.bias, norm.weight, norm.bias, last.weight, last.bias
+    if joint is None:
+        return norm, None, parameters
+    fc, joint_norm, _ = joint
+    merging = fc.weight, fc.bias, joint_norm.weight, joint_norm.bias
+    return norm, joint_norm.eps, parameters + merging
 
 
 class Stage(torch.autograd.Function):
-    """Logits, kept classes and prior of a stage in training, with their gradients."""
+    """`conclude` with its gradients."""
 
     @staticmethod
     def forward(ctx, before, options, x, directions, hidden, *parameters):
-        norm, count, eps = options
-        weight, bias, scale, shift, last_weight, last_bias, *joint = parameters
         ctx.set_materialize_grads(False)
-        pooled = x.mean((2, 3), dtype=torch.float32)
-        vectors = multiply(pooled, weight.t())
-        statistics = mean = variance = None
-        if trains_batch_norm(norm):
-            inner, statistics = batch_norm_relu(vectors, bias, norm)
-            images = multiply_add(last_bias, inner, last_weight.t())
-        else:
-            fixed = Norm.of(norm)
-            _, _, mean, variance, _ = fixed
-            images, inner = normed_product(vectors, bias, fixed, last_weight, last_bias, True)
-        products = multiply(images, directions.t())
-        logits, kept = keep_classes(products, images, before, count, with_share=True)
-        mask = prior = raw = merged = share = None
-        if kept is not None:
-            mask, top, share = kept
-            prior, raw, merged = merge(hidden, top, *joint, eps, keep_merged=True)
-            ctx.mark_non_differentiable(mask)
-        ctx.save_for_backward(
-            directions, pooled, vectors, statistics, mean, variance, inner, images, logits, share,
-            merged, raw, *parameters,
-        )  # fmt: skip
-        ctx.of_map, ctx.eps = (x.shape, x.dtype), (norm.eps, eps)
-        return logits, mask, prior
+        found, plan, saved = conclude(
+            x, directions, hidden, before, *options, parameters, training=True
+        )
+        if found[1] is not None:
+            ctx.mark_non_differentiable(found[1])
+        ctx.save_for_backward(directions, *saved, *parameters)
+        ctx.plan, ctx.of_map = plan, (x.shape, x.dtype)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_logits, _, grad_prior):
-        (
-            directions, pooled, vectors, statistics, mean, variance, inner, images, logits, share,
-            merged, raw, *parameters,
-        ) = ctx.saved_tensors  # fmt: skip
-        weight, bias, scale, shift, last_weight, _, *joint = parameters
-        needs_x, needs_directions, needs_hidden, *needs = ctx.needs_input_grad[2:]
-        found: list[Any] = [None] * (5 + len(parameters))
-        if grad_prior is not None:
-            joint_weight, _, *joint_norm = joint
-            rows = norm_backward(grad_prior, raw, None, Norm(*joint_norm, None, None, ctx.eps[1]))
-            if needs_hidden:
-                found[4] = multiply(share.t(), multiply(rows[0], joint_weight))
-            if any(needs[6:]):
-                found[11:] = step_gradients(rows, merged)
-        if grad_logits is None or not (needs_x or needs_directions or any(needs[:6])):
-            return tuple(found)
-        grad_products, along = logits_backward(grad_logits, logits, images)
-        if needs_directions:
-            found[3] = multiply(grad_products.t(), images)
-        if not (needs_x or any(needs[:6])):
-            return tuple(found)
-        grad_images, grad_inner = embedding_backward(
-            multiply(grad_products, directions), along, images, last_weight
-        )
-        if any(needs[4:6]):
-            found[9], sums = step_weights(grad_images[None], inner)
-            found[10] = sums[0]
-        if statistics is not None:
-            grad_vectors, sums = batch_norm_relu_backward(
-                grad_inner, vectors, statistics, scale, shift
-            )
-            if needs[0]:
-                found[5] = multiply(grad_vectors.t(), pooled)
-            found[6:9] = sums.unbind()
-        else:
-            norm = Norm(scale, shift, mean, variance, ctx.eps[0])
-            rows = norm_backward(grad_inner, vectors, bias, norm)
-            grad_vectors = rows[0]
-            if any(needs[:4]):
-                found[5:9] = step_gradients(rows, pooled)
-        if needs_x:
-            shape, dtype = ctx.of_map
-            pixels = shape[2] * shape[3]
-            grad = multiply_scaled(grad_vectors, weight, 1 / pixels).to(dtype)
-            found[2] = grad[:, :, None, None].expand(shape)
+        plan, saved = ctx.plan, ctx.saved_tensors
+        device = saved[0].device
+        needs = ctx.needs_input_grad
+        found: list[Any] = [None] * len(needs)
+        with on_device(device):
+            stream = current_stream(device)
+            if grad_prior is not None:
+                share, merged, raw = saved[9:12]
+                merging_backward(plan, stream, grad_prior, share, merged, raw, saved[18:], needs,
+                                 found)  # fmt: skip
+            if grad_logits is not None and (any(needs[2:4]) or any(needs[5:11])):
+                classifying_backward(plan, stream, grad_logits, saved[:9], saved[12:18], needs,
+                                     ctx.of_map, found)  # fmt: skip
         return tuple(found)
 
 
-def step_gradients(rows: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of weight and bias of a linear layer, and of scale and shift of the norm.
+def merging_backward(plan, stream, grad, share, merged, raw, joint, needs, found) -> None:
+    """Find the gradients of hidden vectors and the parameters in merging, of the prior's."""
+    weight, _, scale, shift = joint
+    rows = raw.new_empty(3, *raw.shape)
+    plan.prior_backward(stream, rows, aligned(grad), raw, None, scale, shift, None, None)
+    if needs[4]:
+        found[4] = multiply(share.t(), multiply(rows[0], weight))
+    if any(needs[11:]):
+        found[11], sums = torch.empty_like(weight), raw.new_empty(3, len(weight))
+        plan.joint_weights(stream, found[11], sums, rows, merged)
+        found[12:] = sums.unbind()
 
-    Args:
-        rows (Tensor): See `norm_backward`, (3, N, C).
-        inputs (Tensor): Input of the linear layer, (N, K).
-    """
-    grad_weight, sums = step_weights(rows, inputs)
-    return grad_weight, *sums.unbind()
+
+def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, found) -> None:
+    """Find the gradients of map, directions and parameters in classifying, of the logits'."""
+    directions, pooled, vectors, statistics, mean, variance, inner, images, logits = saved
+    weight, bias, scale, shift, last_weight, _ = parameters
+    grad_products, along = torch.empty_like(logits), logits.new_empty(len(logits))
+    plan.logits_backward(stream, grad_products, along, aligned(grad), logits, images)
+    if needs[3]:
+        found[3] = multiply(grad_products.t(), images)
+    if not (needs[2] or any(needs[5:11])):
+        return
+    grad_images, grad_inner = torch.empty_like(images), torch.empty_like(inner)
+    plan.images_backward(
+        stream, grad_inner, grad_images, multiply(grad_products, directions), along, images,
+        aligned(last_weight),
+    )  # fmt: skip
+    if any(needs[9:11]):
+        found[9], found[10] = torch.empty_like(last_weight), grad.new_empty(len(last_weight))
+        plan.last_weights(stream, found[9], found[10], grad_images, inner)
+    if plan.kind == BATCH_NORM:
+        grad_vectors, sums = torch.empty_like(vectors), vectors.new_empty(3, len(weight))
+        plan.norm_backward(
+            stream, grad_vectors, sums, grad_inner, vectors, statistics, scale, shift
+        )
+        found[6:9] = sums.unbind()
+        if needs[5]:
+            found[5] = multiply(grad_vectors.t(), pooled)
+    else:
+        rows = vectors.new_empty(3, *vectors.shape)
+        plan.norm_backward(stream, rows, grad_inner, vectors, bias, scale, shift, mean, variance)
+        grad_vectors = rows[0]
+        if any(needs[5:9]):
+            found[5], sums = torch.empty_like(weight), vectors.new_empty(3, len(weight))
+            plan.first_weights(stream, found[5], sums, rows, pooled)
+            found[6:9] = sums.unbind()
+    if needs[2]:
+        shape, dtype = of_map
+        grad_map = torch.empty(shape[:2], dtype=dtype, device=pooled.device)
+        plan.map_backward(stream, grad_map, None, grad_vectors, None, None, aligned(weight))
+        found[2] = grad_map[:, :, None, None].expand(shape)
 
 
-def trains_batch_norm(norm: nn.Module) -> bool:
-    """Whether a norm is a batch norm that takes statistics of what it is given."""
-    return not isinstance(norm, nn.LayerNorm) and norm.training
+def run_stage(
+    x: Tensor,
+    directions: Tensor,
+    hidden: Tensor | None,
+    before: Tensor | None,
+    keep: int | None,
+    classifying: nn.Sequential,
+    joint: nn.Sequential | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """See `mmctx.ops.contextualizing.run_stage`."""
+    norm, joint_eps, parameters = parameters_of(classifying, joint)
+    if torch.is_grad_enabled():
+        return Stage.apply(before, (keep, norm, joint_eps), x, directions, hidden, *parameters)
+    return conclude(
+        x, directions, hidden, before, keep, norm, joint_eps, parameters, training=False
+    )[0]

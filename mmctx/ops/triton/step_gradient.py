@@ -5,15 +5,9 @@ the norm row by row; the other makes the weight's gradient and, as they add up t
 of all other parameters. Sizes: N vectors of length K, results of C channels.
 """
 
-from functools import lru_cache
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from .device_launch import aligned, launch_on_device
-from .fixed_norm import Norm
 from .launching import Launch
 from .settings import row_tile
 
@@ -31,14 +25,14 @@ def norm_backward_kernel(
     vectors,  # [N, C]
     bias,  # [C], or None if the vectors have it
     scale, shift, mean, variance,  # [C]; mean and variance are None for a layer norm
-    count,
-    EPS: tl.constexpr, LENGTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    count, channels,
+    EPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """A program owns some vectors."""
     channel = tl.arange(0, BLOCK)[None, :]
-    exists = channel < LENGTH
+    exists = channel < channels
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
-    at, valid = row.to(tl.int64) * LENGTH + channel, (row < count) & exists
+    at, valid = row.to(tl.int64) * channels + channel, (row < count) & exists
     x = tl.load(vectors + at, valid, 0).to(tl.float32)
     if bias is not None:
         x += tl.load(bias + channel, exists, 0).to(tl.float32)
@@ -47,19 +41,19 @@ def norm_backward_kernel(
         deviation = tl.rsqrt(tl.load(variance + channel, exists, 1).to(tl.float32) + EPS)
     else:
         x = tl.where(exists, x, 0)
-        x = tl.where(exists, x - tl.sum(x, 1, keep_dims=True) / LENGTH, 0)
-        deviation = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / LENGTH + EPS)
+        x = tl.where(exists, x - tl.sum(x, 1, keep_dims=True) / channels, 0)
+        deviation = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / channels + EPS)
     x *= deviation
     weight = tl.load(scale + channel, exists, 0).to(tl.float32)
     y = x * weight + tl.load(shift + channel, exists, 0).to(tl.float32)
     g = tl.where(y <= 0, 0, tl.load(grad + at, valid, 0).to(tl.float32))
-    step = count.to(tl.int64) * LENGTH
+    step = count.to(tl.int64) * channels
     tl.store(rows + step + at, g * x, valid)
     tl.store(rows + 2 * step + at, g, valid)
     g *= weight
     if mean is None:
-        along = tl.sum(g * x, 1, keep_dims=True) / LENGTH
-        g -= tl.sum(g, 1, keep_dims=True) / LENGTH + x * along
+        along = tl.sum(g * x, 1, keep_dims=True) / channels
+        g -= tl.sum(g, 1, keep_dims=True) / channels + x * along
     tl.store(rows + at, g * deviation, valid)
 
 
@@ -69,8 +63,8 @@ def step_weights_kernel(
     sums,  # [SUMS, C], of the rows
     rows,  # [SUMS, N, C], of which the first are the gradients of the linear layer's results
     inputs,  # [N, K]
-    count, blocks,
-    SUMS: tl.constexpr, CHANNELS: tl.constexpr, LENGTH: tl.constexpr,
+    count, blocks, channels, length,
+    SUMS: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """A program owns some gradients of the weight; the first of each row of them, sums as well."""
@@ -80,83 +74,39 @@ def step_weights_kernel(
     total = tl.zeros([BLOCK, COLUMNS], tl.float32)
     for start in range(0, count, ROWS):
         row = start + tl.arange(0, ROWS)
-        g_at = rows + row.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-        g = tl.load(g_at, (row < count)[:, None] & (channel < CHANNELS)[None, :], 0)
-        x_at = inputs + row.to(tl.int64)[:, None] * LENGTH + column
-        x = tl.load(x_at, (row < count)[:, None] & (column < LENGTH), 0)
+        g_at = rows + row.to(tl.int64)[:, None] * channels + channel[None, :]
+        g = tl.load(g_at, (row < count)[:, None] & (channel < channels)[None, :], 0)
+        x_at = inputs + row.to(tl.int64)[:, None] * length + column
+        x = tl.load(x_at, (row < count)[:, None] & (column < length), 0)
         total = tl.dot(tl.trans(g), x, total, input_precision='ieee')
-    at = grad_weight + channel[:, None] * LENGTH + column
-    tl.store(at, total, (channel < CHANNELS)[:, None] & (column < LENGTH))
+    at = grad_weight + channel[:, None] * length + column
+    tl.store(at, total, (channel < channels)[:, None] & (column < length))
     if block == 0:
         for kind in range(SUMS):
             part = tl.zeros([ROWS, BLOCK], tl.float32)
             for start in range(0, count, ROWS):
                 row = kind * count.to(tl.int64) + start + tl.arange(0, ROWS)
                 valid = (start + tl.arange(0, ROWS) < count)[:, None]
-                g_at = rows + row[:, None] * CHANNELS + channel[None, :]
-                part += tl.load(g_at, valid & (channel < CHANNELS)[None, :], 0)
-            tl.store(sums + kind * CHANNELS + channel, tl.sum(part, 0), channel < CHANNELS)
+                g_at = rows + row[:, None] * channels + channel[None, :]
+                part += tl.load(g_at, valid & (channel < channels)[None, :], 0)
+            tl.store(sums + kind * channels + channel, tl.sum(part, 0), channel < channels)
 
 
-def norm_backward(grad: Tensor, vectors: Tensor, bias: Tensor | None, norm: Norm) -> Tensor:
-    """Gradients of vectors behind ReLU(norm(vectors + bias)), row by row.
-
-    Args:
-        grad (Tensor): Gradients of the results, (N, C).
-        vectors (Tensor): (N, C), in float32.
-        bias (Tensor, optional): (C,); None if the vectors have it.
-        norm (Norm): Norm of C channels.
-
-    Returns:
-        Tensor: Gradients of the vectors, and each row's part in those of scale and shift,
-        (3, N, C), in float32.
-    """
-    grad = aligned(grad)
-    rows = torch.empty(3, *vectors.shape, dtype=torch.float32, device=vectors.device)
-    launch = _norm_launch(
-        vectors.device, vectors.shape, norm.kind, bias is None, (grad.dtype, vectors.dtype)
-    )
-    launch_on_device(launch, rows, grad, vectors, bias, *norm[:4])
-    return rows
-
-
-def step_weights(rows: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a linear layer's weight, and sums of rows: of its bias, and of the norm.
-
-    Args:
-        rows (Tensor): Gradients of the layer's results and whatever else is to be summed,
-            (S, N, C), in float32.
-        inputs (Tensor): Input of the layer, (N, K), in float32.
-
-    Returns:
-        tuple[Tensor, Tensor]: Gradients of the weight, (C, K); sums, (S, C).
-    """
-    kinds, _, channels = rows.shape
-    options = dict(dtype=torch.float32, device=rows.device)
-    grad_weight = torch.empty(channels, inputs.shape[1], **options)
-    sums = torch.empty(kinds, channels, **options)
-    launch = _weights_launch(rows.device, rows.shape, inputs.shape[1])
-    launch_on_device(launch, grad_weight, sums, rows, aligned(inputs))
-    return grad_weight, sums
-
-
-@lru_cache(maxsize=4096)
-def _norm_launch(device, shape, norm_kind, biased, types) -> Launch:
-    count, channels = shape
+def norm_backward_launch(count: int, channels: int, eps: float) -> Launch:
+    """Launch for N vectors of C channels, and the epsilon of the norm."""
     block, rows = row_tile(channels)
-    values = dict(count=count, EPS=norm_kind[0], LENGTH=channels, BLOCK=block, ROWS=rows)
+    values = dict(count=count, channels=channels, EPS=eps, BLOCK=block, ROWS=rows)
     return Launch(norm_backward_kernel, triton.cdiv(count, rows), values)
 
 
-@lru_cache(maxsize=4096)
-def _weights_launch(device, shape, length) -> Launch:
-    kinds, count, channels = shape
+def step_weights_launch(sums: int, count: int, channels: int, length: int) -> Launch:
+    """Launch for the number of sums, N vectors of length K, and C channels."""
     tiles, columns = triton.cdiv(channels, CHANNELS), COLUMNS
     if tiles * triton.cdiv(length, columns) < PROGRAMS:
         columns = FEW_COLUMNS
     blocks = triton.cdiv(length, columns)
     values = dict(
-        count=count, blocks=blocks, SUMS=kinds, CHANNELS=channels, LENGTH=length, ROWS=ROWS,
+        count=count, blocks=blocks, SUMS=sums, channels=channels, length=length, ROWS=ROWS,
         BLOCK=CHANNELS, COLUMNS=columns,
     )  # fmt: skip
     return Launch(step_weights_kernel, tiles * blocks, values)
