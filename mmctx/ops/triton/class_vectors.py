@@ -19,7 +19,8 @@ from .fixed_norm import normalized
 from .launching import Launch, current_stream
 from .products import multiply_onto
 from .second_derivatives import once_differentiable
-from .step_gradient import norm_backward_launch, step_weights_launch
+from .settings import row_tile
+from .step_gradient import row_gradients, step_weights_launch
 from .unit_vectors import lengths, unit_backward_launch
 
 # Classes of a program, and values of an embedding that it multiplies at a time.
@@ -104,6 +105,34 @@ def class_vectors_kernel(
         tl.store(choose(part, hidden_1, hidden_2, hidden_3) + at, y, valid)
 
 
+@triton.jit(do_not_specialize=['count', 'tiles'], do_not_specialize_on_alignment=PARAMETERS)
+def hidden_backward_kernel(
+    rows,  # [3, N, M·H] gradients before the norms, and rows' parts of those of scale and shift
+    grad_1, grad_2, grad_3,  # [N, H]
+    raw_1, raw_2, raw_3,  # [N, H]
+    scale_1, scale_2, scale_3, shift_1, shift_2, shift_3,  # [H]
+    count, tiles, hidden, mergings,
+    EPS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """A program owns some classes in one of M merging layers."""
+    part, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    channel = tl.arange(0, BLOCK)[None, :]
+    exists = channel < hidden
+    row = (tile * ROWS + tl.arange(0, ROWS))[:, None].to(tl.int64)
+    at, valid = row * hidden + channel, (row < count) & exists
+    x = tl.load(choose(part + 1, raw_1, raw_2, raw_3) + at, valid, 0)
+    g = tl.load(choose(part + 1, grad_1, grad_2, grad_3) + at, valid, 0)
+    scale = choose(part + 1, scale_1, scale_2, scale_3)
+    shift = choose(part + 1, shift_1, shift_2, shift_3)
+    g, of_scale, of_shift = row_gradients(x, g, scale, shift, None, None, channel, exists, hidden,
+                                          EPS)  # fmt: skip
+    to = rows + (row * mergings + part) * hidden + channel
+    step = count.to(tl.int64) * mergings * hidden
+    tl.store(to, g, valid)
+    tl.store(to + step, of_scale, valid)
+    tl.store(to + 2 * step, of_shift, valid)
+
+
 class Plan:
     """The launches for class vectors, which are those of the backward pass, too, in training."""
 
@@ -118,8 +147,14 @@ class Plan:
         warps = 4 if max(block, hidden_block) <= 256 else 8
         self.forward = Launch(class_vectors_kernel, tiles * (1 + mergings), values, warps)
         self.directions_backward = unit_backward_launch(count, length)
-        self.norm_backward = norm_backward_launch(count, hidden, eps)
-        self.weights = step_weights_launch(3, count, hidden, length)
+        hidden_block, rows = row_tile(hidden)
+        tiles = triton.cdiv(count, rows)
+        values = dict(
+            count=count, tiles=tiles, hidden=hidden, mergings=mergings, EPS=eps,
+            BLOCK=hidden_block, ROWS=rows,
+        )  # fmt: skip
+        self.hidden_backward = Launch(hidden_backward_kernel, tiles * mergings, values)
+        self.weights = step_weights_launch(3, count, mergings * hidden, length)
 
 
 @lru_cache(maxsize=4096)
@@ -188,39 +223,40 @@ class ClassVectorsOf(torch.autograd.Function):
     def backward(ctx, grad_directions, *grads):
         plan = ctx.plan
         embeddings, log_length, *saved = ctx.saved_tensors
-        embeddings = aligned(embeddings)
-        steps, raw = _in_fours(saved[: -len(grads)]), saved[-len(grads) :]
+        parameters, raw = saved[: -len(grads)], saved[-len(grads) :]
         needs_embeddings, needs_length, _, *needs = ctx.needs_input_grad
         total = grad_length = None
-        found: list[Tensor | None] = []
-        with on_device(embeddings.device):
-            stream = current_stream(embeddings.device)
+        found: list[Tensor | None] = [None] * len(needs)
+        embeddings = aligned(embeddings)
+        device, new = embeddings.device, embeddings.new_empty
+        with on_device(device):
+            stream = current_stream(device)
             if grad_directions is not None and (needs_embeddings or needs_length):
-                total, parts = torch.empty_like(embeddings), embeddings.new_empty(len(embeddings))
+                total, parts = torch.empty_like(embeddings), new(len(embeddings))
                 plan.directions_backward(
                     stream, total, parts, aligned(grad_directions), embeddings, log_length
                 )
                 if needs_length:
                     grad_length = parts.sum().view(log_length.shape)
-            for grad, before, (weight, _, scale, shift), needed in zip(
-                grads, raw, steps, _in_fours(needs), strict=True
-            ):
-                gradients: list[Tensor | None] = [None] * 4
-                if grad is not None and (needs_embeddings or any(needed)):
-                    rows = before.new_empty(3, *before.shape)
-                    plan.norm_backward(
-                        stream, rows, aligned(grad), before, None, scale, shift, None, None
-                    )
-                    if any(needed):
-                        grad_weight, sums = (
-                            torch.empty_like(weight),
-                            before.new_empty(3, len(weight)),
-                        )
-                        plan.weights(stream, grad_weight, sums, rows, embeddings)
-                        gradients = [grad_weight, *sums.unbind()]
-                    if needs_embeddings:
-                        total = multiply_onto(total, rows[0], weight)
-                found += gradients
+            if any(grad is not None for grad in grads) and (needs_embeddings or any(needs)):
+                grads = [
+                    torch.zeros_like(x) if grad is None else aligned(grad)
+                    for grad, x in zip(grads, raw, strict=True)
+                ]
+                channels, length = len(grads) * raw[0].shape[1], embeddings.shape[1]
+                rows, grad_weights = new(3, len(embeddings), channels), new(channels, length)
+                plan.hidden_backward(
+                    stream, rows, *_three(grads), *_three(raw), *_three(parameters[2::4]),
+                    *_three(parameters[3::4]),
+                )  # fmt: skip
+                if any(needs):
+                    sums = new(3, channels)
+                    plan.weights(stream, grad_weights, sums, rows, embeddings)
+                    found[0::4] = grad_weights.chunk(len(grads))
+                    for i in range(3):
+                        found[i + 1 :: 4] = sums[i].chunk(len(grads))
+                if needs_embeddings:
+                    total = multiply_onto(total, rows[0], torch.cat(parameters[0::4]))
         return total if needs_embeddings else None, grad_length, None, *found
 
 

@@ -18,6 +18,28 @@ ROWS, CHANNELS, COLUMNS, FEW_COLUMNS, PROGRAMS = 32, 32, 64, 32, 264
 VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance']
 
 
+@triton.jit
+def row_gradients(x, g, scale, shift, mean, variance, channel, exists, channels,
+                  EPS: tl.constexpr):  # fmt: skip
+    """Gradients of rows x before norm and ReLU, and their parts in those of scale and shift."""
+    if mean is not None:
+        x -= tl.load(mean + channel, exists, 0).to(tl.float32)
+        deviation = tl.rsqrt(tl.load(variance + channel, exists, 1).to(tl.float32) + EPS)
+    else:
+        x = tl.where(exists, x, 0)
+        x = tl.where(exists, x - tl.sum(x, 1, keep_dims=True) / channels, 0)
+        deviation = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / channels + EPS)
+    x *= deviation
+    weight = tl.load(scale + channel, exists, 0).to(tl.float32)
+    y = x * weight + tl.load(shift + channel, exists, 0).to(tl.float32)
+    g = tl.where(y <= 0, 0, g)
+    part, grad = g * x, g * weight
+    if mean is None:
+        along = tl.sum(grad * x, 1, keep_dims=True) / channels
+        grad -= tl.sum(grad, 1, keep_dims=True) / channels + x * along
+    return grad * deviation, part, g
+
+
 @triton.jit(do_not_specialize=['count'], do_not_specialize_on_alignment=VECTORS)
 def norm_backward_kernel(
     rows,  # [3, N, C] gradients before the norm, and each row's part of those of scale and shift
@@ -36,25 +58,13 @@ def norm_backward_kernel(
     x = tl.load(vectors + at, valid, 0).to(tl.float32)
     if bias is not None:
         x += tl.load(bias + channel, exists, 0).to(tl.float32)
-    if mean is not None:
-        x -= tl.load(mean + channel, exists, 0).to(tl.float32)
-        deviation = tl.rsqrt(tl.load(variance + channel, exists, 1).to(tl.float32) + EPS)
-    else:
-        x = tl.where(exists, x, 0)
-        x = tl.where(exists, x - tl.sum(x, 1, keep_dims=True) / channels, 0)
-        deviation = tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / channels + EPS)
-    x *= deviation
-    weight = tl.load(scale + channel, exists, 0).to(tl.float32)
-    y = x * weight + tl.load(shift + channel, exists, 0).to(tl.float32)
-    g = tl.where(y <= 0, 0, tl.load(grad + at, valid, 0).to(tl.float32))
+    g = tl.load(grad + at, valid, 0).to(tl.float32)
+    g, of_scale, of_shift = row_gradients(x, g, scale, shift, mean, variance, channel, exists,
+                                          channels, EPS)  # fmt: skip
     step = count.to(tl.int64) * channels
-    tl.store(rows + step + at, g * x, valid)
-    tl.store(rows + 2 * step + at, g, valid)
-    g *= weight
-    if mean is None:
-        along = tl.sum(g * x, 1, keep_dims=True) / channels
-        g -= tl.sum(g, 1, keep_dims=True) / channels + x * along
-    tl.store(rows + at, g * deviation, valid)
+    tl.store(rows + at, g, valid)
+    tl.store(rows + step + at, of_scale, valid)
+    tl.store(rows + 2 * step + at, of_shift, valid)
 
 
 @triton.jit(do_not_specialize=['count', 'blocks'])
