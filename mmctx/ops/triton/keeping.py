@@ -32,6 +32,8 @@ def keep_kernel(
     exists = n < classes
     at = image * classes + n
     x = tl.load(products + at, exists, 0)
+    # Several threads may have loaded what one of them stores in the same place.
+    tl.debug_barrier()
     d = tl.arange(0, LENGTH_BLOCK)
     embedding = tl.load(images + image * length + d, d < length, 0)
     x /= tl.maximum(tl.sqrt(tl.sum(embedding * embedding, 0)), 1e-12)
