@@ -247,8 +247,10 @@ def run_stages(layer, maps):
     return scores, others
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
-@pytest.mark.parametrize('norm', ['LN', 'BN', 'fixed BN'])
+@pytest.mark.parametrize(('norm', 'dtype'), [
+    ('LN', torch.float32), ('LN', torch.float16), ('BN', torch.float32),
+    ('fixed BN', torch.float32),
+])  # fmt: skip
 def test_stages_of_many_values_agree_with_float64(norm, dtype, monkeypatch, poisoned):
     """More images, channels, classes and hidden values than one program holds at once."""
     torch.manual_seed(0)
@@ -282,8 +284,10 @@ FROZEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('seen', [False, True])
-@pytest.mark.parametrize('frozen', FROZEN)
+@pytest.mark.parametrize(
+    ('frozen', 'seen'),
+    [*((name, False) for name in FROZEN), ('nothing', True), ('all that classifies', True)],
+)
 def test_frozen_parameters_have_no_gradients(frozen, seen, monkeypatch):
     """And the others the same ones, whether or not gradients flow back into the maps."""
     layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8).to(DEVICE)

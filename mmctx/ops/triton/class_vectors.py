@@ -23,8 +23,9 @@ from .settings import row_tile
 from .step_gradient import row_gradients, step_weights_launch
 from .unit_vectors import lengths, unit_backward_launch
 
-# Classes of a program, and values of an embedding that it multiplies at a time.
-ROWS, INNER = 16, 64
+# Classes of a program, and values of an embedding that it multiplies at a time, fewer of them where
+# its weights would be too many.
+ROWS, INNER, WEIGHTS = 16, 64, 8192
 # Merging layers that one launch serves: those of a network of four stages.
 MOST_MERGINGS = 3
 # Longest vectors that a program holds for all of its classes at once.
@@ -142,7 +143,8 @@ class Plan:
         block, hidden_block = (triton.next_power_of_2(n) for n in (length, hidden))
         values = dict(
             count=count, tiles=tiles, EPS=eps, LENGTH=length, HIDDEN=hidden, NORMALIZE=normalize,
-            BLOCK=block, HIDDEN_BLOCK=max(hidden_block, 16), ROWS=ROWS, INNER=INNER,
+            BLOCK=block, HIDDEN_BLOCK=max(hidden_block, 16), ROWS=ROWS,
+            INNER=min(max(WEIGHTS // hidden_block, 16), INNER),
         )  # fmt: skip
         warps = 4 if max(block, hidden_block) <= 256 else 8
         self.forward = Launch(class_vectors_kernel, tiles * (1 + mergings), values, warps)

@@ -8,10 +8,11 @@ Sizes: B images, N classes, embeddings of length D, H channels before them.
 import triton
 import triton.language as tl
 
+from .keeping import warps_for_row
 from .launching import Launch
 
 # Images and channels of a program, and values of an embedding that it multiplies at a time.
-ROWS, COLUMNS, INNER = 16, 64, 64
+ROWS, COLUMNS, INNER = 16, 64, 32
 
 
 @triton.jit
@@ -70,11 +71,11 @@ def rows_product_kernel(
 
 def logits_backward_launch(batch: int, classes: int, length: int) -> Launch:
     """Launch for B images, N classes and embeddings of length D."""
+    block = triton.next_power_of_2(classes)
     values = dict(
-        classes=classes, length=length, BLOCK=triton.next_power_of_2(classes),
-        LENGTH_BLOCK=triton.next_power_of_2(length),
-    )  # fmt: skip
-    return Launch(logits_backward_kernel, batch, values)
+        classes=classes, length=length, BLOCK=block, LENGTH_BLOCK=triton.next_power_of_2(length)
+    )
+    return Launch(logits_backward_kernel, batch, values, warps_for_row(block))
 
 
 def rows_product_launch(count: int, length: int, channels: int, factor: float = 1.0) -> Launch:

@@ -63,8 +63,14 @@ def keep_launch(batch: int, classes: int, length: int, keep: int | None) -> Laun
 
     The number is None where none are to be chosen. Of equal classes the first ones are kept.
     """
+    block = triton.next_power_of_2(classes)
     values = dict(
-        classes=classes, keep=keep or 0, length=length, BLOCK=triton.next_power_of_2(classes),
+        classes=classes, keep=keep or 0, length=length, BLOCK=block,
         LENGTH_BLOCK=triton.next_power_of_2(length),
     )  # fmt: skip
-    return Launch(keep_kernel, batch, values)
+    return Launch(keep_kernel, batch, values, warps_for_row(block))
+
+
+def warps_for_row(block: int) -> int:
+    """Warps that hold a row of so many classes at once, 8 in each thread where there are many."""
+    return min(max(block // 256, 4), 16)

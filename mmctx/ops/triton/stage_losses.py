@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .device_launch import aligned, on_device
+from .keeping import warps_for_row
 from .launching import Launch, current_stream
 from .second_derivatives import once_differentiable
 
@@ -140,7 +141,7 @@ class Plan:
             smoothing=float(smoothing), processes=float(processes),
         )  # fmt: skip
         values |= {f'weight_{i}': float(w) for i, w in enumerate(_four(weights), 1)}
-        warps = min(max(block // 256, 4), 16)
+        warps = warps_for_row(block)
         self.losses = Launch(sample_losses_kernel, stages * batch, values, warps)
         self.backward = Launch(losses_backward_kernel, stages * batch, values, warps)
         self.means = Launch(mean_losses_kernel, stages, values | dict(BLOCK=ADDED_AT_ONCE))
