@@ -340,6 +340,18 @@ def test_second_derivatives_are_refused(merging, monkeypatch):
             torch.autograd.grad(first.sum(), leaf, retain_graph=True)
 
 
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+@pytest.mark.parametrize('grad', [False, True])
+@pytest.mark.parametrize('backend', ['tapwise', 'triton'])
+def test_no_images_have_no_contexts(backend, grad, norm, monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', backend)
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8, norm=norm).to(DEVICE).eval()
+    with torch.set_grad_enabled(grad):
+        first = layer(torch.zeros(0, 3, 4, 4, device=DEVICE), 0)
+        last = layer(torch.zeros(0, 5, 4, 4, device=DEVICE), 1, first.kept)
+    assert first.prior.shape == (0, 4) and first.kept.shape == last.logits.shape == (0, 11)
+
+
 class Reversed(Contextualizing):
     """Keeps the least likely classes."""
 

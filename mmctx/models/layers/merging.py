@@ -67,7 +67,7 @@ class Merging(nn.ModuleDict):
             weights = (logits.gather(1, top) / self.temperature).softmax(1)  # [B, N]
         # What is exported takes one way, for batches of any size.
         if not is_exporting() and top.numel() < len(embeddings):
-            each = self._each(embeddings[top.flatten()]).view(*top.shape, -1)  # [B, N, hidden]
+            each = self._each(embeddings[top.flatten()]).unflatten(0, top.shape)  # [B, N, hidden]
             if weights is None:
                 merged = each.mean(1)
             else:
