@@ -300,3 +300,15 @@ def test_other_norms_train_as_modules(norm):
     x = torch.randn(2, 3, device=DEVICE)
     assert trains_batch_norm_in_kernels(x, nn.BatchNorm1d(3).to(DEVICE))
     assert not trains_batch_norm_in_kernels(x, norm.to(DEVICE))
+
+
+def test_batch_norm_step_stays_in_float32_under_autocast():
+    """Forwards, and backwards where that is called inside of the context, too."""
+    norm = nn.BatchNorm1d(3).to(DEVICE)
+    tensors = torch.randn(5, 4, device=DEVICE), torch.randn(3, 4, device=DEVICE), norm.bias
+    results = []
+    for enabled in (False, True):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=enabled):
+            results.append(with_gradients(lambda *t: train_batch_norm_step(*t, norm), *tensors))
+    for got, want in zip(*results, strict=True):
+        assert got.dtype == torch.float32 and torch.equal(got, want)

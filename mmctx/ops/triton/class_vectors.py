@@ -195,7 +195,7 @@ def class_vectors_forward(
         device, (embeddings.dtype, log_length.dtype, first.dtype), training, embeddings.shape,
         hidden, len(steps), eps, normalize,
     )  # fmt: skip
-    directions = torch.empty(embeddings.shape, dtype=torch.float32, device=device)
+    directions = embeddings.new_empty(embeddings.shape, dtype=torch.float32)
     vectors = [directions.new_empty(count, hidden) for _ in steps]
     raw = [directions.new_empty(count, hidden) for _ in steps] if training else []
     weights, biases, scales, shifts = zip(*steps, strict=True)

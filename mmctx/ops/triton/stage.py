@@ -142,8 +142,8 @@ def conclude(
             )  # fmt: skip
         logits, top = multiply(images, directions.t()), None
         if keep is not None:
-            mask = torch.empty(logits.shape, dtype=torch.bool, device=device)
-            top = torch.empty(batch, keep, dtype=torch.int32, device=device)
+            mask = empty(logits.shape, dtype=torch.bool)
+            top = empty((batch, keep), dtype=torch.int32)
             if training:
                 share = torch.empty_like(logits)
         if before is not None:
@@ -259,9 +259,9 @@ def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, f
             found[6:9] = sums.unbind()
     if needs[2]:
         shape, dtype = of_map
-        grad_map = torch.empty(shape[:2], dtype=dtype, device=pooled.device)
+        grad_map = pooled.new_empty((*shape[:2], 1, 1), dtype=dtype)
         plan.map_backward(stream, grad_map, None, grad_vectors, None, None, aligned(weight))
-        found[2] = grad_map[:, :, None, None].expand(shape)
+        found[2] = grad_map.expand(shape)
 
 
 def run_stage(
