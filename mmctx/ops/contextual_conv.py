@@ -13,7 +13,8 @@ from mmctx.errors import UserError
 
 from .exporting import contextual_conv2d_in_standard_operators
 from .reference import contextual_conv2d_reference
-from .sampling import Pair, output_size
+from .sampling import Pair
+from .shapes import check_shapes
 from .tapwise import contextual_conv2d_tapwise
 from .triton import HAS_TRITON, contextual_conv2d_triton
 
@@ -24,6 +25,10 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {
 }
 BACKEND_VARIABLE = 'MMCTX_BACKEND'
 ON_CUDA = 'triton' if HAS_TRITON else 'tapwise'
+
+
+# Layers repeat their shapes.
+_check_shapes_once = lru_cache(4096)(check_shapes)
 
 
 def contextual_conv2d(
@@ -99,7 +104,7 @@ def contextual_conv2d(
     ]
     # A compiler does not trace caches, and symbolic sizes have no hash.
     symbolic = torch.compiler.is_compiling() or not all(type(n) is int for n in x.shape)
-    check = check_shapes.__wrapped__ if symbolic else check_shapes
+    check = check_shapes if symbolic else _check_shapes_once
     check(x.shape, weight.shape, *shapes, stride, padding, dilation)
     name = backend or os.environ.get(BACKEND_VARIABLE)
     name = name or (ON_CUDA if x.device.type == 'cuda' else 'tapwise')
@@ -163,33 +168,3 @@ def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
         raise NotImplementedError(
             f"back end '{backend}' has no forward-mode derivatives: pass backend='reference'"
         )
-
-
-@lru_cache(4096)
-def check_shapes(
-    x, weight, bias, sampling_offset, weight_offset, mask, stride, padding, dilation
-) -> None:
-    """Raise a ValueError if shapes do not fit each other; cached, as layers repeat their shapes."""
-    if len(x) != 4 or len(weight) != 4:
-        raise ValueError(f'x and weight need 4 axes, got {tuple(x)}, {tuple(weight)}')
-    batch, channels, *size = x
-    out_channels, in_channels, *kernel = weight
-    depthwise = in_channels == 1 and out_channels == channels
-    if in_channels != channels and not depthwise:
-        raise ValueError(
-            f'weight {tuple(weight)} is neither depthwise nor dense for {channels} channels'
-        )
-    out_size = output_size(size, kernel, stride, padding, dilation)
-    if min(out_size) < 1:
-        raise ValueError(f'a {kernel} kernel does not fit an image of {size} padded by {padding}')
-    taps = kernel[0] * kernel[1]
-    weight_offset_channels = (channels, 1) if depthwise else (1, channels)
-    expected = {
-        'bias': (bias, (out_channels,)),
-        'sampling_offset': (sampling_offset, (batch, 2 * taps, *out_size)),
-        'weight_offset': (weight_offset, (batch, *weight_offset_channels, *kernel)),
-        'mask': (mask, (batch, taps, *out_size)),
-    }
-    for name, (shape, fitting) in expected.items():
-        if shape is not None and tuple(shape) != fitting:
-            raise ValueError(f'{name} should be of shape {fitting}, got {tuple(shape)}')

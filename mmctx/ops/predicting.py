@@ -1,19 +1,20 @@
 """Steps of the predictors, in Triton kernels on a GPU or in PyTorch."""
 
 import os
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmctx.compat.exporting import is_exporting
 
 from .contextual_conv import BACKEND_VARIABLE, ON_CUDA
 from .sampling import Pair
-from .triton import sampling_offset_predictor
-from .triton.operator import needs_operators
+from .triton.operator import check_device, needs_operators
 from .triton.predictor_operators import norm_relu_operator, static_conv_triton
 
 KERNEL_TYPES = torch.float16, torch.bfloat16, torch.float32
@@ -95,31 +96,15 @@ def conv2d_in_float32(
     return F.conv2d(x.to(dtype), weight.to(dtype), bias, stride, padding, dilation, groups)
 
 
-def predict_sampling_offset(x: Tensor, *arguments) -> Tensor:
-    """Run a sampling offset predictor with a LayerNorm in one step.
-
-    For maps for which `launches_kernels` is true.
-
-    Args:
-        x (Tensor): Map, (B, C, H, W).
-        *arguments: Same as in `sampling_offset_predictor.predict_sampling_offset`, without the map.
-
-    Returns:
-        Tensor: Result, (B, N, H_out, W_out), in float32, channels last in memory.
-    """
-    rows = x.permute(0, 2, 3, 1).contiguous()
-    return sampling_offset_predictor.predict_sampling_offset(rows, *arguments).permute(0, 3, 1, 2)
-
-
 def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
-    """Whether both predictors run in the few kernels that serve inference alone.
+    """Whether steps run in the few kernels that serve inference alone.
 
     They do if they run in kernels, nothing will ask for gradients, and batch norms use the
     statistics that they have.
 
     Args:
-        x (Tensor): The map.
-        *norms (nn.Module): Norms of the predictors.
+        x (Tensor): The map, or vectors in its place.
+        *norms (nn.Module): Norms of the steps.
     """
     if torch.is_grad_enabled() or not launches_kernels(x):
         return False
@@ -130,35 +115,84 @@ def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
     return True
 
 
-def infer_offsets(
-    x: Tensor,
-    prior: Tensor,
-    sampling: Any,
-    weight: Any,
-    geometry: tuple[Pair, Pair, Pair],
-) -> tuple[Tensor, Tensor]:
-    """Run both predictors, for maps and norms for which `infers_in_kernels` is true.
+class LayerArguments(NamedTuple):
+    """A call of a contextual convolution with its predictors.
 
-    Args:
-        x (Tensor): Map, (B, C, H, W).
-        prior (Tensor): Prior of each image, (B, P), in the type of the parameters.
-        sampling (nn.Sequential): 1×1 convolution, norm, ReLU and last convolution.
-        weight (nn.Sequential): Linear layer, norm, ReLU and last linear layer.
-        geometry (tuple): Stride, padding and dilation of the last convolution.
+    Attributes:
+        x (Tensor): Map, (B, C, H, W), of the type that autocast gives it.
+        prior (Tensor): Prior of each image, (B, N).
+        weight, bias (Tensor): Static kernel and bias; the bias may be None.
+        sampling, weight_offset (nn.Sequential, optional): The predictors of Δp and of Δw: 1×1
+            convolution or linear layer, norm, ReLU and last layer.
+        geometry (tuple): Stride, padding and dilation.
+    """
+
+    x: Tensor
+    prior: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    sampling: nn.Sequential | None
+    weight_offset: nn.Sequential | None
+    geometry: tuple[Pair, Pair, Pair]
+
+
+def layer_in_kernels(call: LayerArguments) -> Tensor | None:
+    """Run predictors and convolution as one step, (B, C_out, H_out, W_out), on a GPU.
 
     Returns:
-        tuple[Tensor, Tensor]: Δp, and mask logits if there are any, (B, N, H_out, W_out), in
-        float32 and channels last in memory; Δw, (B, M), in the type of the parameters.
-    """
-    from .triton.fixed_norm import Norm
-    from .triton.offset_inference import hidden_rows, hidden_vectors
-    from .triton.static_conv import static_conv_forward
+        Tensor | None: The output, channels last in memory; None if kernels cannot compute it: where
+        `launches_kernels` is false, or a norm is none that they know, such as one that synchronises
+        processes, or gradients are asked for of parameters of half precision.
 
-    reduce, norm, _, last = sampling
-    rows = x.permute(0, 2, 3, 1)
-    hidden, sums = hidden_rows(rows, prior, reduce.weight, reduce.bias, Norm.of(norm))
-    predicted = static_conv_forward(hidden, last.weight, last.bias, geometry).permute(0, 3, 1, 2)
-    first, norm, _, last = weight
-    pixels = rows.shape[1] * rows.shape[2]
-    vectors = hidden_vectors(prior, sums, pixels, first.weight, first.bias, Norm.of(norm))
-    return predicted, F.linear(vectors.to(last.weight.dtype), last.weight, last.bias)
+    Raises:
+        ValueError: The shapes of map and kernel do not fit each other.
+        NotImplementedError: Kernels are asked for without a GPU.
+    """
+    arguments = _kernel_arguments(call)
+    return None if arguments is None else _kernels().contextual_layer(*arguments)
+
+
+def offsets_in_kernels(call: LayerArguments) -> tuple[Tensor | None, Tensor | None] | None:
+    """Run the predictors alone, in inference.
+
+    Returns:
+        tuple | None: Δp, and mask logits if there are any, (B, N, H_out, W_out), in float32 and
+        channels last in memory; Δw, (B, M), in the type of the parameters; each None without a
+        predictor. None if gradients may be asked for or kernels cannot compute it.
+    """
+    arguments = None if torch.is_grad_enabled() else _kernel_arguments(call)
+    if arguments is None:
+        return None
+    predicted, weight_offset = _kernels().predict_offsets(*arguments)
+    return None if predicted is None else predicted.permute(0, 3, 1, 2), weight_offset
+
+
+@lru_cache(1)
+def _kernels():
+    """The module that runs layers in kernels, imported at the first call."""
+    from .triton import contextual_layer
+
+    return contextual_layer
+
+
+def _kernel_arguments(call: LayerArguments) -> tuple | None:
+    """Arguments of `contextual_layer`; None if it cannot take the call."""
+    x, prior, weight, bias, sampling, weight_offset, geometry = call
+    # Its kernels drop the tangents of forward-mode derivatives.
+    if not launches_kernels(x) or not x.numel() or forward_ad._current_level >= 0:
+        return None
+    check_device(x.device)
+    predictor_of = _kernels().Predictor.of
+    vectors = rows = None
+    if sampling is not None:
+        rows = predictor_of(sampling)
+        if rows is None:
+            return None
+    if weight_offset is not None:
+        vectors = predictor_of(weight_offset)
+        if vectors is None or (vectors.kind.name == 'batch' and len(x) == 1):
+            return None
+    dtype = (vectors or rows).weight.dtype
+    if dtype != torch.float32 and torch.is_grad_enabled():
+        return None
+    return x, prior.to(dtype).contiguous(), weight, bias, rows, vectors, geometry

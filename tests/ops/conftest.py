@@ -9,6 +9,9 @@ import torch
 import mmctx.ops.triton as kernels
 from mmctx.compat.triton_interpreter import fix_interpreter
 
+# Of each launch, as long as launches are cached, by type.
+_first_pointers: dict = {}
+
 
 @pytest.fixture(scope='module')
 def interpreted_without_a_gpu():
@@ -42,6 +45,25 @@ def interpreted_without_a_gpu():
         # fifths of the time, where once for each module is enough.
         patch.setattr(InterpretedFunction, '__call__', call)
         yield
+
+
+@pytest.fixture(autouse=True)
+def launches_repeat_alike(monkeypatch):
+    """Fail where a launch gets other pointers than the first time.
+
+    On a GPU it would run the kernel that was compiled for the first ones.
+    """
+    pytest.importorskip('triton')
+    from mmctx.ops.triton.launching import Launch
+
+    run = Launch.__call__
+
+    def checked(launch, stream, *pointers):
+        types = [None if p is None else p.dtype for p in pointers]
+        assert types == _first_pointers.setdefault(launch, types), launch.kernel.__name__
+        return run(launch, stream, *pointers)
+
+    monkeypatch.setattr(Launch, '__call__', checked)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 os.environ['MMCTX_BACKEND'] = 'triton'
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -30,7 +31,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 import mmctx  # noqa: F401 - registers the backbones
 from mmctx.ops import contextual_conv2d
-from mmctx.ops.triton import import_kernels
+from mmctx.ops.triton import import_kernels, operator
 
 REPO = Path(__file__).parents[2]
 CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
@@ -144,6 +145,9 @@ def run_combinations(dtype):
             given = ['x', 'weight', *(name for name in OPTIONAL if name in chosen)]
             for needed in ([], *([name] for name in given), given):
                 run_case(tensors, options, given, needed)
+        with mock.patch.object(operator, 'needs_operators', lambda x: True):
+            # As under torch.compile, where backward makes the tables again.
+            run_case(tensors, options, given, given)
     torch.use_deterministic_algorithms(True)
     run_case(tensors, options, ['x', 'weight'], ['x'])
 
@@ -182,6 +186,17 @@ def shipped_layers():
 
 
 def run_networks(layers, dtype):
+    """What layers launch for a small image, and with the tiles that they have for large ones."""
+    from mmctx.ops.triton import hidden_layers, layer_forward
+
+    run_layers(layers, dtype)
+    layer_forward.layer_forward_of.cache_clear()
+    with mock.patch.object(hidden_layers, 'PROGRAMS', 0):
+        run_layers(layers, dtype)
+    layer_forward.layer_forward_of.cache_clear()
+
+
+def run_layers(layers, dtype):
     """Inference and training of each layer, under autocast in half precision."""
     from mmctx.models.layers import Contextualizing, using_prior
 

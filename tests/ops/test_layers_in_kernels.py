@@ -57,8 +57,8 @@ def exact(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
 
 
-def make_conv(layout, prior_channels=5):
-    conv = ContextualConv2d(6, 6, prior_channels=prior_channels, **LAYOUTS[layout])
+def make_conv(layout, prior_channels=5, **options):
+    conv = ContextualConv2d(6, 6, prior_channels=prior_channels, **LAYOUTS[layout], **options)
     for parameter in conv.parameters():
         nn.init.normal_(parameter, std=0.3)
     for module in conv.modules():
@@ -150,6 +150,153 @@ def test_half_precision_predicts_float32(layout, monkeypatch):
         for got, want in zip(result, expected, strict=True):
             error = (got.float() - want).abs().max() / want.abs().max()
             assert error < 0.05, f'{error:.3f}'
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize(('batch', 'size'), [(1, (3, 4)), (3, (7, 5))])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_the_whole_layer_agrees_with_gradients(layout, batch, size, training, monkeypatch):
+    """Batch norms train, or keep the statistics that they have while the weights train."""
+    if training and batch == 1 and LAYOUTS[layout].get('norm') == 'BN':
+        pytest.skip('batch norm cannot train on one image')
+    conv = make_conv(layout).train(training)
+    x = torch.randn(batch, 6, *size, device=DEVICE, requires_grad=True)
+    prior = torch.randn(batch, 5, device=DEVICE, requires_grad=True)
+    check_layer(conv, x, prior, [x, prior, *conv.parameters()], monkeypatch)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_a_layer_does_the_same_with_and_without_gradients(layout, monkeypatch):
+    """In turn and with the same shapes, though the kernels write less without."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv(layout).eval()
+    x, prior = torch.randn(2, 6, 4, 3, device=DEVICE), torch.randn(2, 5, device=DEVICE)
+    outs = []
+    for grad in (True, False, True, False):
+        with using_prior(prior), torch.set_grad_enabled(grad):
+            outs.append(conv(x))
+    for out in outs[1:]:
+        assert torch.equal(out, outs[0])
+
+
+def check_layer(conv, x, prior, leaves, monkeypatch, tolerance=3e-4):
+    """Output, gradients and running statistics of a layer through kernels and in PyTorch."""
+
+    def run():
+        before = deepcopy(conv.state_dict())
+        with using_prior(prior):
+            out = conv(x)
+        grads = gradients([out], leaves)
+        statistics = [buffer.clone() for buffer in conv.buffers()]
+        conv.load_state_dict(before)
+        return out, grads, statistics
+
+    plain, kernels = both_ways(monkeypatch, run)
+    torch.testing.assert_close(kernels[0], plain[0], rtol=1e-4, atol=1e-4)
+    for got, want in zip(kernels[2], plain[2], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    for leaf, got, want in zip(leaves, kernels[1], plain[1], strict=True):
+        assert got.dtype == want.dtype and got.shape == want.shape
+        error = (got - want).abs().max() / want.abs().max().clamp(min=1)
+        assert error < tolerance, f'{error:.1e} of {tuple(leaf.shape)}'
+
+
+@pytest.mark.parametrize('offsets', [('sampling',), ('weight',)])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_a_layer_with_one_predictor_agrees(layout, offsets, monkeypatch):
+    conv = make_conv(layout, offsets=offsets)
+    x = torch.randn(2, 6, 4, 5, device=DEVICE, requires_grad=True)
+    prior = torch.randn(2, 5, device=DEVICE, requires_grad=True)
+    check_layer(conv, x, prior, [x, prior, *conv.parameters()], monkeypatch)
+
+
+@pytest.mark.parametrize('layout', ['depthwise', 'dense'])
+def test_a_layer_without_a_prior_agrees(layout, monkeypatch):
+    conv = make_conv(layout, prior_channels=0)
+    x = torch.randn(2, 6, 4, 5, device=DEVICE, requires_grad=True)
+    check_layer(conv, x, x.new_zeros(2, 0), [x, *conv.parameters()], monkeypatch)
+
+
+@pytest.mark.parametrize('trained', ['x', 'prior', 'weight', 'sampling', 'weight_offset'])
+@pytest.mark.parametrize('layout', ['depthwise, dense predictor', 'dense'])
+def test_each_gradient_alone_agrees(layout, trained, monkeypatch):
+    conv = make_conv(layout).requires_grad_(False)
+    x, prior = torch.randn(2, 6, 4, 5, device=DEVICE), torch.randn(2, 5, device=DEVICE)
+    leaves = {
+        'x': [x],
+        'prior': [prior],
+        'weight': [conv.weight],
+        'sampling': list(conv.sampling_offset_predictor.parameters()),
+        'weight_offset': list(conv.weight_offset_predictor.parameters()),
+    }[trained]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    check_layer(conv, x, prior, leaves, monkeypatch)
+
+
+@pytest.mark.parametrize(('layout', 'dtype', 'tolerance'), [
+    ('depthwise', torch.float16, 0.01), ('dense', torch.float16, 0.01),
+    # Triton's interpreter cuts bfloat16 off where a GPU rounds.
+    ('depthwise', torch.bfloat16, 0.3),
+])  # fmt: skip
+def test_a_layer_in_half_precision_agrees_under_autocast(layout, dtype, tolerance, monkeypatch):
+    """The backward pass, too, in case that it is called there."""
+    # Where a sample is close to a pixel, rounding can move it past, which changes its gradients.
+    torch.manual_seed(2)
+    conv = make_conv(layout)
+    x = torch.randn(6, 6, 4, 5, device=DEVICE, requires_grad=True)
+    prior = torch.randn(6, 5, device=DEVICE, requires_grad=True)
+    # The bias before a batch norm has no gradient but what rounding leaves.
+    leaves = [x, prior, *(p for n, p in conv.named_parameters() if not n.endswith('.0.bias'))]
+
+    def run(dtype=None):
+        with using_prior(prior), torch.autocast(DEVICE, dtype, enabled=dtype is not None):
+            out = conv(x)
+            return gradients([out.float()], leaves)
+
+    expected = run()
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    for leaf, got, want in zip(leaves, run(dtype), expected, strict=True):
+        assert got.dtype == torch.float32
+        error = (got - want).norm() / want.norm()
+        assert error < tolerance, f'{error:.3f} of {leaf.shape}'
+
+
+@pytest.mark.skipif(DEVICE != 'cpu', reason='there is a GPU')
+def test_kernels_without_a_gpu_are_refused_by_name(monkeypatch):
+    import triton
+
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    monkeypatch.setattr(triton.knobs.runtime, 'interpret', False)
+    conv = make_conv('depthwise')
+    with using_prior(torch.randn(2, 5)), pytest.raises(NotImplementedError, match='needs tensors'):
+        conv(torch.randn(2, 6, 4, 4))
+
+
+def test_a_map_smaller_than_the_kernel_is_refused(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = ContextualConv2d(6, 6, 3, prior_channels=5).to(DEVICE)
+    with using_prior(torch.randn(2, 5, device=DEVICE)), pytest.raises(ValueError, match='fit'):
+        conv(torch.randn(2, 6, 2, 2, device=DEVICE))
+
+
+def test_a_norm_that_synchronises_runs_as_a_module(monkeypatch):
+    """Kernels would normalise with the statistics of one process alone."""
+
+    class Synchronising(nn.BatchNorm2d):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    conv = make_conv('dense')
+    norm = conv.sampling_offset_predictor[1]
+    conv.sampling_offset_predictor[1] = Synchronising(norm.num_features).to(DEVICE)
+    x = torch.randn(2, 6, 4, 5, device=DEVICE, requires_grad=True)
+    prior = torch.randn(2, 5, device=DEVICE, requires_grad=True)
+    check_layer(conv, x, prior, [x, prior, *conv.parameters()], monkeypatch)
+    assert conv.sampling_offset_predictor[1].calls == 2
 
 
 @pytest.mark.parametrize('layout', ['depthwise', 'dense'])

@@ -31,7 +31,7 @@ def offline(*args):
 def test_image_sizes_need_no_kernels_of_their_own():
     """As many variants over six sizes and two strides as over one."""
     assert offline('sizes') == {
-        'prepare_kernel': 4,  # depthwise and dense, with and without samples
+        'prepare_kernel': 2,  # depthwise and dense
         'depthwise_kernel': 2,  # images of one column and of several
         'columns_kernel': 2,
         'sampling_gradient_kernel': 4,  # of these, depthwise and dense
@@ -54,6 +54,8 @@ IN_LAYERS = {
     'sample_losses_kernel', 'mean_losses_kernel', 'losses_backward_kernel',
     'unit_kernel', 'unit_backward_kernel', 'batch_norm_relu_kernel',
     'batch_norm_relu_backward_kernel', 'static_dense_kernel', 'static_dense_weight_kernel',
+    'batch_statistics_kernel', 'norm_relu_kernel', 'norm_relu_backward_kernel', 'sum_kernel',
+    'static_depthwise_kernel', 'static_depthwise_weight_kernel',
 }  # fmt: skip
 
 

@@ -191,12 +191,13 @@ def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
 ), [
     (torch.float32, 1, (1, 1), 1, 1, 2), (torch.float32, 1, (33, 34), 6, 0, 12),
     (torch.bfloat16, 2, (9, 8), 70, 5, 98), (torch.float16, 3, (5, 5), 64, 130, 147),
+    (torch.float16, 1, (3, 4), 300, 270, 18),
 ])  # fmt: skip
 def test_hidden_maps_and_vectors_agree_with_pytorch(
     dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics, poisoned
 ):
-    from mmctx.ops.triton.fixed_norm import Norm
-    from mmctx.ops.triton.offset_inference import hidden_rows, hidden_vectors
+    from mmctx.ops.triton.hidden_layers import HiddenRows, HiddenVectors
+    from mmctx.ops.triton.static_conv import taps_first
 
     rows = torch.randn(batch, *size, channels, device=DEVICE).to(dtype)
     prior = torch.randn(batch, prior_channels, device=DEVICE)
@@ -215,8 +216,20 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
             x = F.layer_norm(x, (hidden_channels,), eps=1e-5)
         return F.relu(x * scale + shift)
 
-    norm = Norm(scale, shift, mean, variance, 1e-5)
-    hidden, sums = hidden_rows(rows, prior, weight, bias, norm)
+    norm = scale, shift, mean, variance
+    last = torch.randn(4, hidden_channels, 2, 3, device=DEVICE)
+    arguments = prior_channels, hidden_channels, last.shape, last.stride(), torch.float32, 1e-5
+    run = HiddenRows(rows.shape, dtype, *arguments, tf32=False, keeps=True, pools=True)
+    hidden, reduced, shares, parts, sums, taps, turned = run(
+        0, rows, prior, weight, bias, last, norm
+    )
+    assert parts is None and reduced.dtype == dtype
+    assert torch.equal(taps, taps_first(last, torch.float32).view(taps.shape))
+    assert torch.equal(turned, taps.transpose(1, 2))
+    of_prior = weight.flatten(1)[:, :prior_channels]
+    assert_near(
+        [shares], [F.linear(prior.double(), of_prior.double(), bias.double())], torch.float32
+    )
     assert hidden.dtype == dtype
     # The kernel multiplies in the type of the rows.
     weight_before = weight
@@ -226,9 +239,76 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     at_each_pixel = prior[:, None, None].expand(-1, *size, -1)
     assert_near([hidden], [exact(at_each_pixel, rows)], dtype)
     weight = weight_before
-    vectors = hidden_vectors(prior, sums, size[0] * size[1], weight.flatten(1), bias, norm)
-    expected = exact(prior, rows.double().mean((1, 2)))
-    assert_near([vectors], [expected], torch.float32)
+    run = HiddenVectors(
+        sums.shape, size[0] * size[1], prior_channels, hidden_channels, 1e-5, keeps=True
+    )
+    vectors, before, inputs = run(0, prior, sums, weight.flatten(1), bias, norm)
+    mean_rows = rows.double().mean((1, 2))
+    assert_near([vectors], [exact(prior, mean_rows)], torch.float32)
+    together = torch.cat([prior.double(), mean_rows], 1)
+    assert_near([inputs], [together], torch.float32)
+    assert_near([before], [F.linear(together, weight.flatten(1).double())], torch.float32)
+
+
+@pytest.mark.parametrize('dtype', TOLERANCES)
+@pytest.mark.parametrize(('batch', 'size', 'channels'), [(1, (2, 3), 3), (3, (9, 8), 20)])
+def test_batch_norm_of_rows_trains_like_pytorch(batch, size, channels, dtype, poisoned):
+    """Statistics from those of tiles, the norm itself, its gradients and running statistics."""
+    from mmctx.ops.triton.batch_statistics import BatchStatistics
+    from mmctx.ops.triton.hidden_layers import HiddenRows
+    from mmctx.ops.triton.norm_relu import NormRelu
+
+    pixels = size[0] * size[1]
+    x = (torch.randn(batch, *size, 5, device=DEVICE) + 3).to(dtype)
+    prior = torch.randn(batch, 4, device=DEVICE)
+    weight, bias = (
+        torch.randn(channels, 9, 1, 1, device=DEVICE),
+        torch.randn(channels, device=DEVICE),
+    )
+    weight = weight.to(dtype).float()
+    reference = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.3).to(DEVICE).double()
+    for parameter in reference.parameters():
+        nn.init.normal_(parameter)
+    scale, shift = (parameter.detach().float() for parameter in reference.parameters())
+    mean, variance, batches = (buffer.clone() for buffer in reference.buffers())
+    running = mean.float(), variance.float(), batches
+    rows = HiddenRows(
+        x.shape,
+        dtype,
+        4,
+        channels,
+        (2, channels, 1, 1),
+        (channels, 1, 1, 1),
+        dtype,
+        1e-3,
+        False,
+        True,
+        False,
+    )
+    last = torch.zeros(2, channels, 1, 1, device=DEVICE)
+    hidden, reduced, shares, parts, *_ = rows(0, x, prior, weight, bias, last, None)
+    assert hidden is None
+    statistics = BatchStatistics(parts.shape, pixels, rows.tile, 0.3)(0, parts, running)
+    run = NormRelu((batch, pixels, channels), 1e-3, batch_norm=True)
+    norm = scale, shift, *statistics.unbind()
+    out = run(0, reduced, shares, norm)
+    grad = torch.linspace(-1, 2, out.numel(), device=DEVICE).view(out.shape).to(dtype)
+    grad_rows, grad_shares, totals = run.gradients(0, grad, reduced, shares, norm)
+
+    exact_rows, exact_shares = reduced.double().requires_grad_(), shares.double().requires_grad_()
+    exact = F.relu(reference((exact_rows + exact_shares[:, None, None]).permute(0, 3, 1, 2)))
+    exact = exact.permute(0, 2, 3, 1)
+    leaves = [exact_rows, exact_shares, *reference.parameters()]
+    want = torch.autograd.grad(exact, leaves, grad.double())
+    got = out, grad_rows, grad_shares, totals[1], totals[2]
+    for value, of in zip(got, (exact, *want), strict=True):
+        # The statistics are of rows before they are rounded, so a value near 0 may change its sign.
+        error = (value.double() - of).norm() / of.norm().clamp(min=1)
+        assert error < TOLERANCES[dtype] * 3, f'{error:.1e} of {tuple(of.shape)}'
+    torch.testing.assert_close(totals[0], grad_shares.sum(0), rtol=1e-3, atol=1e-3)
+    for got, of in zip(running, reference.buffers(), strict=True):
+        tolerance = 5 * TOLERANCES[dtype]
+        torch.testing.assert_close(got.double(), of.double(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize('log_length', [None, 2.5])

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
+from mmctx.ops.autocasting import autocast_input, without_autocast
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import (
+    LayerArguments,
     conv2d_in_float32,
-    infer_offsets,
-    infers_in_kernels,
-    launches_kernels,
+    layer_in_kernels,
     norm_relu,
-    predict_sampling_offset,
+    offsets_in_kernels,
     runs_kernels,
 )
 
-from .autocasting import autocast_input, without_autocast
 from .prior import PriorConv
 from .reporting import current_listener
 from .vector_step import run_vector_step
@@ -216,11 +215,6 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         reduce, norm, _, last = layers
         geometry = self.stride, self.padding, self.dilation
         prior = prior.to(reduce.weight.dtype)
-        if isinstance(norm, nn.LayerNorm) and launches_kernels(x):
-            return predict_sampling_offset(
-                x, prior, reduce.weight, reduce.bias, norm.weight, norm.bias, last.weight,
-                last.bias, norm.eps, geometry,
-            )  # fmt: skip
         lengths = [reduce.in_channels - self.in_channels, self.in_channels]
         of_prior, of_x = reduce.weight.flatten(1).split_with_sizes(lengths, dim=1)
         # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
@@ -258,16 +252,27 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
 
         In inference on a GPU both predictors run together, in few kernels.
         """
-        sampling: Any = self.sampling_offset_predictor
-        weight: Any = self.weight_offset_predictor
         x = autocast_input(x)
-        if sampling is None or weight is None or not infers_in_kernels(x, sampling[1], weight[1]):
-            return *self.predict_sampling_offset(x, prior), self.predict_weight_offset(x, prior)
-        geometry = self.stride, self.padding, self.dilation
-        prior = prior.to(sampling[0].weight.dtype)
         with without_autocast(x):
-            predicted, weight_offset = infer_offsets(x, prior, sampling, weight, geometry)
-        return *self._split_mask(predicted), self._shape_weight_offset(weight_offset)
+            found = offsets_in_kernels(self._arguments(x, prior))
+        if found is None:
+            return *self.predict_sampling_offset(x, prior), self.predict_weight_offset(x, prior)
+        predicted, weight_offset = found
+        return (
+            *((None, None) if predicted is None else self._split_mask(predicted)),
+            None if weight_offset is None else self._shape_weight_offset(weight_offset),
+        )
+
+    def _arguments(self, x: Tensor, prior: Tensor) -> LayerArguments:
+        return LayerArguments(
+            x,
+            prior,
+            self.weight,
+            self.bias,
+            self.sampling_offset_predictor,
+            self.weight_offset_predictor,
+            (self.stride, self.padding, self.dilation),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x, (B, C_in, H, W), with the offsets that x and the prior lead to.
@@ -280,11 +285,15 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         prior = self.current_prior()
         # Once for both predictors and the convolution.
         x = autocast_input(x)
-        if runs_kernels(x):
-            x = x.contiguous(memory_format=torch.channels_last)
+        listener = current_listener()
         with without_autocast(x):
+            if listener is None:
+                out = layer_in_kernels(self._arguments(x, prior))
+                if out is not None:
+                    return out
+            if runs_kernels(x):
+                x = x.contiguous(memory_format=torch.channels_last)
             sampling_offset, mask_logits, weight_offset = self.predict_offsets(x, prior)
-            listener = current_listener()
             if listener is not None:
                 mask = None if mask_logits is None else mask_logits.sigmoid()
                 listener(self, ConvolutionContext(x, sampling_offset, mask, weight_offset))

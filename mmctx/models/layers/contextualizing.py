@@ -13,6 +13,7 @@ from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from mmctx.errors import UserError
+from mmctx.ops.autocasting import without_autocast
 from mmctx.ops.contextualizing import (
     ClassVectors,
     make_class_vectors,
@@ -23,7 +24,6 @@ from mmctx.ops.contextualizing import (
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import launches_kernels
 
-from .autocasting import without_autocast
 from .contextual_conv import VECTOR_NORMS
 from .merging import Merging
 from .reporting import current_listener

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .forward import Preparation, weight_table
+from .forward import Preparation, Tables, weight_table
 from .input_gradient import gather_kernel, list_kernel, order_kernel
 from .launching import Launch, current_stream
 from .operator import ARGUMENTS
@@ -32,9 +32,12 @@ class InputGradient:
         problem (Problem): Shapes, types and options of the convolution.
         settings (Settings): Tiles of the kernels.
         deterministic (bool): Whether to sort the lists, so that sums are the same in every run.
+        pooled_image (int): Distance in memory between the images of `of_pooled`. Defaults to 0.
     """
 
-    def __init__(self, problem: Problem, settings: Settings, deterministic: bool):
+    def __init__(
+        self, problem: Problem, settings: Settings, deterministic: bool, pooled_image: int = 0
+    ):
         batch, channels, taps = problem.batch, problem.channels, problem.taps
         pixels = problem.x_pixels
         self.slots = batch, pixels
@@ -47,6 +50,7 @@ class InputGradient:
         values = dict(
             problem.values(),
             entries=entries,
+            pooled_image=pooled_image,
             SLOT=triton.next_power_of_2(taps),
             BLOCK=ORDERED_AT_ONCE,
             AT_ONCE=GATHERED_AT_ONCE,
@@ -69,8 +73,14 @@ class InputGradient:
         programs = batch * blocks * chunks
         self.gather = Launch(gather_kernel, programs, gathering, tile.warps, tile.registers)
 
-    def __call__(self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum) -> Tensor:
-        """Gradient of x, channels last in memory."""
+    def __call__(
+        self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum, of_pooled=None
+    ) -> Tensor:
+        """Gradient of x, channels last in memory.
+
+        `of_pooled` is the gradient of x's mean over its pixels, (B, C), if there is another use of
+        x than the convolution.
+        """
         device = x.device
         counts = torch.zeros(self.slots, dtype=torch.int32, device=device)
         self.count(stream, counts, None, None, sampling_offset, mask)
@@ -84,7 +94,9 @@ class InputGradient:
             sources, weights = (torch.empty_like(t) for t in listed)
             self.order(stream, sources, weights, *listed, slots, counts)
         grad_x = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=device)
-        self.gather(stream, grad_x, grad, grad_sum, kernels, sources, weights, slots, counts)
+        self.gather(
+            stream, grad_x, grad, grad_sum, kernels, sources, weights, slots, counts, of_pooled
+        )
         return grad_x
 
 
@@ -95,9 +107,12 @@ class SamplingGradient:
         problem (Problem): Shapes, types and options of the convolution.
         settings (Settings): Tiles of the kernels.
         needed (dict[str, bool]): Whether each argument needs a gradient, by name.
+        totals_delta (bool): Whether to return the sum of Δw's gradients over the images as well.
     """
 
-    def __init__(self, problem: Problem, settings: Settings, needed: dict[str, bool]):
+    def __init__(
+        self, problem: Problem, settings: Settings, needed: dict[str, bool], totals_delta: bool
+    ):
         batch, channels, taps = problem.batch, problem.channels, problem.taps
         tile = settings.tile('sampling_gradient', problem.type, channels)
         blocks = triton.cdiv(channels, tile.channels)
@@ -105,7 +120,7 @@ class SamplingGradient:
             triton.cdiv(problem.out_pixels, tile.pixels), batch * blocks
         )
         tap_groups, group_taps = problem.split(taps, batch * blocks * chunks)
-        self.needed, self.problem, self.blocks = needed, problem, blocks
+        self.needed, self.problem = needed, problem
         self.sampling_offset = (blocks, batch, 2 * taps, *problem.out_size)
         self.mask = (blocks, batch, taps, *problem.out_size)
         self.kernels = (chunks, batch, taps, channels)
@@ -120,7 +135,9 @@ class SamplingGradient:
         self.launch = Launch(sampling_gradient_kernel, programs, values, tile.warps, tile.registers)
         blocks = triton.cdiv(channels, KERNEL_CHANNELS)
         entries = batch * blocks if needed['weight_offset'] else 0
-        weight_programs = taps * blocks if needed['weight'] and problem.depthwise else 0
+        sums_images = totals_delta or (needed['weight'] and problem.depthwise)
+        weight_programs = taps * blocks if sums_images else 0
+        self.delta_total = (channels, taps) if totals_delta else None
         values.update(
             blocks=blocks, entries=entries, KERNEL_CHANNELS=KERNEL_CHANNELS, ROWS=KERNEL_ROWS
         )
@@ -129,7 +146,11 @@ class SamplingGradient:
     def __call__(
         self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum, rows: Tensor
     ) -> dict[str, Tensor]:
-        """Gradients by argument; `rows` are the output's gradient, [B·P, C_out]."""
+        """Gradients by argument; `rows` are the output's gradient, [B·P, C_out].
+
+        Those of Δp and the mask are still parts, which `sum_blocks` adds up. `delta_total` is the
+        sum of Δw's over the images, (C, K), if it was asked for.
+        """
         needed, problem = self.needed, self.problem
 
         def empty(shape, wanted=True, dtype=problem.compute_type):
@@ -145,9 +166,9 @@ class SamplingGradient:
         )  # fmt: skip
         grads = {}
         if needed['sampling_offset']:
-            grads['sampling_offset'] = self._sum_blocks(grad_sampling_offset)
+            grads['sampling_offset'] = grad_sampling_offset
         if needed['mask']:
-            grads['mask'] = self._sum_blocks(grad_mask)
+            grads['mask'] = grad_mask
         if self.needs_kernels:
             grad_weight_offset = grad_weight = None
             if needed['weight_offset']:
@@ -156,7 +177,12 @@ class SamplingGradient:
             if needed['weight'] and problem.depthwise:
                 shape, dtype = problem.weight[:2]
                 grad_weight = grads['weight'] = empty(shape, dtype=dtype)
-            self.sum(stream, grad_weight_offset, grad_weight, grad_kernels)
+            if self.delta_total is not None:
+                dtype = problem.weight_offset[1]
+                grads['delta_total'] = empty(self.delta_total, dtype=dtype)
+            self.sum(
+                stream, grad_weight_offset, grad_weight, grads.get('delta_total'), grad_kernels
+            )
         if self.needs_columns:
             _, channels, *kernel = problem.weight[0]
             grad_matrix = rows.t() @ columns  # [C_out, K·C_in]
@@ -164,35 +190,79 @@ class SamplingGradient:
             grads['weight'] = grad_matrix.view(-1, *kernel, channels).permute(0, 3, 1, 2)
         return grads
 
-    def _sum_blocks(self, parts: Tensor) -> Tensor:
-        return parts[0] if self.blocks == 1 else parts.sum(0)
+
+def sum_blocks(parts: Tensor) -> Tensor:
+    """Sum of the parts of a gradient that the channel blocks have computed."""
+    return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 class Backward:
-    """All needed gradients of a convolution."""
+    """All needed gradients of a convolution; see `InputGradient` and `SamplingGradient`."""
 
-    def __init__(self, problem: Problem, settings: Settings, needed: Needed, deterministic: bool):
+    def __init__(
+        self,
+        problem: Problem,
+        settings: Settings,
+        needed: Needed,
+        deterministic: bool,
+        pooled_image: int = 0,
+        totals_delta: bool = False,
+    ):
         needed = dict(zip(ARGUMENTS, needed))
         self.problem, self.needed = problem, needed
         needs_sampling = any(
             needed[n] for n in ('weight', 'sampling_offset', 'weight_offset', 'mask')
         )
-        self.sampling = SamplingGradient(problem, settings, needed) if needs_sampling else None
-        self.input = InputGradient(problem, settings, deterministic) if needed['x'] else None
+        self.sampling = None
+        if needs_sampling:
+            self.sampling = SamplingGradient(problem, settings, needed, totals_delta)
+        self.input = None
+        if needed['x']:
+            self.input = InputGradient(problem, settings, deterministic, pooled_image)
         self.prepare = Preparation(problem, samples=False)
 
-    def __call__(self, grad, x, weight, sampling_offset, weight_offset, mask) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        stream: int,
+        grad: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        sampling_offset: Tensor | None,
+        weight_offset: Tensor | None,
+        mask: Tensor | None,
+        tables: Tables | None,
+    ) -> dict[str, Tensor]:
         """Gradients by argument."""
-        problem, stream = self.problem, current_stream(x.device)
+        grads, grad, grad_sum, kernels = self.of_kernels(
+            stream, grad, x, weight, sampling_offset, weight_offset, mask, tables
+        )
+        for name in ('sampling_offset', 'mask'):
+            if self.needed[name]:
+                grads[name] = sum_blocks(grads[name])
+        if self.input is not None:
+            grads['x'] = self.input(stream, x, sampling_offset, mask, kernels, grad, grad_sum)
+        return grads
+
+    def of_kernels(
+        self, stream: int, grad, x, weight, sampling_offset, weight_offset, mask, tables
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | None]:
+        """All gradients but x's, as `SamplingGradient` returns them, and what `self.input` takes.
+
+        That is the gradient of the output, or of the columns if the convolution is dense, its sum
+        over the output's channels or None, and the kernels.
+        """
+        problem = self.problem
         # [B·P, C_out]
         rows = grad.permute(0, 2, 3, 1).view(-1, problem.out_channels)
-        grads = {}
+        grads: dict[str, Tensor] = {}
+        grad_sum = kernels = None
         if self.needed['bias']:
             grads['bias'] = rows.sum(0, dtype=problem.compute_type)
         if self.sampling is None and self.input is None:
-            return grads
-        _, _, kernels, matrix = self.prepare(stream, x, weight, None, weight_offset, None)
-        grad_sum = None
+            return grads, grad, grad_sum, kernels
+        if tables is None:
+            tables = tuple(self.prepare(stream, x, weight, None, weight_offset, None)[2:])
+        kernels, matrix = tables
         if matrix is not None:
             grad = rows @ matrix[:, : problem.taps * problem.channels]  # [B·P, K·C_in]
             grad_sum = rows.sum(-1, dtype=problem.compute_type)
@@ -200,9 +270,7 @@ class Backward:
             grads.update(
                 self.sampling(stream, x, sampling_offset, mask, kernels, grad, grad_sum, rows)
             )
-        if self.input is not None:
-            grads['x'] = self.input(stream, x, sampling_offset, mask, kernels, grad, grad_sum)
-        return grads
+        return grads, grad, grad_sum, kernels
 
 
 @lru_cache(REMEMBERED)
@@ -224,6 +292,7 @@ def backward(
     weight_offset: Tensor | None,
     mask: Tensor | None,
     needed: Needed,
+    tables: Tables | None = None,
 ) -> dict[str, Tensor]:
     """Gradients of the needed arguments by name, in compute or argument types.
 
@@ -234,7 +303,12 @@ def backward(
         x, weight, bias, sampling_offset, weight_offset, mask (Tensor): Arguments of the forward
             pass.
         needed (tuple[bool, ...]): Whether each of `ARGUMENTS` needs a gradient.
+        tables (tuple, optional): What the forward pass returned beside its output. Defaults to
+            None, made again.
     """
     deterministic = torch.are_deterministic_algorithms_enabled()
     run = backward_of(problem, settings, needed, deterministic)
-    return run(channels_last(grad), channels_last(x), weight, sampling_offset, weight_offset, mask)
+    return run(
+        current_stream(x.device), channels_last(grad), channels_last(x), weight, sampling_offset,
+        weight_offset, mask, tables,
+    )  # fmt: skip

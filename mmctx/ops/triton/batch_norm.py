@@ -5,15 +5,14 @@ launch than the GPU to run.
 """
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from .device_launch import aligned, launch_on_device
-from .launching import Launch
+from .device_launch import aligned, on_device
+from .launching import Launch, current_stream
 from .products import multiply
 from .second_derivatives import once_differentiable
 
@@ -137,15 +136,14 @@ class BatchNormStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, scale, shift, norm):
         vectors = multiply(x, weight.t())
-        out, statistics = torch.empty_like(vectors), _empty(2, scale)
-        launch = _launch(
-            batch_norm_relu_kernel, x.device, vectors.shape, norm.eps, norm.momentum,
+        ctx.launches = _launches(
+            x.device, vectors.shape, norm.eps, norm.momentum,
             (vectors.dtype, norm.running_mean.dtype, scale.dtype),
         )  # fmt: skip
-        launch_on_device(
-            launch, out, statistics, norm.running_mean, norm.running_var,
-            norm.num_batches_tracked, vectors, bias, scale, shift,
-        )  # fmt: skip
+        running = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        with on_device(x.device):
+            stream = current_stream(x.device)
+            out, statistics = ctx.launches(stream, vectors, bias, scale, shift, running)
         ctx.save_for_backward(x, weight, vectors, statistics, scale, shift)
         return out
 
@@ -153,13 +151,10 @@ class BatchNormStep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, weight, vectors, statistics, scale, shift = ctx.saved_tensors
-        grad = aligned(grad)
-        grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
-        launch = _launch(
-            batch_norm_relu_backward_kernel, x.device, vectors.shape, None, None,
-            (vectors.dtype, grad.dtype, scale.dtype),
-        )  # fmt: skip
-        launch_on_device(launch, grad_vectors, sums, grad, vectors, statistics, scale, shift)
+        with on_device(x.device):
+            grad_vectors, sums = ctx.launches.gradients(
+                current_stream(x.device), aligned(grad), vectors, statistics, scale, shift
+            )
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         grad_x = multiply(grad_vectors, weight) if needs_x else None
         grad_weight = multiply(grad_vectors.t(), x) if needs_weight else None
@@ -182,16 +177,44 @@ def _empty(rows: int, like: Tensor) -> Tensor:
     return torch.empty(rows, len(like), dtype=torch.float32, device=like.device)
 
 
-def batch_norm_launch(
-    kernel: Any, count: int, channels: int, eps: float | None = None, momentum: float | None = None
-) -> Launch:
-    """Launch of either kernel for N vectors of C channels; the backward one needs no more."""
-    values = dict(
-        count=count, length=channels, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS
-    )
-    return Launch(kernel, triton.cdiv(channels, CHANNELS), values)
+class BatchNormVectors:
+    """Launches of ReLU(batch norm) of vectors of one shape, forward and backward.
+
+    Args:
+        shape (tuple): Of the vectors, (N, C).
+        eps (float): Epsilon of the norm.
+        momentum (float): Momentum of the running statistics.
+    """
+
+    def __init__(self, shape, eps: float, momentum: float):
+        count, length = shape
+        values = dict(
+            count=count, length=length, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS
+        )
+        programs = triton.cdiv(length, CHANNELS)
+        self.forward = Launch(batch_norm_relu_kernel, programs, values)
+        self.backward = Launch(batch_norm_relu_backward_kernel, programs, values)
+
+    def __call__(
+        self, stream: int, vectors: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, running
+    ) -> tuple[Tensor, Tensor]:
+        """Results, (N, C), and statistics, (2, C), of vectors without their bias.
+
+        `running` are the running mean, running variance and number of batches, all updated.
+        """
+        out, statistics = torch.empty_like(vectors), _empty(2, scale)
+        self.forward(stream, out, statistics, *running, vectors, bias, scale, shift)
+        return out, statistics
+
+    def gradients(
+        self, stream: int, grad: Tensor, vectors: Tensor, statistics: Tensor, scale, shift
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the vectors, and of bias, scale and shift, (3, C), in float32."""
+        grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
+        self.backward(stream, grad_vectors, sums, grad, vectors, statistics, scale, shift)
+        return grad_vectors, sums
 
 
 @lru_cache(maxsize=4096)
-def _launch(kernel, device, shape, eps, momentum, types) -> Launch:
-    return batch_norm_launch(kernel, *shape, eps, momentum)
+def _launches(device, shape, eps, momentum, types) -> BatchNormVectors:
+    return BatchNormVectors(shape, eps, momentum)

@@ -21,6 +21,9 @@ from .settings import (
     Tile,
 )
 
+# Kernels and matrix of `prepare_kernel`, as far as a convolution has them.
+Tables = tuple[Tensor | None, Tensor | None]
+
 
 class Preparation:
     """Launch of `prepare_kernel`, which lays out what the other kernels read.
@@ -110,15 +113,16 @@ class DepthwiseForward:
         programs = batch * blocks * chunks
         self.launch = Launch(depthwise_kernel, programs, values, tile.warps, tile.registers)
 
-    def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
-        """Output, (B, C, H_out, W_out), channels last in memory."""
-        stream = current_stream(x.device)
+    def __call__(
+        self, stream: int, x, weight, bias, sampling_offset, weight_offset, mask
+    ) -> tuple[Tensor, Tables]:
+        """Output, (B, C, H_out, W_out), channels last in memory, and what backward reads."""
         index, weights, kernels, _ = self.prepare(
             stream, x, weight, sampling_offset, weight_offset, mask
         )
         out = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=x.device)
         self.launch(stream, out, x, kernels, index, weights, bias)
-        return out
+        return out, (kernels, None)
 
 
 class DenseForward:
@@ -142,9 +146,10 @@ class DenseForward:
         programs = batch * tap_groups * tiles
         self.launch = Launch(columns_kernel, programs, values, tile.warps, tile.registers)
 
-    def __call__(self, x, weight, bias, sampling_offset, weight_offset, mask) -> Tensor:
-        """Output, (B, C_out, H_out, W_out), channels last in memory."""
-        stream = current_stream(x.device)
+    def __call__(
+        self, stream: int, x, weight, bias, sampling_offset, weight_offset, mask
+    ) -> tuple[Tensor, Tables]:
+        """Output, (B, C_out, H_out, W_out), channels last in memory, and what backward reads."""
         index, weights, kernels, matrix = self.prepare(
             stream, x, weight, sampling_offset, weight_offset, mask
         )
@@ -153,7 +158,8 @@ class DenseForward:
         out = torch.mm(columns, matrix.t())  # [B·P, C_out]
         if bias is not None:
             out += bias
-        return out.view(len(x), *self.out_size, -1).permute(0, 3, 1, 2)
+        out = out.view(len(x), *self.out_size, -1).permute(0, 3, 1, 2)
+        return out, (kernels, matrix)
 
 
 @lru_cache(REMEMBERED)
@@ -173,11 +179,12 @@ def forward(
     sampling_offset: Tensor | None,
     weight_offset: Tensor | None,
     mask: Tensor | None,
-) -> Tensor:
-    """The contextual convolution, (B, C_out, H_out, W_out), channels last in memory."""
+) -> tuple[Tensor, Tables]:
+    """The contextual convolution, (B, C_out, H_out, W_out), channels last in memory; and tables."""
     if not (problem.batch and problem.channels):
         height, width = problem.out_size
         empty = x.new_empty(problem.batch, height, width, problem.out_channels)
-        return empty.permute(0, 3, 1, 2)
+        return empty.permute(0, 3, 1, 2), (None, None)
     x = channels_last(x)
-    return forward_of(problem, settings)(x, weight, bias, sampling_offset, weight_offset, mask)
+    run = forward_of(problem, settings)
+    return run(current_stream(x.device), x, weight, bias, sampling_offset, weight_offset, mask)

@@ -111,7 +111,9 @@ def load_weight(weights, at, keep, planes, corner, HALF: tl.constexpr):
     return weight
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(
+    do_not_specialize=[*SIZES, 'pooled_image'], do_not_specialize_on_alignment=['of_pooled']
+)
 def gather_kernel(
     grad_x,  # [B, H·W, C]
     grad,  # [B, P, C] depthwise, [B, P, K, C] dense
@@ -121,7 +123,8 @@ def gather_kernel(
     weights,  # likewise
     starts,  # [B, H·W] int32
     counts,  # [B, H·W] int32
-    height, width, out_height, out_width, images, blocks, chunks, entries,
+    of_pooled,  # [B, C] of any distance between images, gradient of x's mean, or None
+    height, width, out_height, out_width, images, blocks, chunks, entries, pooled_image,
     CHANNELS: tl.constexpr, TAPS: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
     FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr, SLOT: tl.constexpr,
     AT_ONCE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
@@ -141,6 +144,9 @@ def gather_kernel(
         kernels += image * TAPS * CHANNELS
 
     total = tl.zeros([PIXELS, GROUPS, LANES], FLOAT)
+    if of_pooled is not None:
+        share = tl.load(of_pooled + image * pooled_image + channel, exists, 0).to(FLOAT)
+        total += share / (height * width)
     for below in tl.static_range(2):
         # The lists of the pixel to the left and of this one, in this row or in the row above, are
         # adjacent. This pixel is the right one of the samples in the first, the left one in the

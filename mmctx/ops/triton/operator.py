@@ -15,17 +15,23 @@ _SCHEMA = (
 )
 
 
+def check_device(device: torch.device) -> None:
+    """Raise a NotImplementedError for tensors that the kernels cannot read."""
+    if device.type == 'cuda':
+        return
+    import triton
+
+    # Checked before the import of the kernels, which fixes how they run.
+    if not triton.knobs.runtime.interpret:
+        raise NotImplementedError(
+            f"back end 'triton' needs tensors on a GPU, got {device.type}; TRITON_INTERPRET=1 "
+            'makes it run on a CPU, slowly'
+        )
+
+
 def _kernels(device: torch.device):
     """The module that runs the kernels, imported at the first call."""
-    if device.type != 'cuda':
-        import triton
-
-        # Checked before the import of the kernels, which fixes how they run.
-        if not triton.knobs.runtime.interpret:
-            raise NotImplementedError(
-                f"back end 'triton' needs tensors on a GPU, got {device.type}; TRITON_INTERPRET=1 "
-                'makes it run on a CPU, slowly'
-            )
+    check_device(device)
     from . import run
 
     return run
@@ -35,12 +41,14 @@ def _problem(x, *arguments):
     return _kernels(x.device).problem_of(x, *arguments)
 
 
-def _backward(problem, grad, *tensors, needed) -> list[Tensor]:
+def _backward(problem, grad, *tensors, needed, tables=None) -> list[Tensor]:
     """Gradients of the arguments marked in `needed`, in order; no others are computed."""
     wanted = [(n, t) for n, t, need in zip(ARGUMENTS, tensors, needed) if need]
     if not grad.numel():
         return [_empty_gradient(name, tensor).zero_() for name, tensor in wanted]
-    grads = _kernels(grad.device).run_backward(problem, grad, *tensors, needed=tuple(needed))
+    grads = _kernels(grad.device).run_backward(
+        problem, grad, *tensors, needed=tuple(needed), tables=tables
+    )
     return [
         grads[n] if grads[n].dtype == tensor.dtype else grads[n].to(tensor.dtype)
         for n, tensor in wanted
@@ -53,7 +61,7 @@ def _backward(problem, grad, *tensors, needed) -> list[Tensor]:
 def contextual_conv2d_operator(*arguments):
     """The contextual convolution, channels last in memory; see `mmctx.ops.contextual_conv2d`."""
     problem = _problem(*arguments)
-    return _kernels(problem.device).run_forward(problem, *arguments[:6])
+    return _kernels(problem.device).run_forward(problem, *arguments[:6])[0]
 
 
 @contextual_conv2d_operator.register_fake
@@ -122,9 +130,11 @@ class _Backward(torch.autograd.Function):
     """The backward pass in eager mode, which refuses to be differentiated."""
 
     @staticmethod
-    def forward(ctx, problem, needed, *tensors):
+    def forward(ctx, problem, needed, grad, *tensors_and_tables):
         """Gradients of the arguments marked in `needed`."""
-        return tuple(_backward(problem, *tensors, needed=needed))
+        *tensors, kernels, matrix = tensors_and_tables
+        tables = kernels, matrix
+        return tuple(_backward(problem, grad, *tensors, needed=needed, tables=tables))
 
     backward = staticmethod(_refuse_second_derivatives)
 
@@ -135,9 +145,10 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx, problem, *tensors):
         """The contextual convolution of six tensors, some None."""
-        ctx.save_for_backward(*tensors)
+        out, tables = _kernels(problem.device).run_forward(problem, *tensors)
+        ctx.save_for_backward(*tensors, *tables)
         ctx.problem = problem
-        return _kernels(problem.device).run_forward(problem, *tensors)
+        return out
 
     @staticmethod
     def backward(ctx, grad):
@@ -147,7 +158,9 @@ class _Eager(torch.autograd.Function):
         if torch.is_grad_enabled():
             grads = iter(_Backward.apply(ctx.problem, needed, grad, *ctx.saved_tensors))
         else:
-            grads = iter(_backward(ctx.problem, grad, *ctx.saved_tensors, needed=needed))
+            *tensors, kernels, matrix = ctx.saved_tensors
+            tables = kernels, matrix
+            grads = iter(_backward(ctx.problem, grad, *tensors, needed=needed, tables=tables))
         return (None, *[next(grads) if need else None for need in needed])
 
 
@@ -191,4 +204,4 @@ def contextual_conv2d_triton(
     problem = _problem(*tensors, *options)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Eager.apply(problem, *tensors)
-    return _kernels(problem.device).run_forward(problem, *tensors)
+    return _kernels(problem.device).run_forward(problem, *tensors)[0]

@@ -10,8 +10,8 @@ from torch.autograd.function import once_differentiable
 from ..sampling import Pair, output_size
 
 
-class StaticConv(torch.autograd.Function):
-    """`static_conv_forward` with its gradients."""
+class _EagerStaticConv(torch.autograd.Function):
+    """`static_conv_forward` with its gradients in eager mode."""
 
     @staticmethod
     def forward(ctx, rows, weight, bias, geometry):
@@ -27,7 +27,8 @@ class StaticConv(torch.autograd.Function):
         from .static_conv import static_conv_backward
 
         rows, weight = ctx.saved_tensors
-        return *static_conv_backward(grad, rows, weight, ctx.has_bias, ctx.geometry), None
+        grad_rows, grad_weight, grad_bias = static_conv_backward(grad, rows, weight, ctx.geometry)
+        return grad_rows, grad_weight, grad_bias if ctx.has_bias else None, None
 
 
 @torch.library.custom_op('mmctx::norm_relu', mutates_args=())
@@ -52,9 +53,9 @@ def norm_relu_backward_operator(
     """See `norm_relu.norm_relu_backward`."""
     from .norm_relu import norm_relu_backward
 
-    grad_rows, *sums = norm_relu_backward(grad, rows, shares, scale, shift, eps)
+    grad_rows, grad_shares, *sums = norm_relu_backward(grad, rows, shares, scale, shift, eps)
     # Operators may not return views of one tensor.
-    return grad_rows, *(gradient.clone() for gradient in sums)
+    return grad_rows, grad_shares, *(gradient.clone() for gradient in sums)
 
 
 @norm_relu_backward_operator.register_fake
@@ -110,9 +111,7 @@ def static_conv_backward_operator(grad, rows, weight, *geometry):
     """See `static_conv.static_conv_backward`; the gradients in the types of rows and weight."""
     from .static_conv import static_conv_backward
 
-    grad_rows, grad_weight, grad_bias = static_conv_backward(
-        grad, rows, weight, True, _pairs(geometry)
-    )
+    grad_rows, grad_weight, grad_bias = static_conv_backward(grad, rows, weight, _pairs(geometry))
     # `.to` ignores its memory format for a tensor that has the type already.
     grad_weight = grad_weight.to(weight.dtype).contiguous()
     return grad_rows.contiguous(), grad_weight, grad_bias.to(weight.dtype, copy=True)
@@ -149,7 +148,7 @@ def static_conv_triton(
         from .static_conv import static_conv_forward
 
         return static_conv_forward(rows, weight, bias, (stride, padding, dilation))
-    return StaticConv.apply(rows, weight, bias, (stride, padding, dilation))
+    return _EagerStaticConv.apply(rows, weight, bias, (stride, padding, dilation))
 
 
 def _pairs(geometry) -> tuple[Pair, Pair, Pair]:

@@ -162,15 +162,16 @@ def sampling_gradient_kernel(
 def kernel_gradient_kernel(
     grad_delta,  # [B, C, K] or None
     grad_weight,  # [C, K], depthwise, or None
+    delta_total,  # [C, K], the sum of Δw's gradients over the images, or None
     grad_kernels,  # [chunks, B, K, C], of `sampling_gradient_kernel`
     channel_groups, images, blocks, chunks, entries,
     TAPS: tl.constexpr, ALIGN: tl.constexpr, FLOAT: tl.constexpr,
     KERNEL_CHANNELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of the parts for each image (Δw), and over all images (w).
+    """Sums of the parts for each image (Δw), and over all images (w, and Δw's total).
 
-    The first `entries` programs own a channel block of an image, for Δw; the others a tap and a
-    channel block, for w.
+    The first `entries` programs own a channel block of an image, the others a tap and a channel
+    block.
     """
     program = tl.program_id(0)
     channels = channel_groups * ALIGN
@@ -187,7 +188,7 @@ def kernel_gradient_kernel(
             if grad_delta is not None:
                 to = grad_delta + (image * channels + channel) * TAPS + tap
                 tl.store(to, total.to(grad_delta.dtype.element_ty), exists)
-    elif grad_weight is not None:
+    elif grad_weight is not None or delta_total is not None:
         own_tap = (program - entries) // blocks
         lane = (program - entries) % blocks * KERNEL_CHANNELS + tl.arange(0, KERNEL_CHANNELS)
         parts = chunks * images
@@ -197,5 +198,9 @@ def kernel_gradient_kernel(
             listed = (part < parts)[:, None] & (lane < channels)[None, :]
             row = (part.to(tl.int64) * TAPS + own_tap) * channels
             by_part += tl.load(grad_kernels + row[:, None] + lane[None, :], listed, 0)
-        by_weight = tl.sum(by_part, 0).to(grad_weight.dtype.element_ty)
-        tl.store(grad_weight + lane * TAPS + own_tap, by_weight, lane < channels)
+        total = tl.sum(by_part, 0)
+        at = lane * TAPS + own_tap
+        if grad_weight is not None:
+            tl.store(grad_weight + at, total.to(grad_weight.dtype.element_ty), lane < channels)
+        if delta_total is not None:
+            tl.store(delta_total + at, total.to(delta_total.dtype.element_ty), lane < channels)

@@ -83,6 +83,17 @@ def row_tile(length: int) -> tuple[int, int]:
     return block, max(ROW_VALUES // block, 1)
 
 
+def precision(tf32: bool) -> str:
+    """Precision of `tl.dot` for float32, with TF32 or without.
+
+    Without it, three products of TF32 come as close as one of float32, which would take more
+    registers than a kernel has.
+    """
+    if torch.version.hip is not None:
+        return 'ieee'
+    return 'tf32' if tf32 else 'tf32x3'
+
+
 def split_evenly(items: int, pieces: int) -> tuple[int, int]:
     """Number of pieces, at most as many as are asked for, and of items in each but the last."""
     size = triton.cdiv(items, min(pieces, items))

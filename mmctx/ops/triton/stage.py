@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .batch_norm import batch_norm_launch, batch_norm_relu_backward_kernel, batch_norm_relu_kernel
+from .batch_norm import BatchNormVectors
 from .cosine_gradient import logits_backward_launch, rows_product_launch
 from .device_launch import aligned, on_device
 from .keeping import keep_launch
@@ -51,7 +51,7 @@ class Plan:
         self.kind, eps, momentum = norm
         self.training = training
         if self.kind == BATCH_NORM:
-            self.norm = batch_norm_launch(batch_norm_relu_kernel, batch, hidden, eps, momentum)
+            self.batch_norm = BatchNormVectors((batch, hidden), eps, momentum)
         else:
             self.norm = normed_product_launch(batch, hidden, length, eps)
         self.keep = keep_launch(batch, classes, length, keep)
@@ -63,9 +63,7 @@ class Plan:
         self.logits_backward = logits_backward_launch(batch, classes, length)
         self.images_backward = rows_product_launch(batch, length, hidden)
         self.last_weights = step_weights_launch(1, batch, length, hidden)
-        if self.kind == BATCH_NORM:
-            self.norm_backward = batch_norm_launch(batch_norm_relu_backward_kernel, batch, hidden)
-        else:
+        if self.kind != BATCH_NORM:
             self.norm_backward = norm_backward_launch(batch, hidden, eps)
             self.first_weights = step_weights_launch(3, batch, hidden, channels)
         self.map_backward = rows_product_launch(batch, hidden, channels, 1 / (height * width))
@@ -127,11 +125,8 @@ def conclude(
         vectors = multiply(pooled, weight.t())
         images = empty(batch, len(last_weight))
         if plan.kind == BATCH_NORM:
-            inner, statistics = torch.empty_like(vectors), empty(2, len(weight))
-            plan.norm(
-                stream, inner, statistics, mean, variance, norm.num_batches_tracked, vectors, bias,
-                scale, shift,
-            )  # fmt: skip
+            running = mean, variance, norm.num_batches_tracked
+            inner, statistics = plan.batch_norm(stream, vectors, bias, scale, shift, running)
             torch.addmm(last_bias, inner, last_weight.t(), out=images)
         else:
             if training:
@@ -242,9 +237,8 @@ def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, f
         found[9], found[10] = torch.empty_like(last_weight), grad.new_empty(len(last_weight))
         plan.last_weights(stream, found[9], found[10], grad_images, inner)
     if plan.kind == BATCH_NORM:
-        grad_vectors, sums = torch.empty_like(vectors), vectors.new_empty(3, len(weight))
-        plan.norm_backward(
-            stream, grad_vectors, sums, grad_inner, vectors, statistics, scale, shift
+        grad_vectors, sums = plan.batch_norm.gradients(
+            stream, grad_inner, vectors, statistics, scale, shift
         )
         found[6:9] = sums.unbind()
         if needs[5]:

@@ -7,9 +7,9 @@ import triton
 from torch import Tensor
 
 from ..sampling import Pair, output_size
-from .device_launch import aligned, launch_on_device
-from .launching import Launch
-from .settings import split_evenly
+from .device_launch import aligned, on_device
+from .launching import Launch, current_stream
+from .settings import precision, split_evenly
 from .static_dense import static_dense_kernel, static_dense_weight_kernel
 from .static_depthwise import static_depthwise_kernel, static_depthwise_weight_kernel
 
@@ -26,6 +26,111 @@ WEIGHT_PROGRAMS = 1056
 Geometry = tuple[Pair, Pair, Pair]
 
 
+class StaticConv:
+    """A convolution of rows of one shape.
+
+    Args:
+        device (torch.device): Where the rows are.
+        dtype (torch.dtype): Type of the rows.
+        rows_shape (tuple): Of the map, (B, H, W, C).
+        weight_shape (tuple): (C, 1, kh, kw) depthwise or (N, C, kh, kw) dense.
+        geometry (tuple): Stride, padding and dilation.
+        tf32 (bool): Whether products of float32 use TF32.
+    """
+
+    def __init__(self, device, dtype, rows_shape, weight_shape, geometry: Geometry, tf32: bool):
+        size = output_size(rows_shape[1:3], weight_shape[2:], *geometry)
+        self.shape = rows_shape[0], *size, weight_shape[0]
+        depthwise = is_depthwise(weight_shape, rows_shape[3])
+        self.taps_type = torch.float32 if depthwise else dtype
+        prepare = _depthwise_launch if depthwise else _dense_launch
+        self.launch = prepare(self.shape, rows_shape, weight_shape, geometry, tf32)
+
+    def __call__(self, stream: int, rows: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
+        """Result, (B, H_out, W_out, N), in float32, with the weight as `taps_first` lays it out."""
+        out = torch.empty(self.shape, dtype=torch.float32, device=rows.device)
+        self.launch(stream, out, rows, taps, bias)
+        return out
+
+
+class StaticConvGradients:
+    """Gradients of a `StaticConv` of the same arguments."""
+
+    def __init__(self, device, dtype, rows_shape, weight_shape, geometry: Geometry, tf32: bool):
+        size = output_size(rows_shape[1:3], weight_shape[2:], *geometry)
+        shape = rows_shape[0], *size, weight_shape[0]
+        self.depthwise = is_depthwise(weight_shape, rows_shape[3])
+        self.shape = weight_shape
+        self.count, channels, *self.kernel = weight_shape
+        self.stride = geometry[0]
+        if self.depthwise:
+            # The gradient of a convolution of stride 1 is a convolution with reversed taps.
+            _, padding, dilation = geometry
+            transposed = (1, 1), (-padding[0], -padding[1]), (-dilation[0], -dilation[1])
+            spread = self._spread_size(size)
+            self.rows = _depthwise_launch(
+                rows_shape, (*shape[:1], *spread, shape[3]), weight_shape, transposed
+            )
+            self.weight, chunks = _depthwise_weight_launch(
+                shape, rows_shape, weight_shape, geometry
+            )
+            self.taps_type = torch.float32
+        else:
+            self.rows = _dense_launch(
+                rows_shape, shape, weight_shape, geometry, tf32, transposed=True
+            )
+            self.weight, chunks = _dense_weight_launch(
+                shape, rows_shape, weight_shape, geometry, tf32
+            )
+            self.taps_type = dtype
+        taps = self.kernel[0] * self.kernel[1]
+        # Of the weight and, behind it, of the bias, in the order in which the kernels hold them.
+        self.sizes = [self.count * taps * channels, self.count]
+        self.sums = chunks, sum(self.sizes)
+
+    def __call__(
+        self, stream: int, grad: Tensor, rows: Tensor, taps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of rows, weight and bias from that of the output, (B, H_out, W_out, N).
+
+        `taps` are the weight as `taps_first` lays it out, turned if the convolution is dense.
+        """
+        grad_rows = torch.empty_like(rows)
+        self.rows(stream, grad_rows, self._spread(grad) if self.depthwise else grad, taps, None)
+        sums = torch.empty(self.sums, dtype=torch.float32, device=rows.device)
+        self.weight(stream, sums, grad, rows)
+        grad_weight, grad_bias = sums.sum(0).split(self.sizes)
+        if self.depthwise:
+            grad_weight = grad_weight.view(-1, self.count).t().contiguous()
+            return grad_rows, grad_weight.view(self.shape), grad_bias
+        # Channels last, as the weight of a network that trains fastest.
+        grad_weight = grad_weight.view(self.count, *self.kernel, -1).permute(0, 3, 1, 2)
+        return grad_rows, grad_weight, grad_bias
+
+    def _spread_size(self, size: Pair) -> Pair:
+        return (size[0] - 1) * self.stride[0] + 1, (size[1] - 1) * self.stride[1] + 1
+
+    def _spread(self, grad: Tensor) -> Tensor:
+        """Gradient of the output with zeros between its pixels, where a stride skips pixels."""
+        if self.stride == (1, 1):
+            return grad
+        batch, height, width, channels = grad.shape
+        spread = grad.new_zeros(batch, *self._spread_size((height, width)), channels)
+        spread[:, :: self.stride[0], :: self.stride[1]] = grad
+        return spread
+
+
+@lru_cache(maxsize=4096)
+def _forward_of(*arguments) -> StaticConv:
+    # The last are further types, for which launches are compiled.
+    return StaticConv(*arguments[:6])
+
+
+@lru_cache(maxsize=4096)
+def _gradients_of(*arguments) -> StaticConvGradients:
+    return StaticConvGradients(*arguments[:6])
+
+
 def static_conv_forward(
     rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 ) -> Tensor:
@@ -38,121 +143,56 @@ def static_conv_forward(
         geometry (tuple): Stride, padding and dilation.
     """
     rows = aligned(rows)
-    depthwise = is_depthwise(weight, rows.shape[3])
-    types = rows.dtype, None if bias is None else bias.dtype
-    prepare = _depthwise_launch if depthwise else _dense_launch
-    out_shape = _out_shape(rows.shape, weight.shape, geometry)
-    out = torch.empty(out_shape, dtype=torch.float32, device=rows.device)
-    if out.numel():
-        launch = prepare(
-            rows.device, out_shape, rows.shape, weight.shape, geometry, types, _uses_tf32(rows)
-        )
-        taps = taps_first(weight, torch.float32 if depthwise else rows.dtype)
-        launch_on_device(launch, out, rows, taps, bias)
-    return out
+    run = _forward_of(
+        rows.device, rows.dtype, rows.shape, weight.shape, geometry, uses_tf32(rows),
+        None if bias is None else bias.dtype,
+    )  # fmt: skip
+    if 0 in run.shape:
+        return torch.empty(run.shape, dtype=torch.float32, device=rows.device)
+    with on_device(rows.device):
+        taps = taps_first(weight, run.taps_type)
+        return run(current_stream(rows.device), rows, taps, bias)
 
 
 def static_conv_backward(
-    grad: Tensor, rows: Tensor, weight: Tensor, has_bias: bool, geometry: Geometry
-) -> tuple[Tensor, Tensor, Tensor | None]:
+    grad: Tensor, rows: Tensor, weight: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of rows, weight and bias from that of the output, (B, H_out, W_out, N)."""
     if not grad.numel():
-        grad_bias = weight.new_zeros(len(weight)) if has_bias else None
-        return torch.zeros_like(rows), torch.zeros_like(weight), grad_bias
+        return torch.zeros_like(rows), torch.zeros_like(weight), weight.new_zeros(len(weight))
     rows, grad = aligned(rows), aligned(grad)
-    if not is_depthwise(weight, rows.shape[3]):
-        return _dense_backward(grad, rows, weight, has_bias, geometry)
-    taps = weight.shape[2] * weight.shape[3]
-    types = rows.dtype, grad.dtype
-    grad_rows = torch.empty_like(rows)
-    # The gradient of a convolution of stride 1 is a convolution with reversed taps.
-    stride, padding, dilation = geometry
-    spread = _spread(grad, stride)
-    transposed = (1, 1), (-padding[0], -padding[1]), (-dilation[0], -dilation[1])
-    launch = _depthwise_launch(
-        rows.device, rows.shape, spread.shape, weight.shape, transposed, types
+    run = _gradients_of(
+        rows.device, rows.dtype, rows.shape, weight.shape, geometry, uses_tf32(rows), grad.dtype
     )
-    launch_on_device(launch, grad_rows, spread, taps_first(weight, torch.float32), None)
-    launch, chunks = _weight_launch(
-        rows.device, grad.shape, rows.shape, weight.shape, geometry, types
-    )
-    sums = torch.empty(chunks, taps + 1, rows.shape[3], dtype=torch.float32, device=rows.device)
-    launch_on_device(launch, sums, grad, rows)
-    sums = sums.sum(0)
-    grad_weight = sums[:taps].t().contiguous().view(weight.shape)
-    return grad_rows, grad_weight, sums[taps] if has_bias else None
+    with on_device(rows.device):
+        taps = taps_first(weight, run.taps_type, turned=not run.depthwise)
+        return run(current_stream(rows.device), grad, rows, taps)
 
 
-def _spread(grad: Tensor, stride: Pair) -> Tensor:
-    """Gradient of the output with zeros between its pixels, where a stride skips pixels."""
-    if stride == (1, 1):
-        return grad
-    batch, height, width, channels = grad.shape
-    size = (height - 1) * stride[0] + 1, (width - 1) * stride[1] + 1
-    spread = grad.new_zeros(batch, *size, channels)
-    spread[:, :: stride[0], :: stride[1]] = grad
-    return spread
-
-
-def _dense_backward(grad, rows, weight, has_bias, geometry):
-    """Gradients of a dense convolution, the products in the rows' type."""
-    types, tf32 = (rows.dtype, grad.dtype), _uses_tf32(rows)
-    grad_rows = torch.empty_like(rows)
-    launch = _dense_launch(
-        rows.device, rows.shape, grad.shape, weight.shape, geometry, types, tf32, transposed=True
-    )
-    taps = taps_first(weight.transpose(0, 1), rows.dtype)
-    launch_on_device(launch, grad_rows, grad, taps, None)
-    launch, chunks = _dense_weight_launch(
-        rows.device, grad.shape, rows.shape, weight.shape, geometry, types, tf32
-    )
-    count, channels, *kernel = weight.shape
-    sums = torch.empty(chunks, weight.numel() + count, dtype=torch.float32, device=rows.device)
-    launch_on_device(launch, sums, grad, rows)
-    grad_weight, grad_bias = sums.sum(0).split([weight.numel(), count])
-    # Channels last, as the weight of a network that trains fastest.
-    grad_weight = grad_weight.view(count, *kernel, channels).permute(0, 3, 1, 2)
-    return grad_rows, grad_weight, grad_bias if has_bias else None
-
-
-def _uses_tf32(rows: Tensor) -> bool:
+def uses_tf32(rows: Tensor) -> bool:
     """Whether PyTorch's own convolutions would use TF32."""
     return rows.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
 
 
-def is_depthwise(weight: Tensor, channels: int) -> bool:
-    """Whether each channel is convolved by itself."""
-    return weight.shape[1] == 1 and channels > 1
+def is_depthwise(weight_shape, channels: int) -> bool:
+    return weight_shape[1] == 1 and channels > 1
 
 
-def taps_first(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A kernel as (kh, kw, C_in, N), in which neighbouring channels are adjacent in memory."""
-    taps = weight.permute(2, 3, 1, 0)
+def taps_first(weight: Tensor, dtype: torch.dtype, turned: bool = False) -> Tensor:
+    """A kernel as (kh, kw, C_in, N), or turned, (kh, kw, N, C_in), contiguous."""
+    taps = weight.permute(2, 3, 0, 1) if turned else weight.permute(2, 3, 1, 0)
     if taps.dtype == dtype:
         return taps.contiguous()
     return taps.to(dtype, memory_format=torch.contiguous_format)
 
 
-@lru_cache(maxsize=4096)
-def _out_shape(rows_shape, weight_shape, geometry: Geometry) -> tuple[int, ...]:
-    """(B, H_out, W_out, N)."""
-    size = output_size(rows_shape[1:3], weight_shape[2:], *geometry)
-    return rows_shape[0], *size, weight_shape[0]
-
-
-@lru_cache(maxsize=4096)
-def _depthwise_launch(
-    device, out_shape, rows_shape, weight_shape, geometry, types, tf32=None
-) -> Launch:
+def _depthwise_launch(out_shape, rows_shape, weight_shape, geometry, tf32=False) -> Launch:
     values = _depthwise_values(out_shape, rows_shape, weight_shape, geometry)
     programs = out_shape[0] * values['tiles'] * values['blocks']
     return Launch(static_depthwise_kernel, programs, values)
 
 
-@lru_cache(maxsize=4096)
-def _weight_launch(
-    device, out_shape, rows_shape, weight_shape, geometry, types
-) -> tuple[Launch, int]:
+def _depthwise_weight_launch(out_shape, rows_shape, weight_shape, geometry) -> tuple[Launch, int]:
     """Launch of the weight's gradient, and the number of chunks of runs."""
     values = _depthwise_values(out_shape, rows_shape, weight_shape, geometry)
     all_tiles, programs = out_shape[0] * values['tiles'], values['blocks'] * weight_shape[2]
@@ -181,10 +221,7 @@ def _depthwise_values(out_shape, rows_shape, weight_shape, geometry) -> dict[str
     )
 
 
-@lru_cache(maxsize=4096)
-def _dense_launch(
-    device, out_shape, rows_shape, weight_shape, geometry, types, tf32, transposed=False
-) -> Launch:
+def _dense_launch(out_shape, rows_shape, weight_shape, geometry, tf32, transposed=False) -> Launch:
     """Launch of the convolution, or of the gradient of its rows, which are then its output."""
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
@@ -195,15 +232,12 @@ def _dense_launch(
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
         CHANNELS=channels, OUT_CHANNELS=out_channels, TRANSPOSED=transposed,
-        PRECISION='tf32' if tf32 else 'ieee', PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
+        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
     )  # fmt: skip
     return Launch(static_dense_kernel, batch * tiles * blocks, values)
 
 
-@lru_cache(maxsize=4096)
-def _dense_weight_launch(
-    device, out_shape, rows_shape, weight_shape, geometry, types, tf32
-) -> tuple[Launch, int]:
+def _dense_weight_launch(out_shape, rows_shape, weight_shape, geometry, tf32) -> tuple[Launch, int]:
     """Launch of the weight's gradient, and the number of chunks of tiles."""
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
@@ -217,7 +251,7 @@ def _dense_weight_launch(
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, all_tiles=all_tiles,
         chunk_tiles=chunk_tiles, blocks=blocks, CHANNELS=channels, OUT_CHANNELS=out_channels,
-        PRECISION='tf32' if tf32 else 'ieee', PIXELS=DENSE_PIXELS, BLOCK=block, OUT_BLOCK=out_block,
+        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, BLOCK=block, OUT_BLOCK=out_block,
     )  # fmt: skip
     return Launch(static_dense_weight_kernel, programs * chunks, values), chunks
 
