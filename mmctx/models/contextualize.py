@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmctx import compat
 from mmctx.errors import UserError, first_few
+from mmctx.ops.contextualizing import ClassVectors
 from mmctx.registry import MODELS
 
 from .eval_mode import eval_mode
@@ -160,7 +161,7 @@ class StageCascade(Contextualizing):
         """Before a stage, counted from 0: give its convolutions the prior."""
         run = self.run
         if index == 0:
-            run.kept, run.classes = None, self.class_directions()
+            run.kept, run.classes = None, self.class_vectors()
         else:
             run.outside = exchange_prior(run.prior)
 
@@ -183,7 +184,7 @@ class _Run(threading.local):
     """What a thread's call of a network has come to; a copied or pickled network has none."""
 
     kept: Tensor | None = None
-    classes: Tensor | None = None
+    classes: ClassVectors | None = None
     prior: Tensor | None = None
     outside: Tensor | None = None
     collected: list[Tensor] | None = None

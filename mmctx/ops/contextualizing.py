@@ -1,12 +1,13 @@
 """Steps of contextualizing, and of vectors in general, in Triton kernels on a GPU or in PyTorch."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .predicting import launches_kernels
+from .predicting import infers_in_kernels, launches_kernels
 
 # What one program can rank.
 MOST_CLASSES = 8192
@@ -80,35 +81,109 @@ def train_batch_norm_step(x: Tensor, weight: Tensor, bias: Tensor, norm: Any) ->
     return BatchNormStep.apply(x, weight, bias, norm.weight, norm.bias, norm)
 
 
-def choose_kept_classes(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Kept classes of a stage in training, for maps for which `launches_kernels` is true.
+class ClassVectors(NamedTuple):
+    """What the stages of a network need of the classes alone, whatever the images.
+
+    Attributes:
+        directions (Tensor): Class embeddings of the learned length, (N, d), in float32 at least.
+        hidden (Sequence[Tensor], optional): For each merging layer ReLU(norm(linear layer)) of the
+            class embeddings, (N, H), in float32; None where the stages do not run in kernels.
+    """
+
+    directions: Tensor
+    hidden: Sequence[Tensor] | None
+
+
+def make_class_vectors(
+    embeddings: Tensor, log_length: Tensor, steps: Sequence[nn.Sequential], normalize: bool
+) -> ClassVectors | None:
+    """Class vectors by one kernel, where `launches_kernels` is true of embeddings.
 
     Args:
-        logits (Tensor): Of all classes, (B, N), in float32, −inf for those that may not be kept.
-        count (int): Number of classes to keep.
+        embeddings (Tensor): Class embeddings, (N, d).
+        log_length (Tensor): Logarithm of the length of the directions, one number.
+        steps (Sequence[nn.Sequential]): Linear layer and LayerNorm of each merging layer.
+        normalize (bool): Whether merging layers see embeddings scaled to length √d.
 
     Returns:
-        tuple[Tensor, Tensor]: See `keeping.choose_classes`.
+        ClassVectors | None: The vectors; None if they are not what the kernel is made for.
     """
-    from .triton.keeping import choose_classes
+    from .triton.class_vectors import (
+        MOST_LENGTH,
+        MOST_MERGINGS,
+        ClassStep,
+        ClassVectorsOf,
+        class_vectors_forward,
+    )
 
-    return choose_classes(logits, count)
+    if not 1 <= len(steps) <= MOST_MERGINGS or len(embeddings) > MOST_CLASSES:
+        return None
+    found, kinds = [], set()
+    for fc, norm, _ in steps:
+        found.append(ClassStep(fc.weight, fc.bias, norm.weight, norm.bias))
+        kinds.add((fc.weight.shape, fc.weight.dtype, norm.eps))
+    (hidden, length), dtype, eps = kinds.pop()
+    if kinds or max(hidden, length) > MOST_LENGTH:
+        return None
+    if not torch.is_grad_enabled():
+        directions, vectors, *_ = class_vectors_forward(
+            embeddings, log_length, found, eps, normalize
+        )
+        return ClassVectors(directions, vectors)
+    if normalize or {embeddings.dtype, log_length.dtype, dtype} != {torch.float32}:
+        return None
+    parameters = [tensor for step in found for tensor in step]
+    directions, *vectors = ClassVectorsOf.apply(embeddings, log_length, eps, *parameters)
+    return ClassVectors(directions, vectors)
 
 
-def infer_kept_classes(
-    images: Tensor, classes: Tensor, before: Tensor | None, count: int | None
+def runs_stage_in_kernels(x: Tensor, classifying: nn.Sequential) -> bool:
+    """Whether `run_stage` can run a stage, given class vectors with hidden ones.
+
+    Args:
+        x (Tensor): Features, (B, C, H, W).
+        classifying (nn.Sequential): Linear layer, norm, ReLU and linear layer.
+    """
+    fc, norm, *_ = classifying
+    if not torch.is_grad_enabled():
+        return infers_in_kernels(x, norm)
+    if not launches_kernels(x) or fc.weight.dtype != torch.float32:
+        return False
+    if isinstance(norm, nn.LayerNorm):
+        return len(x) > 0
+    from .triton.batch_norm import takes_batch_norm
+
+    if takes_batch_norm(norm):
+        return len(x) > 1
+    return not norm.training and norm.running_mean is not None and norm.affine and len(x) > 0
+
+
+def run_stage(
+    x: Tensor,
+    directions: Tensor,
+    hidden: Tensor | None,
+    before: Tensor | None,
+    keep: int | None,
+    classifying: nn.Sequential,
+    joint: nn.Sequential | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Logits and kept classes of a stage, where `infers_in_kernels` is true.
+    """What a stage concludes, where `runs_stage_in_kernels` is true.
 
     Args:
-        images (Tensor): Image embeddings of any length, (B, d), in float32.
-        classes (Tensor): Class directions, (N, d), in float32.
+        x (Tensor): Features, (B, C, H, W).
+        directions (Tensor): Class directions, (N, d), in float32.
+        hidden (Tensor, optional): Hidden vectors of the merging layer, (N, H), in float32; None if
+            the stage is the last.
         before (Tensor, optional): Whether a class may be kept, (B, N), bool; None for all.
-        count (int, optional): Number of classes to keep; None if the stage is the last.
+        keep (int, optional): Number of classes to keep; None if the stage is the last.
+        classifying (nn.Sequential): Linear layer, norm, ReLU and linear layer.
+        joint (nn.Sequential, optional): Linear layer, LayerNorm and ReLU that make the prior; None
+            if the stage is the last.
 
     Returns:
-        tuple: See `keeping.keep_classes`.
+        tuple: Logits, (B, N), in float32; whether a class is kept, (B, N); prior, (B, P). The last
+        two are None in the last stage.
     """
-    from .triton.keeping import keep_classes
+    from .triton import stage
 
-    return keep_classes(images @ classes.t(), images, before, count)
+    return stage.run_stage(x, directions, hidden, before, keep, classifying, joint)

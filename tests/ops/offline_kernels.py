@@ -217,16 +217,26 @@ def run_layers(layers, dtype):
 
 def run_stages(layer, dtype):
     """What each stage of contextualizing layers launches in inference and training."""
+    from mmctx.models.losses import StagewiseCrossEntropy
+
+    with torch.no_grad():  # what subclasses and options call
+        layer.merging[0]['each'](layer.embeddings.weight)
+        layer.class_directions()
     for training in (False, True):
         layer.train(training)
-        kept, loss = None, 0.0
+        kept, loss, scores = None, 0.0, []
         for index, classifying in enumerate(layer.classifying):
             x = torch.zeros(2, classifying[0].in_features, 2, 2)
             autocast = torch.autocast('cpu', dtype, enabled=dtype != torch.float32)
             with torch.set_grad_enabled(training), autocast:
-                logits, kept, _ = layer(x, index, kept)
-            loss = loss + logits.sum()
+                logits, kept, prior = layer(x, index, kept)
+            scores.append(logits)
+            loss = loss + (0 if prior is None else prior.sum())
         if training:
+            classes = logits.shape[1]
+            of_stages = StagewiseCrossEntropy((1.0,) * len(scores))
+            for target in (torch.zeros(2, dtype=torch.long), torch.zeros(2, classes)):
+                loss = loss + sum(of_stages(scores, target))
             loss.backward()
 
 

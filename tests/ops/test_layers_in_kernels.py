@@ -1,5 +1,6 @@
 """The contextual layers through the predictors' kernels against the same layers in PyTorch."""
 
+import re
 from copy import deepcopy
 
 import pytest
@@ -10,7 +11,13 @@ pytest.importorskip('triton')
 pytest.importorskip('mmpretrain')  # which a machine with just a GPU may lack
 
 from mmctx.models.context_record import record_context
-from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
+from mmctx.models.layers import (
+    ContextualConv2d,
+    Contextualizing,
+    contextualizing,
+    using_prior,
+)
+from mmctx.ops.contextualizing import run_stage
 
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -375,6 +382,160 @@ def test_contextualizes_the_same_in_inference(norm, batch, selection, half, monk
             assert a.dtype == b.dtype and not a.requires_grad
             tolerance = 0.05 if half else 1e-4
             torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def run_stages(layer, maps):
+    """Scores, which have gradients, of all stages, and all else that they conclude."""
+    kept, scores, others = None, [], []
+    for index, x in enumerate(maps):
+        logits, kept, prior = layer(x, index, kept)
+        scores += [logits.clamp(min=-100), *([] if prior is None else [prior])]
+        others += [] if kept is None else [kept]
+    return scores, others
+
+
+@pytest.mark.parametrize(('norm', 'dtype'), [
+    ('LN', torch.float32), ('LN', torch.float16), ('BN', torch.float32),
+    ('fixed BN', torch.float32),
+])  # fmt: skip
+def test_stages_of_many_values_agree_with_float64(norm, dtype, monkeypatch, poisoned):
+    """More images, channels, classes and hidden values than one program holds at once."""
+    torch.manual_seed(0)
+    layer = Contextualizing((70, 33), (40,), 90, (70,), embed_dims=65, norm=norm[-2:]).to(DEVICE)
+    for name, parameter in layer.named_parameters():
+        if name != 'logit_scale':
+            nn.init.normal_(parameter, std=0.3)
+    layer.train(norm != 'fixed BN')
+    maps = [torch.randn(35, channels, 3, 2, device=DEVICE).to(dtype) for channels in (70, 33)]
+    leaves = [n for n, _ in layer.named_parameters() if not re.search(r'classifying.\d.0.bias', n)]
+    results = []
+    for backend, of in (('tapwise', torch.float64), ('triton', torch.float32)):
+        monkeypatch.setenv('MMCTX_BACKEND', backend)
+        exact = deepcopy(layer).to(of)
+        given = [x.to(of if backend == 'tapwise' else dtype).requires_grad_() for x in maps]
+        scores, others = run_stages(exact, given)
+        named = dict(exact.named_parameters())
+        found = gradients(scores, [*given, *(named[name] for name in leaves)])
+        results.append([*scores, *others, *found, *exact.buffers()])
+    for want, got in zip(*results, strict=True):
+        # One number is the sum of many, which may cancel out.
+        scale = want.double().abs().max().clamp(min=1e-3 if want.ndim else 1.0)
+        error = (got.double() - want.double()).abs().max() / scale
+        assert error < (1e-3 if got.dtype == torch.float16 else 3e-5), f'{error:.1e}'
+
+
+FROZEN = {
+    'nothing': '', 'all that classifies': r'classifying|logit_scale', 'the first': r'classifying.0',
+    'merging': r'merging', 'embeddings': r'embeddings|logit_scale', 'last biases': r'3.bias|1.bias',
+    'all but last weights': r'^(?!.*(3.weight|joint.0.weight)).*$',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('frozen', 'seen'),
+    [*((name, False) for name in FROZEN), ('nothing', True), ('all that classifies', True)],
+)
+def test_frozen_parameters_have_no_gradients(frozen, seen, monkeypatch):
+    """And the others the same ones, whether or not gradients flow back into the maps."""
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8).to(DEVICE)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(not (FROZEN[frozen] and re.search(FROZEN[frozen], name)))
+    maps = [torch.randn(2, channels, 4, 4, device=DEVICE) for channels in (3, 5)]
+    leaves = [x.requires_grad_() for x in maps] if seen else []
+    leaves += [p for p in layer.parameters() if p.requires_grad]
+
+    def run():
+        scores = [score for score in run_stages(layer, maps)[0] if score.requires_grad]
+        cotangents = [torch.arange(s.numel(), device=DEVICE).view(s.shape).cos() for s in scores]
+        return torch.autograd.grad(scores, leaves, cotangents, allow_unused=True)
+
+    plain, kernels = both_ways(monkeypatch, run)
+    for got, want in zip(kernels, plain, strict=True):
+        want = torch.zeros_like(got) if want is None else want
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+def test_stages_stay_in_float32_under_autocast(norm, monkeypatch):
+    """Forwards, and backwards where that is called inside of the context, too."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8, norm=norm).to(DEVICE)
+    maps = [torch.randn(3, channels, 4, 4, device=DEVICE) for channels in (3, 5)]
+    results = []
+    for enabled in (False, True):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=enabled):
+            scores, _ = run_stages(layer, maps)
+            results.append([*scores, *gradients(scores, list(layer.parameters()))])
+    for want, got in zip(*results, strict=True):
+        assert got.dtype == torch.float32 and torch.equal(got, want)
+
+
+@pytest.mark.parametrize('merging', [None, dict(temperature=2.0)])
+def test_second_derivatives_are_refused(merging, monkeypatch):
+    """Those of a loss, whose cotangent is a constant, too."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8, norm='BN', merging=merging)
+    layer.to(DEVICE)
+    x = torch.randn(2, 3, 4, 4, device=DEVICE, requires_grad=True)
+    logits, _, prior = layer(x, 0)
+    weights = layer.embeddings.weight, layer.merging[0]['each'][0].weight
+    asked = ((logits, weights[0]), (logits, x), (prior, weights[1]))
+    # With a temperature, PyTorch merges.
+    for result, leaf in asked[: 2 if merging else 3]:
+        (first,) = torch.autograd.grad(result.square().sum(), leaf, create_graph=True)
+        with pytest.raises(NotImplementedError, match='second derivatives'):
+            torch.autograd.grad(first.sum(), leaf, retain_graph=True)
+
+
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+@pytest.mark.parametrize('grad', [False, True])
+@pytest.mark.parametrize('backend', ['tapwise', 'triton'])
+def test_no_images_have_no_contexts(backend, grad, norm, monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', backend)
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8, norm=norm).to(DEVICE).eval()
+    with torch.set_grad_enabled(grad):
+        first = layer(torch.zeros(0, 3, 4, 4, device=DEVICE), 0)
+        last = layer(torch.zeros(0, 5, 4, 4, device=DEVICE), 1, first.kept)
+    assert first.prior.shape == (0, 4) and first.kept.shape == last.logits.shape == (0, 11)
+
+
+class Reversed(Contextualizing):
+    """Keeps the least likely classes."""
+
+    def keep(self, logits, stage_index):
+        return super().keep(-logits, stage_index)
+
+
+@pytest.mark.parametrize('merging', [None, dict(normalize=True, hidden=12), dict(temperature=2.0)])
+@pytest.mark.parametrize('kind', [Contextualizing, Reversed])
+@pytest.mark.parametrize('hooked', [False, True])
+def test_kernels_are_used_for_what_they_compute(hooked, kind, merging, monkeypatch):
+    """Neither a subclass's way to keep classes, options nor hooks on merging are passed over."""
+    options = dict(embed_dims=8, selection='rerank', merging=merging)
+    layer = kind((3, 5, 4), (4, 6), 11, (6, 2), **options).to(DEVICE).eval()
+    priors, asked = [], []
+    if hooked:
+        for part in (layer.merging[0], layer.merging[1]['joint']):
+            part.register_forward_hook(lambda module, args, prior: priors.append(prior))
+    monkeypatch.setattr(
+        contextualizing, 'run_stage', lambda *args: asked.append(1) or run_stage(*args)
+    )
+    maps = [torch.randn(2, channels, 4, 4, device=DEVICE) for channels in (3, 5, 4)]
+
+    def run():
+        kept, found = None, []
+        with torch.no_grad():
+            for index, x in enumerate(maps):
+                found += layer(x, index, kept)
+                kept = found[-2]
+        return [t for t in found if t is not None]
+
+    plain, kernels = both_ways(monkeypatch, run)
+    for got, want in zip(kernels, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert len(priors) == (4 if hooked else 0)
+    own = kind is Contextualizing and not hooked and 'temperature' not in (merging or {})
+    assert len(asked) == (3 if own else 0)
 
 
 def test_what_layers_did_is_recorded_in_inference(monkeypatch):

@@ -311,42 +311,6 @@ def test_batch_norm_of_rows_trains_like_pytorch(batch, size, channels, dtype, po
         torch.testing.assert_close(got.double(), of.double(), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37)])
-@pytest.mark.parametrize('follows', [False, True])
-def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
-    from mmctx.ops.triton.keeping import keep_classes
-
-    # Whole numbers, so that many are equal and both zeros and signs occur.
-    products = torch.randn(3, classes, device=DEVICE).mul(4).round()
-    images = torch.randn(3, 5, device=DEVICE)
-    before = None
-    if follows:
-        before = torch.zeros(3, classes, dtype=torch.bool, device=DEVICE)
-        before[:, torch.randperm(classes)[: (count + classes + 1) // 2]] = True
-    logits, kept, share = keep_classes(products, images, before, count)
-    expected = products / images.norm(dim=1, keepdim=True)
-    if follows:
-        expected = torch.where(before, expected, -torch.inf)
-    torch.testing.assert_close(logits, expected)
-    assert kept.dtype == torch.bool and (kept.sum(1) == count).all()
-    for row, chosen in zip(expected, kept, strict=True):
-        assert row[chosen].sort().values.tolist() == row.topk(count).values.sort().values.tolist()
-    torch.testing.assert_close(share, kept / count)
-    alone = keep_classes(products, images, before, None)
-    assert alone[1] is None and alone[2] is None and torch.equal(alone[0], logits)
-
-
-def test_classes_are_chosen_alike_without_images(poisoned):
-    from mmctx.ops.triton.keeping import choose_classes, keep_classes
-
-    logits = torch.randn(3, 70, device=DEVICE).mul(4).round()
-    logits[:, ::3] = -torch.inf
-    images = torch.eye(3, device=DEVICE)
-    _, kept, share = keep_classes(logits, images, None, 37)
-    got = choose_classes(logits, 37)
-    assert torch.equal(got[0], kept) and torch.equal(got[1], share)
-
-
 @pytest.mark.parametrize('log_length', [None, 2.5])
 @pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 256), (40, 65), (0, 4)])
 def test_vectors_get_one_length(count, length, log_length, poisoned):
@@ -416,3 +380,15 @@ def test_other_norms_train_as_modules(norm):
     x = torch.randn(2, 3, device=DEVICE)
     assert trains_batch_norm_in_kernels(x, nn.BatchNorm1d(3).to(DEVICE))
     assert not trains_batch_norm_in_kernels(x, norm.to(DEVICE))
+
+
+def test_batch_norm_step_stays_in_float32_under_autocast():
+    """Forwards, and backwards where that is called inside of the context, too."""
+    norm = nn.BatchNorm1d(3).to(DEVICE)
+    tensors = torch.randn(5, 4, device=DEVICE), torch.randn(3, 4, device=DEVICE), norm.bias
+    results = []
+    for enabled in (False, True):
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=enabled):
+            results.append(with_gradients(lambda *t: train_batch_norm_step(*t, norm), *tensors))
+    for got, want in zip(*results, strict=True):
+        assert got.dtype == torch.float32 and torch.equal(got, want)

@@ -221,7 +221,7 @@ class ContextualBackbone(Vanilla):
         classes = None
         if self.contextualizing is not None:
             classifying = self.contextualizing.classifying
-            classes = self.contextualizing.class_directions()
+            classes = self.contextualizing.class_vectors()
         for stage in range(1, 5):
             x = self.enter_stage(x, stage)
             for block in self.blocks_of(stage):

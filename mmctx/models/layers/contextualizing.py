@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -14,13 +15,14 @@ from torch import Tensor
 from mmctx.errors import UserError
 from mmctx.ops.autocasting import without_autocast
 from mmctx.ops.contextualizing import (
-    MOST_CLASSES,
-    choose_kept_classes,
-    infer_kept_classes,
+    ClassVectors,
+    make_class_vectors,
+    run_stage,
+    runs_stage_in_kernels,
     unit_vectors,
 )
 from mmctx.ops.pooling import pooled
-from mmctx.ops.predicting import infers_in_kernels, launches_kernels
+from mmctx.ops.predicting import launches_kernels
 
 from .contextual_conv import VECTOR_NORMS
 from .merging import Merging
@@ -112,7 +114,11 @@ class Contextualizing(BaseModule):
         )
 
     def forward(
-        self, x: Tensor, stage_index: int, kept: Tensor | None = None, classes: Tensor | None = None
+        self,
+        x: Tensor,
+        stage_index: int,
+        kept: Tensor | None = None,
+        classes: ClassVectors | None = None,
     ) -> StageContext:
         """Classify the features of a stage and, but for the last, make the next stage's prior.
 
@@ -120,72 +126,63 @@ class Contextualizing(BaseModule):
             x (Tensor): Features, (B, C, H, W).
             stage_index (int): Index of the stage among those that classify, from 0.
             kept (Tensor, optional): What the stage before kept. Defaults to None, all classes.
-            classes (Tensor, optional): `class_directions()`, which whoever runs several stages
+            classes (ClassVectors, optional): `class_vectors()`, which whoever runs several stages
                 computes once. Defaults to None, computed here.
 
         Returns:
             StageContext: Scores, kept classes and prior.
         """
-        # Half precision cannot tell likely classes apart at the top of the ranking, and casting the
-        # parameters would take longer than it saves.
-        with without_autocast(x):
-            if self._infers_in_kernels(x):
-                context = self._infer(x, stage_index, kept, classes)
-            else:
-                context = self._conclude(x, stage_index, kept, classes)
+        if classes is None:
+            classes = self.class_vectors()
+        before = kept if self.selection == 'reduce' else None
+        classifying = self.classifying[stage_index]
+        if classes.hidden is not None and runs_stage_in_kernels(x, classifying):
+            joint = hidden = count = None
+            if stage_index < len(self.merging):
+                joint = self.merging[stage_index]['joint']
+                hidden, count = classes.hidden[stage_index], self.considered[stage_index]
+            context = StageContext(
+                *run_stage(x, classes.directions, hidden, before, count, classifying, joint)
+            )
+        else:
+            # Half precision cannot tell likely classes apart at the top of the ranking, and casting
+            # the parameters would take longer than it saves.
+            with without_autocast(x):
+                context = self._conclude(x, stage_index, before, classes)
         listener = current_listener()
         if listener is not None:
             listener(self, (stage_index, context))
         return context
 
     def _conclude(
-        self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
+        self, x: Tensor, stage_index: int, before: Tensor | None, classes: ClassVectors
     ) -> StageContext:
-        logits = self.classify(x, stage_index, classes)
-        if self.selection == 'reduce' and kept is not None:
-            logits = torch.where(kept, logits, -math.inf)
+        logits = self.classify(x, stage_index, classes.directions)
+        if before is not None:
+            logits = torch.where(before, logits, -math.inf)
         if stage_index == len(self.merging):
             return StageContext(logits, None, None)
-        if logits.dtype == torch.float32 and self._keeps_in_kernels(x):
-            kept, shares = choose_kept_classes(logits.detach(), self.considered[stage_index])
-            prior = self.merging[stage_index](self.embeddings.weight, None, logits, shares)
-            return StageContext(logits, kept, prior)
         top = self.keep(logits, stage_index)
         kept = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, 1)
         return StageContext(logits, kept, self.merge(top, stage_index, logits))
 
-    def _infers_in_kernels(self, x: Tensor) -> bool:
-        return infers_in_kernels(x) and self._is_plain()
-
-    def _keeps_in_kernels(self, x: Tensor) -> bool:
-        return launches_kernels(x) and self._is_plain()
+    def class_vectors(self) -> ClassVectors:
+        """What the stages need of the classes alone, the same for all images and stages."""
+        embeddings = self.embeddings.weight
+        if launches_kernels(embeddings) and self._is_plain():
+            steps = [merging['each'] for merging in self.merging]
+            normalize = any(merging.normalize for merging in self.merging)
+            vectors = make_class_vectors(embeddings, self.logit_scale, steps, normalize)
+            if vectors is not None:
+                return vectors
+        return ClassVectors(self.class_directions(), None)
 
     def _is_plain(self) -> bool:
-        """Whether the kernels do what the methods of these layers do."""
-        plain = all(merging.temperature is None for merging in self.merging)
-        # The kernels do what these methods do here, not what a subclass makes of them.
-        own = type(self)
-        plain &= own.classify is Contextualizing.classify and own.keep is Contextualizing.keep
-        plain &= own.merge is Contextualizing.merge
-        return plain and self.embeddings.num_embeddings <= MOST_CLASSES
-
-    def _infer(
-        self, x: Tensor, stage_index: int, kept: Tensor | None, classes: Tensor | None
-    ) -> StageContext:
-        """`_conclude` in inference, in half as many kernels."""
-        if classes is None:
-            classes = self.class_directions()
-        last = stage_index == len(self.merging)
-        logits, kept, shares = infer_kept_classes(
-            self.embed_image(x, stage_index),
-            classes,
-            kept if self.selection == 'reduce' else None,
-            None if last else self.considered[stage_index],
-        )
-        if shares is None:
-            return StageContext(logits, None, None)
-        prior = self.merging[stage_index](self.embeddings.weight, None, logits, shares)
-        return StageContext(logits, kept, prior)
+        """Whether the kernels do what these layers and whoever hooks them do."""
+        for merging in self.merging:
+            if merging.temperature is not None or is_hooked(merging, *merging.values()):
+                return False
+        return _keeps_methods(type(self))
 
     def keep(self, logits: Tensor, stage_index: int) -> Tensor:
         """Numbers of the classes that stay considered after a stage, (B, N), of logits (B, N₁)."""
@@ -210,6 +207,18 @@ class Contextualizing(BaseModule):
     def merge(self, top: Tensor, stage_index: int, logits: Tensor) -> Tensor:
         """Prior (B, P) from the classes kept, (B, N) indices, and the logits (B, N₁) of all."""
         return self.merging[stage_index](self.embeddings.weight, top, logits)
+
+
+@lru_cache
+def _keeps_methods(kind: type[Contextualizing]) -> bool:
+    """Whether a subclass leaves the methods alone whose work the kernels do."""
+    names = ('keep', 'class_directions', 'classify', 'embed_image', 'merge')
+    return all(getattr(kind, name) is getattr(Contextualizing, name) for name in names)
+
+
+def is_hooked(*modules: nn.Module) -> bool:
+    """Whether functions are called before or after any of the modules."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in modules)
 
 
 def usually_considered(num_classes: int) -> tuple[int, int, int]:

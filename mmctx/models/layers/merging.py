@@ -51,31 +51,23 @@ class Merging(nn.ModuleDict):
         self.temperature = temperature
         self.normalize = normalize
 
-    def forward(
-        self, embeddings: Tensor, top: Tensor | None, logits: Tensor, shares: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, embeddings: Tensor, top: Tensor, logits: Tensor) -> Tensor:
         """Merge the kept classes of each image.
 
         Args:
             embeddings (Tensor): Of all classes, (N₁, d).
-            top (Tensor, optional): Numbers of the kept classes, (B, N). None with `shares`.
+            top (Tensor): Numbers of the kept classes, (B, N).
             logits (Tensor): s/τ of all classes, (B, N₁).
-            shares (Tensor, optional): Each class's share in the mean, (B, N₁), instead of `top`.
-                Defaults to None.
 
         Returns:
             Tensor: The prior, (B, P).
         """
-        if shares is not None:
-            each = self._each(embeddings)  # [N₁, hidden]
-            return self['joint'](shares.to(each.dtype) @ each)
-        assert top is not None
         weights = None
         if self.temperature is not None:
             weights = (logits.gather(1, top) / self.temperature).softmax(1)  # [B, N]
         # What is exported takes one way, for batches of any size.
         if not is_exporting() and top.numel() < len(embeddings):
-            each = self._each(embeddings[top.flatten()]).view(*top.shape, -1)  # [B, N, hidden]
+            each = self._each(embeddings[top.flatten()]).unflatten(0, top.shape)  # [B, N, hidden]
             if weights is None:
                 merged = each.mean(1)
             else:

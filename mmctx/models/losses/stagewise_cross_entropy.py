@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmctx.errors import UserError
 from mmctx.models.layers.reporting import current_listener
+from mmctx.ops.losses import stage_losses, takes_stage_losses
 from mmctx.registry import MODELS
 
 
@@ -62,13 +63,24 @@ class StagewiseCrossEntropy(nn.Module):
         listener = current_listener()
         if listener is not None:
             listener(self, target)
-        if target.ndim == 1:
-            target = F.one_hot(target.long(), stage_logits[0].shape[1])
-        if target.shape != stage_logits[0].shape:
+        shape, labelled = stage_logits[0].shape, target.ndim == 1
+        if target.shape != (shape[:1] if labelled else shape):
             raise UserError(
-                f'target should be of shape {tuple(stage_logits[0].shape)} or '
-                f'{tuple(stage_logits[0].shape[:1])}, got {tuple(target.shape)}'
+                f'target should be of shape {tuple(shape)} or {tuple(shape[:1])}, '
+                f'got {tuple(target.shape)}'
             )
+        own = type(self)._sample_losses is StagewiseCrossEntropy._sample_losses
+        if own and takes_stage_losses(stage_logits, target):
+            return stage_losses(
+                stage_logits,
+                target,
+                self.stage_weights,
+                self.label_smoothing,
+                get_world_size(),
+                all_reduce,
+            )
+        if labelled:
+            target = F.one_hot(target.long(), shape[1])
         # All stages at once: on a GPU, small steps take the host longer than the GPU.
         logits = torch.stack(list(stage_logits))  # [S, B, N₁]
         considered = logits > -torch.inf

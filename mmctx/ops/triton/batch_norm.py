@@ -5,16 +5,16 @@ launch than the GPU to run.
 """
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .device_launch import aligned, launch_on_device
-from .launching import Launch
+from .device_launch import aligned, on_device
+from .launching import Launch, current_stream
+from .products import multiply
+from .second_derivatives import once_differentiable
 
 # Vectors that a program holds at once, and its channels, which it owns alone.
 ROWS, CHANNELS = 128, 16
@@ -135,16 +135,15 @@ class BatchNormStep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, scale, shift, norm):
-        vectors = torch.mm(x, weight.t())
-        out, statistics = torch.empty_like(vectors), _empty(2, scale)
-        launch = _launch(
-            batch_norm_relu_kernel, x.device, vectors.shape, norm.eps, norm.momentum,
+        vectors = multiply(x, weight.t())
+        ctx.launches = _launches(
+            x.device, vectors.shape, norm.eps, norm.momentum,
             (vectors.dtype, norm.running_mean.dtype, scale.dtype),
         )  # fmt: skip
-        launch_on_device(
-            launch, out, statistics, norm.running_mean, norm.running_var,
-            norm.num_batches_tracked, vectors, bias, scale, shift,
-        )  # fmt: skip
+        running = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        with on_device(x.device):
+            stream = current_stream(x.device)
+            out, statistics = ctx.launches(stream, vectors, bias, scale, shift, running)
         ctx.save_for_backward(x, weight, vectors, statistics, scale, shift)
         return out
 
@@ -152,16 +151,13 @@ class BatchNormStep(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         x, weight, vectors, statistics, scale, shift = ctx.saved_tensors
-        grad = aligned(grad)
-        grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
-        launch = _launch(
-            batch_norm_relu_backward_kernel, x.device, vectors.shape, None, None,
-            (vectors.dtype, grad.dtype, scale.dtype),
-        )  # fmt: skip
-        launch_on_device(launch, grad_vectors, sums, grad, vectors, statistics, scale, shift)
+        with on_device(x.device):
+            grad_vectors, sums = ctx.launches.gradients(
+                current_stream(x.device), aligned(grad), vectors, statistics, scale, shift
+            )
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        grad_x = torch.mm(grad_vectors, weight) if needs_x else None
-        grad_weight = torch.mm(grad_vectors.t(), x) if needs_weight else None
+        grad_x = multiply(grad_vectors, weight) if needs_x else None
+        grad_weight = multiply(grad_vectors.t(), x) if needs_weight else None
         return grad_x, grad_weight, *sums.to(scale.dtype).unbind(), None
 
 
@@ -179,13 +175,6 @@ def takes_batch_norm(norm: nn.Module) -> bool:
 
 def _empty(rows: int, like: Tensor) -> Tensor:
     return torch.empty(rows, len(like), dtype=torch.float32, device=like.device)
-
-
-@lru_cache(maxsize=4096)
-def _launch(kernel, device, shape, eps: Any, momentum: Any, types) -> Launch:
-    count, length = shape
-    values = dict(count=count, length=length, EPS=eps, MOMENTUM=momentum, ROWS=ROWS, BLOCK=CHANNELS)
-    return Launch(kernel, triton.cdiv(length, CHANNELS), values)
 
 
 class BatchNormVectors:
@@ -224,3 +213,8 @@ class BatchNormVectors:
         grad_vectors, sums = torch.empty_like(vectors), _empty(3, scale)
         self.backward(stream, grad_vectors, sums, grad, vectors, statistics, scale, shift)
         return grad_vectors, sums
+
+
+@lru_cache(maxsize=4096)
+def _launches(device, shape, eps, momentum, types) -> BatchNormVectors:
+    return BatchNormVectors(shape, eps, momentum)

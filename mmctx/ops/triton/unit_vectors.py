@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .device_launch import aligned, launch_on_device
 from .launching import Launch
+from .second_derivatives import once_differentiable
 from .settings import row_tile
 
 OPTIONS = dict(do_not_specialize=['count'], do_not_specialize_on_alignment=['log_length'])
@@ -78,7 +79,7 @@ class UnitVectors(torch.autograd.Function):
         return unit_vectors_forward(vectors, log_length)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx, grad):
         vectors, log_length = ctx.saved_tensors
         grad, vectors = aligned(grad), aligned(vectors)
@@ -107,9 +108,17 @@ def _kind(vectors: Tensor, log_length: Tensor | None) -> tuple:
     return vectors.device, vectors.shape, None if log_length is None else log_length.dtype
 
 
+def unit_backward_launch(count: int, length: int) -> Launch:
+    """Launch of the backward pass for N vectors of length D."""
+    return _new_launch(unit_backward_kernel, count, length)
+
+
 @lru_cache(maxsize=4096)
 def _launch(kernel, device, shape, log_length_type) -> Launch:
-    count, length = shape
+    return _new_launch(kernel, *shape)
+
+
+def _new_launch(kernel, count: int, length: int) -> Launch:
     block, rows = row_tile(length)
     values = dict(count=count, LENGTH=length, BLOCK=block, ROWS=rows)
     return Launch(kernel, triton.cdiv(count, rows), values)

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from mmctx.models.layers import Contextualizing, contextualizing
+from mmctx.models.layers import Contextualizing
 
 CLASSES, KEPT, WIDTHS, PRIORS = 11, (7, 4, 2), (3, 5, 4, 6), (2, 3, 4)
 
@@ -189,46 +189,3 @@ def test_scale_of_one_element_is_a_scalar():
     layer.logit_scale = torch.nn.Parameter(torch.zeros(1))
     layer.load_state_dict(dict(state, logit_scale=torch.tensor(2.5)))
     assert layer.logit_scale.tolist() == [2.5]
-
-
-def kept_by_kernels(images, classes, before, count):
-    """What `infer_kept_classes` returns, in PyTorch."""
-    logits = F.normalize(images, dim=1) @ classes.t()
-    if before is not None:
-        logits = torch.where(before, logits, -torch.inf)
-    if count is None:
-        return logits, None, None
-    kept = torch.zeros_like(logits).scatter(1, logits.topk(count).indices, 1.0)
-    return logits, kept.bool(), kept / count
-
-
-class Reversed(Contextualizing):
-    """Keeps the least likely classes."""
-
-    def keep(self, logits, stage_index):
-        return super().keep(-logits, stage_index)
-
-
-@pytest.mark.parametrize('kind', [Contextualizing, Reversed])
-def test_kernels_of_inference_are_used_for_what_they_compute(kind, monkeypatch):
-    """Neither a subclass's way to keep classes nor hooks on merging are passed over."""
-    layer = make('reduce')
-    layer.__class__ = kind
-    priors, features = [], maps(3)
-    for merging in layer.merging:
-        merging.register_forward_hook(lambda module, args, prior: priors.append(prior))
-    want = run(layer, features)
-    seen, asked = list(priors), []
-    for condition in ('infers_in_kernels', 'launches_kernels'):
-        monkeypatch.setattr(contextualizing, condition, lambda *_: True)
-    monkeypatch.setattr(
-        contextualizing,
-        'infer_kept_classes',
-        lambda *args: asked.append(1) or kept_by_kernels(*args),
-    )
-    got = run(layer, features)
-    assert len(asked) == (4 if kind is Contextualizing else 0)
-    for ours, theirs in zip(got[:3], want):
-        assert torch.equal(ours.kept, theirs.kept)
-    torch.testing.assert_close(priors[3:], seen)
-    torch.testing.assert_close(got[3].logits, want[3].logits)
