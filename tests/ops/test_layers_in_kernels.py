@@ -262,6 +262,18 @@ def test_a_layer_in_half_precision_agrees_under_autocast(layout, dtype, toleranc
         assert error < tolerance, f'{error:.3f} of {leaf.shape}'
 
 
+def test_second_derivatives_of_a_layer_are_refused(monkeypatch):
+    """Rather than taken for zero."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv('depthwise')
+    x = torch.randn(2, 6, 4, 5, device=DEVICE, requires_grad=True)
+    with using_prior(torch.randn(2, 5, device=DEVICE)):
+        out = conv(x)
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match='no second derivatives'):
+        grad.square().sum().backward()
+
+
 @pytest.mark.skipif(DEVICE != 'cpu', reason='there is a GPU')
 def test_kernels_without_a_gpu_are_refused_by_name(monkeypatch):
     import triton

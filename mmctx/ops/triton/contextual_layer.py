@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..autocasting import without_autocast
 from .device_launch import on_device
@@ -17,6 +16,7 @@ from .layer_backward import NONE, Needed, layer_backward_of
 from .layer_forward import layer_forward_of
 from .layer_problem import LayerProblem, Predictor, Steps
 from .problem import channels_last, outline
+from .second_derivatives import once_differentiable
 from .settings import current
 from .static_conv import Geometry, uses_tf32
 

@@ -5,9 +5,9 @@ Eager mode avoids `torch.library`, which takes the host several times as long as
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..sampling import Pair, output_size
+from .second_derivatives import once_differentiable
 
 
 class _EagerStaticConv(torch.autograd.Function):
