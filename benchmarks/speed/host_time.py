@@ -91,15 +91,14 @@ def measure(seconds: float) -> list[dict]:
 
 
 def _parts(arguments: dict) -> dict[str, Call]:
-    conv = ContextualConv2d(CHANNELS, CHANNELS, prior_channels=PRIOR, **arguments).eval()
+    conv = ContextualConv2d(CHANNELS, CHANNELS, prior_channels=PRIOR, **arguments)
     conv = conv.to(memory_format=torch.channels_last)
     kept = ('kernel_size', 'padding', 'groups', 'bias')
     plain = nn.Conv2d(CHANNELS, CHANNELS, **{k: arguments[k] for k in kept if k in arguments})
     x = torch.randn(2, CHANNELS, SIDE, SIDE).to(memory_format=torch.channels_last)
     prior = torch.randn(2, PRIOR)
     with torch.no_grad():
-        sampling_offset, _ = conv.predict_sampling_offset(x, prior)
-        weight_offset = conv.predict_weight_offset(x, prior)
+        sampling_offset, _, weight_offset = conv.predict_offsets(x, prior)
     leaves = [t.detach().requires_grad_() for t in (x, sampling_offset, weight_offset)]
 
     def op(x, sampling_offset, weight_offset):
@@ -116,32 +115,28 @@ def _parts(arguments: dict) -> dict[str, Call]:
         with using_prior(prior):
             return conv(x)
 
-    calls = {
-        PLAIN: (plain, leaves[:1]),
-        'op': (op, leaves),
-        'Δp predictor': (lambda x: conv.predict_sampling_offset(x, prior)[0], leaves[:1]),
-        'Δw predictor': (lambda x: conv.predict_weight_offset(x, prior), leaves[:1]),
-        'whole layer': (whole, leaves[:1]),
-    }
+    calls = {PLAIN: (plain, leaves[:1]), 'op': (op, leaves), 'whole layer': (whole, leaves[:1])}
     parts = {}
     for name, (call, inputs) in calls.items():
-        parts |= _passes(name, call, inputs)
+        parts |= _passes(name, conv, call, inputs)
     return parts
 
 
-def _passes(name: str, call: Callable, inputs: list[Tensor]) -> dict[str, Call]:
+def _passes(name: str, conv: nn.Module, call: Callable, inputs: list[Tensor]) -> dict[str, Call]:
     cotangent = torch.ones_like(call(*inputs))
 
     def inference(_):
         with torch.no_grad():
             return call(*inputs)
 
+    def trained(_):
+        conv.train()
+        return call(*inputs)
+
     return {
-        f'{name}, forward': Call(inference),
-        f'{name}, forward, with gradients': Call(lambda _: call(*inputs)),
-        f'{name}, backward': Call(
-            lambda out: torch.autograd.grad(out, inputs, cotangent), lambda _: call(*inputs)
-        ),
+        f'{name}, forward': Call(inference, lambda _: conv.eval()),
+        f'{name}, forward, with gradients': Call(lambda _: call(*inputs), lambda _: conv.train()),
+        f'{name}, backward': Call(lambda out: torch.autograd.grad(out, inputs, cotangent), trained),
     }
 
 
