@@ -33,7 +33,7 @@ class SamplingBackward:
 
     def __init__(self, problem: LayerProblem):
         batch, height, width, _ = problem.rows
-        first_shape, last_shape, _, kind, _ = problem.sampling
+        first_shape, last_shape, _, kind, *_ = problem.sampling
         self.offsets, self.predicted = 2 * problem.taps, last_shape[0]
         self.first_shape, channels = first_shape, problem.rows[3]
         # Of the prior and of the map in the first layer's weight.
@@ -179,7 +179,8 @@ class LayerBackward:
             grad_inputs, of_weight_offset = self.weight_offset(
                 stream, grads['weight_offset'], grads['delta_total'], weight_offset, steps
             )
-            grad_prior = grad_inputs[:, : self.length]
+            if self.needed.prior:
+                grad_prior = grad_inputs[:, : self.length]
         if self.needed.x:
             of_pooled = None if grad_inputs is None else grad_inputs[:, self.length :]
             grad_x = self.convolution.input(
@@ -192,17 +193,13 @@ class LayerBackward:
             grad_shares, prior_weight, of_sampling = self.sampling(
                 stream, grad_predicted, x, prior, sampling, steps, grad_x
             )
-            if not self.needed.prior:
-                pass
-            elif grad_prior is None:
-                grad_prior = torch.mm(grad_shares, prior_weight)
-            else:
+            if grad_prior is not None:
                 grad_prior = torch.addmm(grad_prior, grad_shares, prior_weight)
+            elif self.needed.prior:
+                grad_prior = torch.mm(grad_shares, prior_weight)
         grad_weight = grads.get('weight')
         if grad_weight is not None and grad_weight.dtype != weight.dtype:
             grad_weight = grad_weight.to(weight.dtype)
-        if not self.needed.prior:
-            grad_prior = None
         return grad_x, grad_prior, grad_weight, grads.get('bias'), *of_sampling, *of_weight_offset
 
 

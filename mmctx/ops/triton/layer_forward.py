@@ -28,11 +28,11 @@ class SamplingForward:
     def __init__(self, problem: LayerProblem, keeps: bool):
         self.keeps = keeps
         batch, height, width, _ = problem.rows
-        first_shape, _, _, kind, last_strides = problem.sampling
+        first_shape, last_shape, _, kind, last_strides, _ = problem.sampling
         hidden = first_shape[0]
         self.last_conv = StaticConv(*problem.last_conv)
         self.rows = HiddenRows(
-            problem.rows, problem.x[1], problem.prior[1], hidden, problem.sampling[1], last_strides,
+            problem.rows, problem.x[1], problem.prior[1], hidden, last_shape, last_strides,
             self.last_conv.taps_type, kind.eps, problem.tf32, keeps,
             pools=problem.weight_offset is not None,
         )  # fmt: skip

@@ -78,9 +78,10 @@ class Predictor(NamedTuple):
 
     @property
     def outline(self) -> tuple:
-        """Shapes of both weights, their type, kind of the norm, and strides of the last weight."""
-        last = self.last_weight
-        return self.weight.shape, last.shape, self.weight.dtype, self.kind, last.stride()
+        """Shapes of both weights, their type, kind of the norm, last strides, the norm's types."""
+        last, running = self.last_weight, self.running
+        types = self.scale.dtype, running[0].dtype if running else None
+        return self.weight.shape, last.shape, self.weight.dtype, self.kind, last.stride(), types
 
     def norm(self) -> tuple | None:
         """Scale, shift, mean and variance, the last two None for a layer norm.
