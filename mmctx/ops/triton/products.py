@@ -13,17 +13,6 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out=a.new_empty(a.shape[0], b.shape[1]))
 
 
-def multiply_scaled(a: Tensor, b: Tensor, factor: float) -> Tensor:
-    """`multiply` times a number."""
-    out = a.new_empty(a.shape[0], b.shape[1])
-    return torch.addmm(out, a, b, beta=0, alpha=factor, out=out)
-
-
-def multiply_add(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`multiply` plus a row, (M,)."""
-    return torch.addmm(bias, a, b, out=a.new_empty(a.shape[0], b.shape[1]))
-
-
 def multiply_onto(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
     """Add `multiply` to a matrix in place, if there is one yet."""
     return multiply(a, b) if total is None else torch.addmm(total, a, b, out=total)
