@@ -20,6 +20,8 @@ DEPTHWISE_RUNS, DEPTHWISE_COLUMNS, DEPTHWISE_CHANNELS = 4, 7, 64
 # Sizes of a dense program: output pixels, output channels, and channels of a matrix product. For
 # gradients, which are read in float32, larger blocks spill on sm_80.
 DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER, DENSE_BACKWARD = 64, 64, 64, 32
+# Most taps of a row of the kernel whose inputs are loaded together.
+MOST_AHEAD = 3
 # Number of programs of the weight's gradient: several for each multiprocessor of a large GPU.
 WEIGHT_PROGRAMS = 1056
 
@@ -229,10 +231,13 @@ def _dense_launch(out_shape, rows_shape, weight_shape, geometry, tf32, transpose
     inner = _block_size(channels, DENSE_BACKWARD if transposed else DENSE_INNER)
     blocks = triton.cdiv(out_channels, block)
     tiles = triton.cdiv(out_height * out_width, DENSE_PIXELS)
+    width = weight_shape[3]
+    # Gradients are read in float32, so that less fits in the registers.
+    ahead = width if width <= MOST_AHEAD and not transposed else 1
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
         CHANNELS=channels, OUT_CHANNELS=out_channels, TRANSPOSED=transposed,
-        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
+        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block, AHEAD=ahead,
     )  # fmt: skip
     return Launch(static_dense_kernel, batch * tiles * blocks, values)
 

@@ -40,7 +40,7 @@ def static_dense_kernel(
     KERNEL_WIDTH: tl.constexpr, STRIDE_Y: tl.constexpr, STRIDE_X: tl.constexpr,
     PADDING_Y: tl.constexpr, PADDING_X: tl.constexpr, DILATION_Y: tl.constexpr,
     DILATION_X: tl.constexpr, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
-    PIXELS: tl.constexpr, INNER: tl.constexpr, BLOCK: tl.constexpr,
+    PIXELS: tl.constexpr, INNER: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """A program owns a tile of an image's output pixels and a block of output channels.
 
@@ -60,18 +60,25 @@ def static_dense_kernel(
     total = tl.zeros([PIXELS, BLOCK], tl.float32)
     for tap_y in range(KERNEL_HEIGHT):
         y, in_y = axis_at(row, tap_y, height, STRIDE_Y, PADDING_Y, DILATION_Y, TRANSPOSED)
-        for tap_x in range(KERNEL_WIDTH):
-            x, in_x = axis_at(column, tap_x, width, STRIDE_X, PADDING_X, DILATION_X, TRANSPOSED)
-            inside = in_y & in_x & valid
-            at = (y * width + x) * CHANNELS
-            tap = tap_y * KERNEL_WIDTH + tap_x
+        for first_x in range(0, KERNEL_WIDTH, AHEAD):
             for start in tl.static_range(0, CHANNELS, INNER):
-                row_channel, tap_channel = start + inner[None, :], start + inner[:, None]
-                value = tl.load(rows + at + row_channel, inside & (row_channel < CHANNELS), 0)
-                weight = tl.load(taps + (tap * CHANNELS + tap_channel) * OUT_CHANNELS + channel,
-                                 (tap_channel < CHANNELS) & exists, 0)  # fmt: skip
-                value = value.to(weight.dtype)
-                total = tl.dot(value, weight, total, input_precision=PRECISION)
+                # Loaded before the first product, which lets no load past.
+                values = ()
+                weights = ()
+                for ahead in tl.static_range(AHEAD):
+                    x, in_x = axis_at(column, first_x + ahead, width, STRIDE_X, PADDING_X,
+                                      DILATION_X, TRANSPOSED)  # fmt: skip
+                    inside = in_y & in_x & valid
+                    row_channel, tap_channel = start + inner[None, :], start + inner[:, None]
+                    value_at = rows + (y * width + x) * CHANNELS + row_channel
+                    value = tl.load(value_at, inside & (row_channel < CHANNELS), 0)
+                    tap = tap_y * KERNEL_WIDTH + first_x + ahead
+                    weight_at = taps + (tap * CHANNELS + tap_channel) * OUT_CHANNELS + channel
+                    weight = tl.load(weight_at, (tap_channel < CHANNELS) & exists, 0)
+                    values = values + (value.to(weight.dtype),)
+                    weights = weights + (weight,)
+                for ahead in tl.static_range(AHEAD):
+                    total = tl.dot(values[ahead], weights[ahead], total, input_precision=PRECISION)
     if bias is not None:
         total += tl.load(bias + channel, exists, 0).to(tl.float32)
     at = (image * pixels + pixel) * OUT_CHANNELS + channel
