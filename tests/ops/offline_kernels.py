@@ -4,8 +4,9 @@ Run in a process of its own, as Triton's interpreter replaces the kernels where 
 JSON. `python offline_kernels.py sizes`: variants of each kernel over many image sizes.
 `combinations`: every combination of optional arguments and gradients, as far as Triton's own
 representation, which is where the compiler is stricter than the interpreter. `networks CAPABILITY
-DTYPE...`: what the convolutions of all shipped backbones launch, down to machine code, and in the
-other types as far as that representation.
+DTYPE...`: what the layers of all shipped backbones launch, down to machine code, and in the other
+types as far as that representation; with `sample` instead, each kind of arguments and each size of
+tiles down to machine code, but not every pair.
 """
 
 import itertools
@@ -240,23 +241,28 @@ def run_stages(layer, dtype):
             loss.backward()
 
 
-def like(key):
-    """Key of a variant without what makes code longer or shorter only, such as numbers of channels.
+# Constants that change the length of loops, and how many values can be loaded at a time.
+NUMBERS = 'PRIOR', 'CHANNELS', 'HIDDEN', 'INPUTS', 'OUTPUTS', 'OUT_CHANNELS', 'LENGTH'
 
-    Of those that are no powers of two, it keeps how many values can be loaded at a time.
-    """
-    name, specialization, options = key
 
-    def without_factor(number):
-        value = int(number[0])
-        return str(min(value & -value, 16)) if value & (value - 1) else number[0]
-
-    return name, re.sub(r'\d+', without_factor, specialization), options
+def kinds(variant):
+    """What a variant is compiled for: its pointers and options, and the sizes of its tiles."""
+    kernel, _, bound, specialization, options = variant
+    arguments, sizes = [], []
+    for name, argument in zip(kernel.arg_names, specialization, strict=True):
+        value = bound[name]
+        if name in NUMBERS:
+            sizes.append(min(value & -value, 16))
+        elif name.isupper() and isinstance(value, int):
+            sizes.append(value)
+        elif name != 'EPS':
+            arguments.append(argument)
+    return (kernel.__name__, str(arguments), str(options)), (kernel.__name__, *sizes)
 
 
 def main():
     mode, *rest = sys.argv[1:]
-    recorder = Recorder(int(rest[0]) if mode == 'networks' else 90)
+    recorder = Recorder(int(rest[0]) if rest else 90)
     report = {}
     if mode == 'sizes':
         for shape in [(1, 1, 1), (1, 7, 7), (2, 16, 16), (3, 25, 42), (2, 32, 17), (16, 5, 48)]:
@@ -276,16 +282,23 @@ def main():
         layers = shipped_layers()
         for dtype in rest[1:]:
             run_networks(layers, getattr(torch, dtype))
-        compiled = {}
-        for key, variant in recorder.variants.items():
-            if compiled.setdefault(like(key), key) == key:
-                name = f'{len(compiled)} {variant[0].__name__}'
+        found, represented = set(), set()
+        for variant in recorder.variants.values():
+            pointers, sizes = kinds(variant)
+            # Each of them once, or each pair.
+            new = {pointers, sizes} if mode == 'sample' else {(pointers, sizes)}
+            if not new <= found:
+                found |= new
+                represented.add(pointers)
+                name = f'{len(report)} {variant[0].__name__}'
                 report[name] = recorder.compile(*variant)
-        compiled = set(compiled.values())
         for dtype in {'float16', 'bfloat16', 'float32'} - set(rest[1:]):
             run_networks(layers, getattr(torch, dtype))
-        for key in recorder.variants.keys() - compiled:
-            recorder.represent(*recorder.variants[key])
+        for variant in recorder.variants.values():
+            pointers, _ = kinds(variant)
+            if pointers not in represented:
+                represented.add(pointers)
+                recorder.represent(*variant)
     print(json.dumps(report))
 
 
