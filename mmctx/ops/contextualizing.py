@@ -149,6 +149,8 @@ def runs_stage_in_kernels(x: Tensor, classifying: nn.Sequential) -> bool:
         return infers_in_kernels(x, norm)
     if not launches_kernels(x) or fc.weight.dtype != torch.float32:
         return False
+    if fc.weight.device != x.device:
+        return False
     if isinstance(norm, nn.LayerNorm):
         return len(x) > 0
     from .triton.batch_norm import takes_batch_norm

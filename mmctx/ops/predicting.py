@@ -44,7 +44,10 @@ def launches_kernels(x: Tensor) -> bool:
     Args:
         x (Tensor): The map, or vectors in its place.
     """
-    return not torch.compiler.is_compiling() and runs_kernels(x)
+    if torch.compiler.is_compiling():
+        return False
+    # Kernels drop the tangents of forward-mode derivatives.
+    return forward_ad._current_level < 0 and runs_kernels(x)
 
 
 def norm_relu(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -178,21 +181,24 @@ def _kernels():
 def _kernel_arguments(call: LayerArguments) -> tuple | None:
     """Arguments of `contextual_layer`; None if it cannot take the call."""
     x, prior, weight, bias, sampling, weight_offset, geometry = call
-    # Its kernels drop the tangents of forward-mode derivatives.
-    if not launches_kernels(x) or not x.numel() or forward_ad._current_level >= 0:
+    if not launches_kernels(x) or not x.numel():
+        return None
+    # Kernels get addresses alone, so PyTorch's own operators are to refuse what is elsewhere.
+    if prior.device != x.device or weight.device != x.device:
         return None
     check_device(x.device)
     predictor_of = _kernels().Predictor.of
     vectors = rows = None
     if sampling is not None:
         rows = predictor_of(sampling)
-        if rows is None:
+        if rows is None or (rows.kind.name == 'batch' and x.numel() == x.shape[1]):
             return None
     if weight_offset is not None:
         vectors = predictor_of(weight_offset)
         if vectors is None or (vectors.kind.name == 'batch' and len(x) == 1):
             return None
-    dtype = (vectors or rows).weight.dtype
-    if dtype != torch.float32 and torch.is_grad_enabled():
+    known = (vectors or rows).weight
+    dtype = known.dtype
+    if known.device != x.device or (dtype != torch.float32 and torch.is_grad_enabled()):
         return None
     return x, prior.to(dtype).contiguous(), weight, bias, rows, vectors, geometry

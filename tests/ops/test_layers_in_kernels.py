@@ -262,6 +262,49 @@ def test_a_layer_in_half_precision_agrees_under_autocast(layout, dtype, toleranc
         assert error < tolerance, f'{error:.3f} of {leaf.shape}'
 
 
+def test_saved_tensors_may_come_back_in_another_layout(monkeypatch):
+    """As from hooks that keep them on the CPU for a while."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv('depthwise')
+    x = torch.randn(2, 6, 4, 5, device=DEVICE, requires_grad=True)
+    prior = torch.randn(2, 5, device=DEVICE, requires_grad=True)
+    leaves = [x, prior, *conv.parameters()]
+
+    def run():
+        with using_prior(prior):
+            return conv(x)
+
+    expected = gradients([run()], leaves)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.contiguous(), lambda t: t):
+        out = run()
+    for got, want in zip(gradients([out], leaves), expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_statistics_changed_before_backward_are_noticed(training, monkeypatch):
+    """Those that a batch norm normalised with; in training these are the batch's own."""
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv('dense').train(training)
+    x = torch.randn(2, 6, 4, 5, device=DEVICE, requires_grad=True)
+    with using_prior(torch.randn(2, 5, device=DEVICE)):
+        out = conv(x)
+        conv.train()(x)  # which updates the running statistics
+    if training:
+        out.sum().backward()
+    else:
+        with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+            out.sum().backward()
+
+
+def test_a_prior_on_another_device_is_refused_by_pytorch(monkeypatch):
+    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+    conv = make_conv('depthwise')
+    x = torch.randn(2, 6, 4, 5, device=DEVICE)
+    with using_prior(torch.randn(2, 5, device='meta')), pytest.raises(RuntimeError, match='meta'):
+        conv(x)
+
+
 def test_second_derivatives_of_a_layer_are_refused(monkeypatch):
     """Rather than taken for zero."""
     monkeypatch.setenv('MMCTX_BACKEND', 'triton')
@@ -548,6 +591,26 @@ def test_kernels_are_used_for_what_they_compute(hooked, kind, merging, monkeypat
     assert len(priors) == (4 if hooked else 0)
     own = kind is Contextualizing and not hooked and 'temperature' not in (merging or {})
     assert len(asked) == (3 if own else 0)
+
+
+def test_weights_that_are_turned_in_memory_train_alike(monkeypatch):
+    layer = Contextualizing((3, 5), (4,), 11, (6,), embed_dims=8).to(DEVICE)
+    for module in layer.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(module.weight.detach().t().contiguous().t())
+    x = torch.randn(4, 3, 4, 4, device=DEVICE)
+
+    def run():
+        context = layer(x, 0)
+        leaves = [p for n, p in layer.named_parameters() if '.1.' not in n or 'merging' in n]
+        found = torch.autograd.grad(
+            context.logits.square().sum() + context.prior.square().sum(), leaves, allow_unused=True
+        )
+        return [grad for grad in found if grad is not None]
+
+    plain, kernels = both_ways(monkeypatch, run)
+    for got, want in zip(kernels, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_what_layers_did_is_recorded_in_inference(monkeypatch):

@@ -83,9 +83,13 @@ def test_a_label_of_no_class_is_seen(label):
     assert value.isnan()
 
 
-def test_a_logit_that_is_no_number_is_seen():
+@pytest.mark.parametrize('backend', ['triton', 'tapwise'])
+@pytest.mark.parametrize('whole_row', [True, False])
+def test_a_logit_that_is_no_number_is_seen(whole_row, backend, monkeypatch):
+    """One value of a network that is no number makes a row of logits so."""
+    monkeypatch.setenv('MMCTX_BACKEND', backend)
     logits = torch.zeros(2, 3, device=DEVICE)
-    logits[1, 2] = torch.nan
+    logits[1, slice(None) if whole_row else slice(2, 3)] = torch.nan
     for label in (0, 2):
         (value,) = StagewiseCrossEntropy((1.0,))([logits], torch.tensor([0, label], device=DEVICE))
         assert value.isnan()

@@ -83,13 +83,14 @@ class StagewiseCrossEntropy(nn.Module):
             target = F.one_hot(target.long(), shape[1])
         # All stages at once: on a GPU, small steps take the host longer than the GPU.
         logits = torch.stack(list(stage_logits))  # [S, B, N₁]
-        considered = logits > -torch.inf
+        # A NaN counts as considered, so that the loss shows it.
+        considered = logits != -torch.inf
         label = target.argmax(1, keepdim=True).expand(len(logits), -1, -1)
         counts = considered.gather(2, label).squeeze(2)  # [S, B]
-        numbers = counts.sum(1)
+        numbers = counts.sum(1, dtype=logits.dtype)
         all_reduce(numbers)
         # Of a process on average, as DDP averages gradients.
-        numbers = numbers.clamp(min=1).to(logits.dtype) / get_world_size()
+        numbers = numbers.clamp(min=1) / get_world_size()
         losses = (self._sample_losses(logits, considered, target) * counts).sum(1) / numbers
         return [weight * loss for weight, loss in zip(self.stage_weights, losses)]
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from .device_launch import aligned, on_device
-from .launching import Launch, current_stream
+from .launching import Launch, current_stream, mark_as_changed
 from .products import multiply
 from .second_derivatives import once_differentiable
 
@@ -204,6 +204,7 @@ class BatchNormVectors:
         """
         out, statistics = torch.empty_like(vectors), _empty(2, scale)
         self.forward(stream, out, statistics, *running, vectors, bias, scale, shift)
+        mark_as_changed(running)
         return out, statistics
 
     def gradients(

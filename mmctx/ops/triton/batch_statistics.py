@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import Launch
+from .launching import Launch, mark_as_changed
 
 # Tiles that a program holds at once, and its channels, which it owns alone.
 TILES, CHANNELS = 128, 16
@@ -106,4 +106,5 @@ class BatchStatistics:
         """
         statistics = torch.empty(self.shape, dtype=torch.float32, device=parts.device)
         self.launch(stream, statistics, *running, parts)
+        mark_as_changed(running)
         return statistics

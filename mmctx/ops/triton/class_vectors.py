@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .device_launch import aligned, launch_on_device, on_device
 from .fixed_norm import normalized
-from .launching import Launch, current_stream
+from .launching import Launch, current_stream, types_of
 from .products import multiply_onto
 from .second_derivatives import once_differentiable
 from .settings import row_tile
@@ -192,8 +192,8 @@ def class_vectors_forward(
     first = steps[0].weight
     count, hidden, device = len(embeddings), len(first), embeddings.device
     plan = plan_of(
-        device, (embeddings.dtype, log_length.dtype, first.dtype), training, embeddings.shape,
-        hidden, len(steps), eps, normalize,
+        device, types_of(embeddings, log_length, *(t for step in steps for t in step)), training,
+        embeddings.shape, hidden, len(steps), eps, normalize,
     )  # fmt: skip
     directions = embeddings.new_empty(embeddings.shape, dtype=torch.float32)
     vectors = [directions.new_empty(count, hidden) for _ in steps]
@@ -234,7 +234,7 @@ class ClassVectorsOf(torch.autograd.Function):
         with on_device(device):
             stream = current_stream(device)
             if grad_directions is not None and (needs_embeddings or needs_length):
-                total, parts = torch.empty_like(embeddings), new(len(embeddings))
+                total, parts = new(embeddings.shape), new(len(embeddings))
                 plan.directions_backward(
                     stream, total, parts, aligned(grad_directions), embeddings, log_length
                 )

@@ -37,6 +37,8 @@ class _ContextualLayer(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor):
         problem = ctx.problem
         x, prior, weight, *tensors = ctx.saved_tensors
+        # A hook that keeps saved tensors elsewhere may bring it back in another layout.
+        x = channels_last(x)
         sampling, weight_offset = (
             None if of is None else Predictor(*tensors[at : at + 6], kind=of[3])
             for at, of in ((0, problem.sampling), (6, problem.weight_offset))

@@ -260,7 +260,7 @@ class HiddenRows:
             VALUES=TAP_VALUES,
         )  # fmt: skip
         # Four warps would run out of registers.
-        warps = 8 if keeps and tile * block >= MOST_VALUES else 4
+        warps = 8 if tile * block >= (MOST_VALUES if keeps else 2 * MOST_VALUES) else 4
         self.launch = Launch(hidden_rows_kernel, programs + taps, values, warps)
 
     def __call__(

@@ -5,7 +5,7 @@ forty arguments takes longer than many kernels run. A `Launch` fixes all argumen
 so this is done only once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import triton
@@ -69,6 +69,18 @@ class Launch:
             hooks.launch_enter_hook, hooks.launch_exit_hook,
             *[None if p is None else p.data_ptr() for p in pointers], *self.fixed,
         )  # fmt: skip
+
+
+def types_of(*tensors: Tensor | None) -> tuple[torch.dtype | None, ...]:
+    """Types of tensors, for which a launch is compiled; None for None."""
+    return tuple([None if tensor is None else tensor.dtype for tensor in tensors])
+
+
+def mark_as_changed(tensors: Iterable[Tensor]) -> None:
+    """Let autograd know of tensors that a kernel has written, in case that it saved them before."""
+    if not torch.is_inference_mode_enabled():
+        for tensor in tensors:
+            torch.autograd.graph.increment_version(tensor)
 
 
 def current_stream(device: torch.device) -> int:

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..sampling import output_size
+from .launching import types_of
 from .problem import Outline, Problem
 from .static_conv import Geometry
 
+PLAIN = Tensor, nn.Parameter
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 
 
@@ -66,10 +68,14 @@ class Predictor(NamedTuple):
         kind, scale, shift = NormKind.of(norm), norm.weight, norm.bias
         if kind is None or scale is None or shift is None:
             return None
+        parameters = first.weight, first.bias, scale, shift, last.weight, last.bias
+        # Others, such as quantized ones, have no memory that a kernel could read.
+        if not all(type(parameter) in PLAIN for parameter in parameters):
+            return None
         running = ()
         if kind.name != 'layer':
             running = norm.running_mean, norm.running_var, norm.num_batches_tracked
-        return cls(first.weight, first.bias, scale, shift, last.weight, last.bias, kind, running)
+        return cls(*parameters, kind, running)
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -78,9 +84,9 @@ class Predictor(NamedTuple):
 
     @property
     def outline(self) -> tuple:
-        """Shapes of both weights, their type, kind of the norm, last strides, the norm's types."""
-        last, running = self.last_weight, self.running
-        types = self.scale.dtype, running[0].dtype if running else None
+        """Shapes of both weights, their type, kind of the norm, last strides, types of all."""
+        last = self.last_weight
+        types = types_of(*self.parameters, *self.running)
         return self.weight.shape, last.shape, self.weight.dtype, self.kind, last.stride(), types
 
     def norm(self) -> tuple | None:

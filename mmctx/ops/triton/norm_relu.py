@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .device_launch import aligned, launch_on_device, on_device
-from .launching import Launch, current_stream
+from .launching import Launch, current_stream, types_of
 from .settings import row_tile, split_evenly
 
 MOST_PIXELS = 64
@@ -227,7 +227,7 @@ def norm_relu_forward(
     rows = aligned(rows)
     out = torch.empty_like(rows)
     if out.numel():
-        run = _layer_norm_of(rows.device, rows.shape, eps, _types(rows, shares, scale, shift))
+        run = _layer_norm_of(rows.device, rows.shape, eps, types_of(rows, shares, scale, shift))
         launch_on_device(run.forward, out, rows, shares, scale, shift, None, None)
     return out
 
@@ -241,15 +241,10 @@ def norm_relu_backward(
         batch, _, channels = rows.shape
         sums = scale.new_zeros(batch, 3, channels, dtype=torch.float32)
         return torch.empty_like(rows), sums[:, 0], *sums[:, 1:].sum(0).unbind()
-    types = _types(grad, rows, shares, scale, shift)
+    types = types_of(grad, rows, shares, scale, shift)
     run = _layer_norm_of(rows.device, rows.shape, eps, types)
     with on_device(rows.device):
         stream = current_stream(rows.device)
         norm = scale, shift, None, None
         grad_rows, grad_shares, totals = run.gradients(stream, grad, rows, shares, norm)
     return grad_rows, grad_shares, totals[1], totals[2]
-
-
-def _types(*tensors: Tensor) -> tuple[torch.dtype, ...]:
-    """Types of the tensors, for which a launch is compiled."""
-    return tuple([tensor.dtype for tensor in tensors])

@@ -14,7 +14,7 @@ from .batch_norm import BatchNormVectors
 from .cosine_gradient import logits_backward_launch, rows_product_launch
 from .device_launch import aligned, on_device
 from .keeping import keep_launch
-from .launching import current_stream
+from .launching import current_stream, types_of
 from .normed_product import normed_product_launch
 from .prior import prior_launch
 from .products import multiply
@@ -112,7 +112,7 @@ def conclude(
         mean, variance = norm.running_mean, norm.running_var
         kind = (BATCH_NORM if norm.training else FIXED_NORM, norm.eps, norm.momentum)
     plan = plan_of(
-        device, (weight.dtype, scale.dtype, x.dtype), before is not None,
+        device, types_of(x, mean, *parameters), before is not None,
         (x.shape, weight.shape, last_weight.shape, len(directions), keep,
          joint[0].shape if joint else None),
         kind, joint_eps, training,
@@ -154,6 +154,9 @@ def conclude(
                 stream, prior, raw, merged, aligned(hidden), top, aligned(joint_weight),
                 joint_bias, joint_scale, joint_shift,
             )  # fmt: skip
+    if kind[0] == BATCH_NORM:
+        # Not needed, and changed in place by the next batch.
+        mean = variance = None
     saved = pooled, vectors, statistics, mean, variance, inner, images, logits, share, merged, raw
     return (logits, mask, prior), plan, saved
 
@@ -213,7 +216,7 @@ def merging_backward(plan, stream, grad, share, merged, raw, joint, needs, found
     if needs[4]:
         found[4] = multiply(share.t(), multiply(rows[0], weight))
     if any(needs[11:]):
-        found[11], sums = torch.empty_like(weight), raw.new_empty(3, len(weight))
+        found[11], sums = raw.new_empty(weight.shape), raw.new_empty(3, len(weight))
         plan.joint_weights(stream, found[11], sums, rows, merged)
         found[12:] = sums.unbind()
 
@@ -234,7 +237,7 @@ def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, f
         aligned(last_weight),
     )  # fmt: skip
     if any(needs[9:11]):
-        found[9], found[10] = torch.empty_like(last_weight), grad.new_empty(len(last_weight))
+        found[9], found[10] = grad.new_empty(last_weight.shape), grad.new_empty(len(last_weight))
         plan.last_weights(stream, found[9], found[10], grad_images, inner)
     if plan.kind == BATCH_NORM:
         grad_vectors, sums = plan.batch_norm.gradients(
@@ -248,7 +251,7 @@ def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, f
         plan.norm_backward(stream, rows, grad_inner, vectors, bias, scale, shift, mean, variance)
         grad_vectors = rows[0]
         if any(needs[5:9]):
-            found[5], sums = torch.empty_like(weight), vectors.new_empty(3, len(weight))
+            found[5], sums = vectors.new_empty(weight.shape), vectors.new_empty(3, len(weight))
             plan.first_weights(stream, found[5], sums, rows, pooled)
             found[6:9] = sums.unbind()
     if needs[2]:

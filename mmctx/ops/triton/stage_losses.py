@@ -35,7 +35,8 @@ def restricted_target(x, target, image, smoothing, classes, n, SOFT: tl.constexp
     """Target of an image over the considered classes, whether its main label is one of them, and
     the logarithm of the sum of all exponentials.
     """
-    considered = x > -float('inf')
+    # A NaN counts as considered, so that the loss shows it.
+    considered = x != -float('inf')
     if SOFT:
         at = image.to(tl.int64) * classes + n
         t = tl.load(target + at, n < classes, 0).to(tl.float32)

@@ -20,8 +20,8 @@ DEPTHWISE_RUNS, DEPTHWISE_COLUMNS, DEPTHWISE_CHANNELS = 4, 7, 64
 # Sizes of a dense program: output pixels, output channels, and channels of a matrix product. For
 # gradients, which are read in float32, larger blocks spill on sm_80.
 DENSE_PIXELS, DENSE_CHANNELS, DENSE_INNER, DENSE_BACKWARD = 64, 64, 64, 32
-# Most taps of a row of the kernel whose inputs are loaded together.
-MOST_AHEAD = 3
+# Most taps of a row whose inputs are loaded together, and most channels with that in float32.
+MOST_AHEAD, MOST_AHEAD_IN_FULL = 3, 32
 # Number of programs of the weight's gradient: several for each multiprocessor of a large GPU.
 WEIGHT_PROGRAMS = 1056
 
@@ -45,8 +45,11 @@ class StaticConv:
         self.shape = rows_shape[0], *size, weight_shape[0]
         depthwise = is_depthwise(weight_shape, rows_shape[3])
         self.taps_type = torch.float32 if depthwise else dtype
-        prepare = _depthwise_launch if depthwise else _dense_launch
-        self.launch = prepare(self.shape, rows_shape, weight_shape, geometry, tf32)
+        shapes = self.shape, rows_shape, weight_shape, geometry
+        if depthwise:
+            self.launch = _depthwise_launch(*shapes)
+        else:
+            self.launch = _dense_launch(dtype, *shapes, tf32)
 
     def __call__(self, stream: int, rows: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
         """Result, (B, H_out, W_out, N), in float32, with the weight as `taps_first` lays it out."""
@@ -79,7 +82,7 @@ class StaticConvGradients:
             self.taps_type = torch.float32
         else:
             self.rows = _dense_launch(
-                rows_shape, shape, weight_shape, geometry, tf32, transposed=True
+                dtype, rows_shape, shape, weight_shape, geometry, tf32, transposed=True
             )
             self.weight, chunks = _dense_weight_launch(
                 shape, rows_shape, weight_shape, geometry, tf32
@@ -188,7 +191,7 @@ def taps_first(weight: Tensor, dtype: torch.dtype, turned: bool = False) -> Tens
     return taps.to(dtype, memory_format=torch.contiguous_format)
 
 
-def _depthwise_launch(out_shape, rows_shape, weight_shape, geometry, tf32=False) -> Launch:
+def _depthwise_launch(out_shape, rows_shape, weight_shape, geometry) -> Launch:
     values = _depthwise_values(out_shape, rows_shape, weight_shape, geometry)
     programs = out_shape[0] * values['tiles'] * values['blocks']
     return Launch(static_depthwise_kernel, programs, values)
@@ -223,7 +226,9 @@ def _depthwise_values(out_shape, rows_shape, weight_shape, geometry) -> dict[str
     )
 
 
-def _dense_launch(out_shape, rows_shape, weight_shape, geometry, tf32, transposed=False) -> Launch:
+def _dense_launch(
+    dtype, out_shape, rows_shape, weight_shape, geometry, tf32, transposed=False
+) -> Launch:
     """Launch of the convolution, or of the gradient of its rows, which are then its output."""
     batch, out_height, out_width, out_channels = out_shape
     channels = rows_shape[3]
@@ -232,12 +237,13 @@ def _dense_launch(out_shape, rows_shape, weight_shape, geometry, tf32, transpose
     blocks = triton.cdiv(out_channels, block)
     tiles = triton.cdiv(out_height * out_width, DENSE_PIXELS)
     width = weight_shape[3]
-    # Gradients are read in float32, so that less fits in the registers.
-    ahead = width if width <= MOST_AHEAD and not transposed else 1
+    # Of float32, in which gradients are, less fits in registers and shared memory.
+    fits = not transposed and (dtype.itemsize == 2 or channels <= MOST_AHEAD_IN_FULL)
     values = dict(
         _sizes(out_shape, rows_shape, weight_shape, geometry), tiles=tiles, blocks=blocks,
         CHANNELS=channels, OUT_CHANNELS=out_channels, TRANSPOSED=transposed,
-        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block, AHEAD=ahead,
+        PRECISION=precision(tf32), PIXELS=DENSE_PIXELS, INNER=inner, BLOCK=block,
+        AHEAD=width if fits and width <= MOST_AHEAD else 1,
     )  # fmt: skip
     return Launch(static_dense_kernel, batch * tiles * blocks, values)
 
