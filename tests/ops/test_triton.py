@@ -107,12 +107,12 @@ def test_integer_positions_and_the_border():
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_all_samples_on_one_pixel(depthwise):
     """A list of x's gradient as long as there are samples, and all others empty."""
-    tensors, options = leaves_of((2, 3, 9, 7, (3, 3), 1, 1, 1), depthwise)
-    rows, columns = torch.meshgrid(torch.arange(9), torch.arange(7), indexing='ij')
+    tensors, options = leaves_of((1, 3, 6, 5, (3, 3), 1, 1, 1), depthwise)
+    rows, columns = torch.meshgrid(torch.arange(6), torch.arange(5), indexing='ij')
     grid = torch.stack([rows, columns])[None, None]  # [1, 1, 2, H, W]
     taps = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing='ij'), -1) - 1
     position = grid + taps.reshape(1, 9, 2, 1, 1)
-    sampling_offset = (4 - position).flatten(1, 2).expand(2, -1, -1, -1)
+    sampling_offset = (4 - position).flatten(1, 2)
     tensors['sampling_offset'] = (
         sampling_offset.to(tensors['sampling_offset']).contiguous().requires_grad_()
     )
@@ -137,7 +137,7 @@ def test_results_do_not_depend_on_the_tiles(depthwise):
 
 
 def test_gradients_are_the_same_every_time():
-    tensors, options = make_case((2, 40, 12, 9, (3, 3), 1, 1, 1), True, 3.0, torch.float32, DEVICE)
+    tensors, options = make_case((2, 40, 7, 6, (3, 3), 1, 1, 1), True, 3.0, torch.float32, DEVICE)
     tensors = {k: v.requires_grad_() for k, v in tensors.items()}
     with deterministic(True):
         first, second = (with_gradients(tensors, options, backend='triton') for _ in range(2))
@@ -222,7 +222,7 @@ def test_dense_weight_in_any_memory_layout(geometry):
     """Also of more taps than a single image is split into."""
     tensors, options = leaves_of(geometry, False)
     weight = tensors['weight'].detach()
-    for last in ((0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0)):
+    for last in ((0, 2, 3, 1), (3, 2, 1, 0)):
         back = [last.index(axis) for axis in range(4)]
         given = weight.permute(last).contiguous().permute(back)
         tensors['weight'] = given.requires_grad_()
