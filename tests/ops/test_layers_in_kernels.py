@@ -153,7 +153,7 @@ def test_half_precision_predicts_float32(layout, monkeypatch):
 
 
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize(('batch', 'size'), [(1, (3, 4)), (3, (4, 3))])
+@pytest.mark.parametrize(('batch', 'size'), [(1, (3, 4)), (2, (4, 3))])
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_the_whole_layer_agrees_with_gradients(layout, batch, size, training, monkeypatch):
     """Batch norms train, or keep the statistics that they have while the weights train."""

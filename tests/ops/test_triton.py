@@ -18,7 +18,7 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # batch, channels, height, width, kernel, stride, padding, dilation
 GEOMETRIES = [
     (1, 5, 7, 9, (3, 3), 1, 1, 1),
-    (2, 70, 9, 8, (3, 3), 2, 1, 1),
+    (2, 70, 6, 5, (3, 3), 2, 1, 1),
     (3, 2, 6, 7, (3, 3), 1, 2, 2),
     (2, 2, 8, 6, (5, 3), (2, 1), (2, 0), (1, 2)),
     (1, 16, 1, 1, (3, 3), 1, 1, 1),
