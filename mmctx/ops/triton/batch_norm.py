@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from .batch_statistics import update_running
 from .device_launch import aligned, on_device
 from .launching import Launch, current_stream, mark_as_changed
 from .products import multiply
@@ -80,12 +81,8 @@ def batch_norm_relu_kernel(
     tl.store(statistics + channel, mean, exists)
     tl.store(statistics + length + channel, deviation, exists)
     mean += tl.load(bias + channel, exists, 0).to(tl.float32)
-    before = tl.load(running_mean + channel, exists, 0).to(tl.float32)
-    after = before + (mean - before) * MOMENTUM
-    tl.store(running_mean + channel, after.to(running_mean.dtype.element_ty), exists)
-    before = tl.load(running_variance + channel, exists, 0).to(tl.float32)
-    after = before + (squares / (count - 1) - before) * MOMENTUM
-    tl.store(running_variance + channel, after.to(running_variance.dtype.element_ty), exists)
+    update_running(running_mean, running_variance, channel, exists, mean, squares / (count - 1),
+                   MOMENTUM)  # fmt: skip
     if tl.program_id(0) == 0:
         tl.store(batches, tl.load(batches) + 1)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..sampling import output_size
 from .launching import types_of
 from .problem import Outline, Problem
-from .static_conv import Geometry
+from .static_conv import Geometry, is_depthwise
 
 PLAIN = Tensor, nn.Parameter
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
@@ -164,7 +164,7 @@ class LayerProblem(NamedTuple):
                 shape = (batch, self.taps, out_height, out_width)
                 mask = shape, torch.float32, strides
         if self.weight_offset is not None:
-            depthwise = self.weight[0][1] == 1 and channels > 1
+            depthwise = is_depthwise(self.weight[0], channels)
             own = (channels, 1) if depthwise else (1, channels)
             weight_offset = (batch, *own, *kernel), self.weight_offset[2]
         return Problem(
