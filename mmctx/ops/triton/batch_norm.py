@@ -81,10 +81,8 @@ def batch_norm_relu_kernel(
     tl.store(statistics + channel, mean, exists)
     tl.store(statistics + length + channel, deviation, exists)
     mean += tl.load(bias + channel, exists, 0).to(tl.float32)
-    update_running(running_mean, running_variance, channel, exists, mean, squares / (count - 1),
-                   MOMENTUM)  # fmt: skip
-    if tl.program_id(0) == 0:
-        tl.store(batches, tl.load(batches) + 1)
+    update_running(running_mean, running_variance, batches, channel, exists, mean,
+                   squares / (count - 1), MOMENTUM)  # fmt: skip
 
 
 @triton.jit(**OPTIONS)

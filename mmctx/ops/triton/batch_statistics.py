@@ -12,15 +12,23 @@ TILES, CHANNELS = 128, 16
 
 
 @triton.jit
-def update_running(running_mean, running_variance, channel, exists, mean, variance,
+def update_running(running_mean, running_variance, batches, channel, exists, mean, variance,
                    MOMENTUM: tl.constexpr):  # fmt: skip
-    """Move running statistics towards those of a batch, of which the variance is unbiased."""
-    before = tl.load(running_mean + channel, exists, 0).to(tl.float32)
-    after = before + (mean - before) * MOMENTUM
-    tl.store(running_mean + channel, after.to(running_mean.dtype.element_ty), exists)
-    before = tl.load(running_variance + channel, exists, 0).to(tl.float32)
-    after = before + (variance - before) * MOMENTUM
-    tl.store(running_variance + channel, after.to(running_variance.dtype.element_ty), exists)
+    """Move running statistics towards those of a batch, of which the variance is unbiased.
+
+    The first program counts the batch.
+    """
+    first = tl.program_id(0) == 0
+    counted = tl.load(batches, first, 0)
+    old_mean = tl.load(running_mean + channel, exists, 0).to(tl.float32)
+    old_variance = tl.load(running_variance + channel, exists, 0).to(tl.float32)
+    # Several threads may have loaded what one of them stores in the same place.
+    tl.debug_barrier()
+    new_mean = old_mean + (mean - old_mean) * MOMENTUM
+    new_variance = old_variance + (variance - old_variance) * MOMENTUM
+    tl.store(running_mean + channel, new_mean.to(running_mean.dtype.element_ty), exists)
+    tl.store(running_variance + channel, new_variance.to(running_variance.dtype.element_ty), exists)
+    tl.store(batches, counted + 1, first)
 
 
 @triton.jit
@@ -70,10 +78,8 @@ def batch_statistics_kernel(
     squares = tl.sum(total, 0, keep_dims=True)
     tl.store(statistics + channel, average, exists)
     tl.store(statistics + length + channel, squares / all_rows, exists)
-    update_running(running_mean, running_variance, channel, exists, average,
+    update_running(running_mean, running_variance, batches, channel, exists, average,
                    squares / (all_rows - 1), MOMENTUM)  # fmt: skip
-    if tl.program_id(0) == 0:
-        tl.store(batches, tl.load(batches) + 1)
 
 
 class BatchStatistics:
