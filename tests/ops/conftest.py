@@ -1,13 +1,9 @@
 """Triton kernels on any machine: on a GPU where there is one, else in Triton's interpreter."""
 
-import os
-import sys
-
 import pytest
 import torch
-
-import mmctx.ops.triton as kernels
-from mmctx.compat.triton_interpreter import fix_interpreter
+from interpreting import interpret
+from memory_checks import check_memory
 
 # Of each launch, as long as launches are cached, by type.
 _first_pointers: dict = {}
@@ -19,31 +15,9 @@ def interpreted_without_a_gpu():
     if torch.cuda.is_available():
         yield
         return
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction, _patch_lang
-    from triton.runtime.jit import JITFunction
-
-    prepared = set()
-
-    def call(function, *args, **kwargs):
-        if function.fn.__module__ not in prepared:
-            prepared.add(function.fn.__module__)
-            _patch_lang(function.fn)
-        return function.rewrite()(*args, **kwargs)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, 'TRITON_INTERPRET', '1')
-        fix_interpreter()
-        # Functions become interpreted when they are defined. Triton's own were by now, and so are
-        # our kernels if another test imported them.
-        imported = [m for name, m in sys.modules.items() if name.startswith(kernels.__name__)]
-        for module in (tl, tl.standard, *imported):
-            for name, function in vars(module).copy().items():
-                if isinstance(function, JITFunction):
-                    patch.setattr(module, name, InterpretedFunction(function.fn))
-        # The interpreter prepares Triton's language anew whenever a kernel calls a helper, four
-        # fifths of the time, where once for each module is enough.
-        patch.setattr(InterpretedFunction, '__call__', call)
+        interpret(patch)
+        check_memory(patch)
         yield
 
 
@@ -66,18 +40,24 @@ def launches_repeat_alike(monkeypatch):
     monkeypatch.setattr(Launch, '__call__', checked)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
-    """Fill memory that is allocated but not set with NaN, for what the kernels fail to write."""
+    """Fill memory that is allocated but not set, for what kernels fail to write before it is read.
+
+    Its numbers are NaN, its integers -1.
+    """
+    from mmctx.ops.triton.operator import needs_operators
 
     def poison(owner, name):
         allocate = getattr(owner, name)
 
-        def allocate_nan(*args, **kwargs):
+        def allocate_poison(*args, **kwargs):
             out = allocate(*args, **kwargs)
-            return out.fill_(float('nan')) if out.is_floating_point() else out
+            if not (needs_operators(out) or out.is_meta) and out.numel():
+                out.untyped_storage().fill_(255)
+            return out
 
-        monkeypatch.setattr(owner, name, allocate_nan)
+        monkeypatch.setattr(owner, name, allocate_poison)
 
     poison(torch, 'empty')
     poison(torch, 'empty_like')

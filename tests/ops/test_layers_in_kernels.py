@@ -453,7 +453,7 @@ def run_stages(layer, maps):
     ('LN', torch.float32), ('LN', torch.float16), ('BN', torch.float32),
     ('fixed BN', torch.float32),
 ])  # fmt: skip
-def test_stages_of_many_values_agree_with_float64(norm, dtype, monkeypatch, poisoned):
+def test_stages_of_many_values_agree_with_float64(norm, dtype, monkeypatch):
     """More images, channels, classes and hidden values than one program holds at once."""
     torch.manual_seed(0)
     layer = Contextualizing((70, 33), (40,), 90, (70,), embed_dims=65, norm=norm[-2:]).to(DEVICE)

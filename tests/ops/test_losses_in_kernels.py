@@ -52,7 +52,7 @@ def assert_near(got, expected):
 @pytest.mark.parametrize(('stages', 'batch', 'classes'), [
     (1, 1, 1), (4, 3, 70), (3, 2, 128), (2, 5, 2100),
 ])  # fmt: skip
-def test_agrees_with_float64(stages, batch, classes, soft, smoothing, poisoned, monkeypatch):
+def test_agrees_with_float64(stages, batch, classes, soft, smoothing, monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(kernels, 'ADDED_AT_ONCE', 2)
     kernels._plan.cache_clear()
@@ -68,7 +68,7 @@ def test_agrees_with_float64(stages, batch, classes, soft, smoothing, poisoned, 
     assert_near(got, with_gradients(loss, exact, target.double() if soft else target))
 
 
-def test_target_without_a_considered_class_gives_zero(poisoned):
+def test_target_without_a_considered_class_gives_zero():
     logits = torch.tensor([[0.5, -torch.inf, 2.0]], device=DEVICE)
     loss = StagewiseCrossEntropy((1.0,), 0.1)
     for target in (torch.tensor([1]), torch.tensor([[0.0, 1.0, 0.0]])):

@@ -68,7 +68,7 @@ def assert_near(got, expected, dtype):
 @pytest.mark.parametrize(('batch', 'pixels', 'channels'), [
     (1, 1, 1), (3, 49, 98), (1, 65, 147), (2, 130, 6), (2, 70, 12), (2, 5, 64),
 ])  # fmt: skip
-def test_norm_relu_agrees_with_pytorch(batch, pixels, channels, dtype, poisoned):
+def test_norm_relu_agrees_with_pytorch(batch, pixels, channels, dtype):
     rows = torch.randn(batch, pixels, 1, channels, device=DEVICE).to(dtype)
     shares = torch.randn(batch, channels, device=DEVICE) * 2
     scale, shift = torch.randn(2, channels, device=DEVICE)
@@ -97,7 +97,7 @@ def test_norm_relu_lets_nan_through():
     (torch.bfloat16, 1, False),
 ])  # fmt: skip
 @pytest.mark.parametrize('name', CONVOLUTIONS)
-def test_convolution_agrees_with_pytorch(name, batch, biased, dtype, poisoned):
+def test_convolution_agrees_with_pytorch(name, batch, biased, dtype):
     channels, out_channels, groups, *size, kernel, stride, padding, dilation = CONVOLUTIONS[name]
     x = torch.randn(batch, channels, *size, device=DEVICE).to(dtype)
     # Representable in the map's type, to which dense kernels are rounded.
@@ -196,7 +196,7 @@ def test_no_kernels_run_if_a_tracer_or_counter_must_see_operators():
     (torch.float16, 1, (3, 4), 300, 270, 18),
 ])  # fmt: skip
 def test_hidden_maps_and_vectors_agree_with_pytorch(
-    dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics, poisoned
+    dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics
 ):
     from mmctx.ops.triton.hidden_layers import HiddenRows, HiddenVectors
     from mmctx.ops.triton.static_conv import taps_first
@@ -254,7 +254,7 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
 
 @pytest.mark.parametrize('dtype', TOLERANCES)
 @pytest.mark.parametrize(('batch', 'size', 'channels'), [(1, (2, 3), 3), (3, (9, 8), 20)])
-def test_batch_norm_of_rows_trains_like_pytorch(batch, size, channels, dtype, poisoned):
+def test_batch_norm_of_rows_trains_like_pytorch(batch, size, channels, dtype):
     """Statistics from those of tiles, the norm itself, its gradients and running statistics."""
     from mmctx.ops.triton.batch_statistics import BatchStatistics
     from mmctx.ops.triton.hidden_layers import HiddenRows
@@ -315,7 +315,7 @@ def test_batch_norm_of_rows_trains_like_pytorch(batch, size, channels, dtype, po
 
 @pytest.mark.parametrize('log_length', [None, 2.5])
 @pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 256), (40, 65), (0, 4)])
-def test_vectors_get_one_length(count, length, log_length, poisoned):
+def test_vectors_get_one_length(count, length, log_length):
     vectors = torch.randn(count, length, device=DEVICE) * 3
     vectors[1:2] = 0
     scale = None if log_length is None else torch.tensor(log_length, device=DEVICE)
@@ -336,7 +336,7 @@ def test_vectors_get_one_length(count, length, log_length, poisoned):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 @pytest.mark.parametrize(('count', 'inner', 'channels'), [(2, 3, 1), (5, 4, 17), (300, 6, 33)])
-def test_batch_norm_step_agrees_with_pytorch(count, inner, channels, dtype, poisoned):
+def test_batch_norm_step_agrees_with_pytorch(count, inner, channels, dtype):
     torch.manual_seed(0)
     norm = nn.BatchNorm1d(channels, momentum=0.3, eps=1e-3)
     for tensor in (norm.weight, norm.bias, norm.running_mean):

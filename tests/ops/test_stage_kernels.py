@@ -44,7 +44,7 @@ def normed(x, scale, shift, mean=None, variance=None, eps=1e-3):
 @pytest.mark.parametrize(('mergings', 'count', 'length', 'hidden'), [
     (1, 1, 1, 1), (2, 35, 65, 12), (3, 16, 8, 130),
 ])  # fmt: skip
-def test_class_vectors(mergings, count, length, hidden, normalize, dtype, poisoned):
+def test_class_vectors(mergings, count, length, hidden, normalize, dtype):
     from mmctx.ops.triton.class_vectors import ClassStep, class_vectors_forward
 
     embeddings, log_length = random(count, length, dtype=dtype), random(dtype=dtype)
@@ -67,7 +67,7 @@ def test_class_vectors(mergings, count, length, hidden, normalize, dtype, poison
 @pytest.mark.parametrize('dtype', TOLERANCES)
 @pytest.mark.parametrize('fixed_statistics', [False, True])
 @pytest.mark.parametrize(('batch', 'channels', 'length'), [(1, 1, 1), (3, 70, 33), (17, 300, 8)])
-def test_normed_product(batch, channels, length, fixed_statistics, dtype, poisoned):
+def test_normed_product(batch, channels, length, fixed_statistics, dtype):
     from mmctx.ops.triton.normed_product import normed_product_launch
 
     vectors = random(batch, channels, dtype=dtype)
@@ -86,7 +86,7 @@ def test_normed_product(batch, channels, length, fixed_statistics, dtype, poison
 @pytest.mark.parametrize(('batch', 'classes', 'kept', 'hidden', 'length'), [
     (1, 1, 1, 1, 1), (3, 90, 70, 12, 33), (2, 11, 5, 130, 140),
 ])  # fmt: skip
-def test_prior(batch, classes, kept, hidden, length, dtype, poisoned):
+def test_prior(batch, classes, kept, hidden, length, dtype):
     from mmctx.ops.triton.prior import prior_launch
 
     vectors = random(classes, hidden)
@@ -104,7 +104,7 @@ def test_prior(batch, classes, kept, hidden, length, dtype, poisoned):
 
 @pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37)])
 @pytest.mark.parametrize('follows', [False, True])
-def test_kept_classes_are_the_largest(classes, count, follows, poisoned):
+def test_kept_classes_are_the_largest(classes, count, follows):
     from mmctx.ops.triton.keeping import keep_launch
 
     # Whole numbers, so that many are equal and both zeros and signs occur.

@@ -69,7 +69,7 @@ def leaves_of(geometry, depthwise, **kwargs):
 # In float64 the interpreter came within 2e-13 of the reference, sums over 70·9 terms included.
 @pytest.mark.parametrize('depthwise', [True, False])
 @pytest.mark.parametrize('geometry', [*GEOMETRIES, SEVEN], ids=str)
-def test_agrees_with_the_reference(geometry, depthwise, poisoned):
+def test_agrees_with_the_reference(geometry, depthwise):
     tensors, options = leaves_of(geometry, depthwise)
     expected = with_gradients(tensors, options, backend='reference')
     for switch in (False, True):

@@ -1,0 +1,83 @@
+"""Triton's interpreter, made to run all kernels and to take less time."""
+
+import functools
+import math
+import os
+import sys
+
+import mmctx.ops.triton as kernels
+from mmctx.compat.triton_interpreter import fix_interpreter
+
+
+def interpret(patch) -> None:
+    """Interpret the kernels whenever they run.
+
+    Args:
+        patch (MonkeyPatch): Undoes it.
+    """
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime.jit import JITFunction
+
+    patch.setitem(os.environ, 'TRITON_INTERPRET', '1')
+    fix_interpreter()
+    # Functions become interpreted when they are defined. Triton's own were by now, and so are our
+    # kernels if another test imported them.
+    imported = [m for name, m in sys.modules.items() if name.startswith(kernels.__name__)]
+    for module in (tl, tl.standard, *imported):
+        for name, function in vars(module).copy().items():
+            if isinstance(function, JITFunction):
+                patch.setattr(module, name, InterpretedFunction(function.fn))
+    _save_time(patch)
+
+
+def _save_time(patch):
+    """Do once what the interpreter does at each step of a kernel."""
+    from triton.language import core
+    from triton.runtime import interpreter
+
+    prepared: set = set()
+    blocks: dict = {}
+    numpy_types: dict = {}
+
+    def call(function, *args, **kwargs):
+        # Triton's language is prepared once for each module.
+        if function.fn.__module__ not in prepared:
+            prepared.add(function.fn.__module__)
+            interpreter._patch_lang(function.fn)
+        return function.rewrite()(*args, **kwargs)
+
+    @functools.cache
+    def constant(shape):
+        return core.tuple([core.constexpr(s) for s in shape]), core.constexpr(math.prod(shape))
+
+    def initialize_tensor(tensor, handle, type_):
+        tensor.handle, tensor.type, tensor.dtype = handle, type_, type_.scalar
+        tensor.shape, tensor.numel = constant(type_.shape if type_.is_block() else ())
+
+    def initialize_block_once(made, element, shape):
+        key = element.name, tuple([getattr(size, 'value', size) for size in shape])
+        if key not in blocks:
+            initialize_block(made, element, shape)
+            blocks[key] = vars(made).copy()
+        vars(made).update(blocks[key])
+
+    def have_same_values(shape, other):
+        return core.constexpr(shape.values == getattr(other, 'values', other))
+
+    def find_numpy_type_once(type_):
+        if type_.name not in numpy_types:
+            numpy_types[type_.name] = find_numpy_type(type_)
+        return numpy_types[type_.name]
+
+    initialize_block, find_numpy_type = core.block_type.__init__, interpreter._get_np_dtype
+    patch.setattr(interpreter.InterpretedFunction, '__call__', call)
+    patch.setattr(core.tuple, '__eq__', have_same_values)
+    patch.setattr(core.tensor, '__init__', initialize_tensor)
+    patch.setattr(core.block_type, '__init__', initialize_block_once)
+    patch.setattr(interpreter, '_get_np_dtype', find_numpy_type_once)
+    # No size of the tests is near where integers overflow.
+    patch.setattr(
+        interpreter.interpreter_builder, 'options',
+        interpreter.InterpreterOptions(sanitize_overflow=False),
+    )  # fmt: skip
