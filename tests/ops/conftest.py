@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from interpreting import interpret
+from interpreting import interpret, unaligned_parameters
 from memory_checks import check_memory
 
 # Of each launch, as long as launches are cached, by type.
@@ -23,7 +23,7 @@ def interpreted_without_a_gpu():
 
 @pytest.fixture(autouse=True)
 def launches_repeat_alike(monkeypatch):
-    """Fail where a launch gets other pointers than the first time.
+    """Fail where a launch gets other pointers than the first time, or could get unaligned ones.
 
     On a GPU it would run the kernel that was compiled for the first ones.
     """
@@ -34,7 +34,15 @@ def launches_repeat_alike(monkeypatch):
 
     def checked(launch, stream, *pointers):
         types = [None if p is None else p.dtype for p in pointers]
-        assert types == _first_pointers.setdefault(launch, types), launch.kernel.__name__
+        kernel = launch.kernel
+        assert types == _first_pointers.setdefault(launch, types), kernel.fn.__name__
+        unaligned = {
+            name
+            for name, p in zip(kernel.arg_names, pointers, strict=False)
+            if p is not None and p.data_ptr() % 16
+        }
+        wrong = unaligned - unaligned_parameters(kernel)
+        assert not wrong, f'{kernel.fn.__name__} reads 16 bytes at a time from {wrong}'
         return run(launch, stream, *pointers)
 
     monkeypatch.setattr(Launch, '__call__', checked)

@@ -27,8 +27,19 @@ def interpret(patch) -> None:
     for module in (tl, tl.standard, *imported):
         for name, function in vars(module).copy().items():
             if isinstance(function, JITFunction):
-                patch.setattr(module, name, InterpretedFunction(function.fn))
+                unaligned = [p.name for p in function.params if p.do_not_specialize_on_alignment]
+                interpreted = InterpretedFunction(
+                    function.fn, do_not_specialize_on_alignment=unaligned
+                )
+                patch.setattr(module, name, interpreted)
     _save_time(patch)
+
+
+def unaligned_parameters(kernel) -> set[str]:
+    """Names of a kernel's pointers whose addresses need not be divisible by 16."""
+    if hasattr(kernel, 'params'):
+        return {p.name for p in kernel.params if p.do_not_specialize_on_alignment}
+    return set(kernel.kwargs['do_not_specialize_on_alignment'] or ())
 
 
 def _save_time(patch):
