@@ -51,7 +51,7 @@ def unit_vectors(x: Tensor, log_length: Tensor | None = None) -> Tensor:
 
 
 def trains_batch_norm_in_kernels(x: Tensor, norm: nn.Module) -> bool:
-    """Whether `batch_norm_step` can run a norm in training.
+    """Whether `train_batch_norm_step` can run a norm in training.
 
     Args:
         x (Tensor): Vectors, (N, C_in).
@@ -102,7 +102,7 @@ def make_class_vectors(
     Args:
         embeddings (Tensor): Class embeddings, (N, d).
         log_length (Tensor): Logarithm of the length of the directions, one number.
-        steps (Sequence[nn.Sequential]): Linear layer and LayerNorm of each merging layer.
+        steps (Sequence[nn.Sequential]): Linear layer, LayerNorm and ReLU of each merging layer.
         normalize (bool): Whether merging layers see embeddings scaled to length √d.
 
     Returns:

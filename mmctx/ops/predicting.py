@@ -51,7 +51,7 @@ def launches_kernels(x: Tensor) -> bool:
 
 
 def norm_relu(x: Tensor, shares: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """ReLU(LayerNorm(x + shares)) over channels, in one kernel each forward and backward.
+    """ReLU(LayerNorm(x + shares)) over channels, in one kernel forward and two backward.
 
     Args:
         x (Tensor): Map, (B, H, W, C).

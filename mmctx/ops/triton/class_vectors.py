@@ -208,7 +208,7 @@ def class_vectors_forward(
 
 
 class ClassVectorsOf(torch.autograd.Function):
-    """`class_vectors_forward` with its gradients, for embeddings of any length."""
+    """`class_vectors_forward` with its gradients, for embeddings that are not normalized."""
 
     @staticmethod
     def forward(ctx, embeddings, log_length, eps, *parameters):

@@ -23,8 +23,9 @@ from .settings import precision
 ROW_BYTES, VECTOR_VALUES, PRIOR_VALUES = 32768, 8192, 4096
 # Least and largest number of channels that it multiplies at a time, and number of tiles of sums.
 INNER, MOST_INNER, TILES = 32, 256, 16
-# Pixels of a program, of many hidden channels and of few ones: the fastest on an H200. They are
-# fewer where there would not be a few programs for each multiprocessor of a large GPU.
+# Pixels of a program, of many hidden channels and of few ones, which were the fastest of earlier
+# kernels on an H200. They are fewer where there would not be a few programs for each multiprocessor
+# of a large GPU.
 PIXELS, PIXELS_OF_FEW, FEW, PROGRAMS = 64, 128, 32, 264
 # Values of hidden maps of a program of four warps.
 MOST_VALUES = 8192

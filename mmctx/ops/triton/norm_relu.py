@@ -1,8 +1,8 @@
 """ReLU of a norm over rows, after a vector of each image is added to them.
 
-The norm is a layer norm, or a batch norm whose statistics are known. Forward is one kernel; so is
-backward, but for a batch norm in training, where it is two. A row is a pixel and stays in
-registers, so backward recomputes the statistics of a layer norm instead of reading them.
+The norm is a layer norm, or a batch norm whose statistics are known. Forward is one kernel,
+backward two, and three for a batch norm in training. A row is a pixel and stays in registers, so
+backward recomputes the statistics of a layer norm instead of reading them.
 """
 
 from functools import lru_cache

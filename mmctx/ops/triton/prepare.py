@@ -55,8 +55,8 @@ def load_weights(weights, at, keep, planes, HALF: tl.constexpr):
 def load_samples(index, weights, at, planes, HALF: tl.constexpr):
     """Load the first pixel and the weights of samples from the tables of `prepare_kernel`.
 
-    Without a predicate, which would take the reading kernels a tenth of their instructions: the
-    tables are longer than the samples are many.
+    Without predicates, which would be a tenth of the reading kernels' instructions: the tables have
+    spare entries at their ends instead.
     """
     return tl.load(index + at), load_weights(weights, at, None, planes, HALF)
 
@@ -78,8 +78,10 @@ def store_matrix_row(matrix, dense, output, channels, weight_output, weight_inpu
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=CALLERS)
 def prepare_kernel(
-    index,  # [B, K, P] int32, the first pixel that each sample reads, and PIXELS zeros; or None
-    weights,  # [B, K, P] int64 of four float16 for x of 16 bits, else [4, B, K, P]; with the mask
+    index,  # [B, K, P] int32, the first pixel that each sample reads, then PIXELS zeros, then P
+    # entries that nothing sets, as they are loaded ahead but not used; or None
+    weights,  # [B, K, P] int64 of four float16 for x of 16 bits, else [4, B, K, P]; with the mask,
+    # and as many spare entries behind them
     kernels,  # [B or 1, K, C], w + Δw depthwise, Δw dense, or None
     matrix,  # [C_out, K·C_in + ONES], w as the dense product takes it, or None
     offset,  # [B, 2K, H_out, W_out] of any strides, or None

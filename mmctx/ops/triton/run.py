@@ -14,7 +14,7 @@ __all__ = ['problem_of', 'run_backward', 'run_forward']
 def run_forward(problem: Problem, *tensors: Tensor | None) -> tuple[Tensor, Tables]:
     """The contextual convolution of x, weight, bias, sampling_offset, weight_offset and mask.
 
-    The tables that it returns as well spare `run_backward` to make them again.
+    The tables that it returns as well save `run_backward` from making them again.
     """
     with on_device(problem.device):
         return forward(problem, current(), *tensors)

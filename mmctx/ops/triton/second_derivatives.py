@@ -22,7 +22,7 @@ class _Refused(torch.autograd.Function):
     def backward(ctx, *_):
         raise NotImplementedError(
             'Triton kernels have no second derivatives: set the environment variable '
-            'MMCTX_BACKEND=tapwise'
+            'MMCTX_BACKEND=reference'
         )
 
 

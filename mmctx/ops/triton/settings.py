@@ -37,8 +37,9 @@ class Tile:
         return self.groups * self.lanes
 
 
-# Each is the fastest of about a dozen on an H200, in float16, for the shapes of ConvNeXt-T and
-# ResNet50 at 224² and a batch of 128. In half precision 64 channels fill a cache line of 128 bytes.
+# Each was chosen from 5 to 12 on an H200, in float16, over the shapes of ConvNeXt-T and ResNet50 at
+# 224² and a batch of 128. They were chosen for earlier kernels, and are not the fastest at every
+# shape. In half precision 64 channels fill a cache line of 128 bytes.
 HALF = {
     'depthwise': Tile(32, 1, 64, registers=64),
     'columns': Tile(32, 1, 64),

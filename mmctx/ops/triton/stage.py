@@ -1,4 +1,6 @@
-"""A stage of contextualizing as one step, as recording it layer by layer takes longer than the GPU.
+"""A stage of contextualizing as one step of autograd.
+
+Recording its layers one by one would take the host longer than the GPU takes to run them.
 
 Sizes: maps (B, C, height, width), H hidden channels in classifying, N classes of which K are kept,
 embeddings of length D, hidden vectors of length M in merging, priors of length P.
@@ -74,7 +76,7 @@ class Plan:
 
 @lru_cache(maxsize=4096)
 def plan_of(device, types, follows, sizes, norm, joint_eps, training) -> Plan:
-    """The plan of a stage; of types and whether classes were dropped before, launches depend."""
+    """The plan of a stage; its launches also depend on types and on dropped classes before it."""
     return Plan(Sizes(*sizes), norm, joint_eps, training)
 
 
@@ -96,8 +98,8 @@ def conclude(
         norm (nn.Module): Norm in classifying.
         joint_eps (float, optional): Epsilon of the norm in merging; None in the last stage.
         parameters (tuple[Tensor, ...]): Weight and bias of the first layer in classifying, scale
-            and shift of its norm, weight and bias of the last layer; but in the last stage weight
-            and bias of the layer in merging, scale and shift of its norm.
+            and shift of its norm, weight and bias of the last layer; in every stage but the last
+            also weight and bias of the layer in merging, scale and shift of its norm.
         training (bool): Whether to return what gradients need as well.
 
     Returns:

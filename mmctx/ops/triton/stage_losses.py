@@ -32,8 +32,10 @@ def choose(stage, first, second, third, fourth):
 
 @triton.jit
 def restricted_target(x, target, image, smoothing, classes, n, SOFT: tl.constexpr):
-    """Target of an image over the considered classes, whether its main label is one of them, and
-    the logarithm of the sum of all exponentials.
+    """Which classes are considered, the target over these, and two numbers of an image.
+
+    The numbers are whether its main label is considered, 1 or 0, NaN for a label that is no class,
+    and the logarithm of the sum of all exponentials.
     """
     # A NaN counts as considered, so that the loss shows it.
     considered = x != -float('inf')
