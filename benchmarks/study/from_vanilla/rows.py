@@ -70,7 +70,7 @@ RELEASED = dict(vanilla_lr_mult=0.1, predictor_lr_mult=1.0, context_decay_mult=1
 
 # In the order of what they tell, as a call may be out of time before the last.
 MAIN = (
-    Row('a1', 'ResNet50, no longer from scratch', None, against='a1'),
+    Row('a1', 'ResNet50, trained further', None, against='a1'),
     Row('a5', '+Ctx +CtxConv, `rerank`, the mean as published', RERANK, against='a2'),
     Row('a3', '+CtxConv, no prior', dict(prior='none'), against='a1'),
     Row('a2', '+Ctx, the prior as an input, `rerank`', dict(RERANK, prior='input'), against='a1'),
@@ -98,7 +98,7 @@ MORE = (
         against='a2', loss=LIGHT),
     Row('true-alone', 'a5, the prior of the true class alone',
         dict(RERANK, type='mmctx.TrueClassAloneResNet')),
-    Row('convnext', 'ConvNeXt, no longer from scratch', None, against='convnext', family=CONVNEXT),
+    Row('convnext', 'ConvNeXt, trained further', None, against='convnext', family=CONVNEXT),
     Row('ctx-convnext', '+Ctx +CtxConv, `rerank`', RERANK, against='convnext', family=CONVNEXT),
     Row('convnext-no-prior', '+CtxConv, no prior', dict(prior='none'), against='convnext',
         family=CONVNEXT),
