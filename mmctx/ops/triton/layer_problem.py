@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ..sampling import output_size
 from .launching import types_of
+from .operator import PLAIN
 from .problem import Outline, Problem
 from .static_conv import Geometry, is_depthwise
 
-PLAIN = Tensor, nn.Parameter
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d
 
 

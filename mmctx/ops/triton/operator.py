@@ -8,6 +8,8 @@ from torch import Tensor
 from ..sampling import Pair, output_size
 
 HAS_TRITON = importlib.util.find_spec('triton') is not None
+# Types of tensors with memory of their own; subclasses may be anything.
+PLAIN = Tensor, torch.nn.Parameter
 ARGUMENTS = ('x', 'weight', 'bias', 'sampling_offset', 'weight_offset', 'mask')
 _SCHEMA = (
     'Tensor x, Tensor weight, Tensor? bias, Tensor? sampling_offset, Tensor? weight_offset, '
@@ -174,7 +176,7 @@ def needs_operators(x: Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch._C._functorch.peek_interpreter_stack() is not None
-        or type(x) not in (Tensor, torch.nn.Parameter)
+        or type(x) not in PLAIN
     )
 
 
