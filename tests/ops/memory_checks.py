@@ -39,7 +39,7 @@ class LaunchMemory:
         size = int(cells.sum())
         # By element: the program that wrote it, read it, added to it, and after which barrier.
         self.writer, self.reader, self.adder = (np.zeros(size, np.int32) for _ in range(3))
-        self.written, self.read = (np.zeros(size, np.int32) for _ in range(2))
+        self.written, self.read, self.added = (np.zeros(size, np.int32) for _ in range(3))
         self.program = self.barrier = 0
 
     def start_program(self):
@@ -68,6 +68,7 @@ class LaunchMemory:
         self.refuse('reads what another program writes', _others(writer, self.program))
         self.refuse('reads what another program adds to', _others(adder, self.program))
         unordered = (writer == self.program) & (self.written[cells] == self.barrier)
+        unordered |= (adder == self.program) & (self.added[cells] == self.barrier)
         self.refuse('reads what another thread may have written since the last barrier', unordered)
         reader = self.reader[cells]
         alone = (reader == NOBODY) | (reader == self.program)
@@ -91,6 +92,7 @@ class LaunchMemory:
         unordered = (reader == self.program) & (self.read[cells] == self.barrier)
         self.refuse('writes what another thread may read, with no barrier between', unordered)
         unordered = (writer == self.program) & (self.written[cells] == self.barrier)
+        unordered |= (adder == self.program) & (self.added[cells] == self.barrier)
         self.refuse('writes twice what threads may write in any order', unordered)
         self.writer[cells], self.written[cells] = self.program, self.barrier
 
@@ -100,7 +102,10 @@ class LaunchMemory:
         writer, reader, adder = self.writer[cells], self.reader[cells], self.adder[cells]
         self.refuse('adds to what another program writes', _others(writer, self.program))
         self.refuse('adds to what another program reads', _others(reader, self.program))
+        unordered = (writer == self.program) & (self.written[cells] == self.barrier)
+        self.refuse('adds to what another thread may write, with no barrier between', unordered)
         self.adder[cells] = np.where(_others(adder, self.program), SEVERAL, self.program)
+        self.added[cells] = self.barrier
 
     def refuse(self, what, where):
         """Raise if any access is wrong."""

@@ -124,11 +124,21 @@ def test_threads_that_write_what_others_read(run, barrier):
             run(move, 1, memory, False, 4)
 
 
+def test_sums_that_are_read_without_a_barrier(run):
+    def add(total, to):
+        tl.atomic_add(total, 1)
+        tl.store(to, tl.load(total))
+
+    with pytest.raises(AssertionError, match='since the last barrier'):
+        run(add, 1, torch.zeros(1), torch.zeros(1))
+
+
 @pytest.mark.parametrize('read', [False, True])
 def test_sums_that_are_read_too_early(run, read):
     def add(total, to, READ: tl.constexpr):
         tl.atomic_add(total, 1)
         if READ:
+            tl.debug_barrier()
             tl.store(to + tl.program_id(0), tl.load(total))
 
     total, to = torch.zeros(1), torch.zeros(3)

@@ -72,7 +72,7 @@ def norm_relu_backward_kernel(
     sums,  # [B, chunks, 3, C], gradients of shares, scale and shift by the chunk's pixels
     grad,  # [B, P, C]
     rows,  # [B, P, C]
-    totals,  # [3, C], the sums of scale and shift over all rows, for a batch norm in training
+    totals,  # [3, C], sums of scale and shift over all rows, for a batch norm in training, or None
     shares,  # [B, C]
     scale, shift, mean, variance,  # [C]; mean and variance are None for a layer norm
     pixels, chunks, chunk_tiles, count,
