@@ -5,6 +5,8 @@ import torch
 from interpreting import interpret, unaligned_parameters
 from memory_checks import check_memory
 
+from mmctx.ops.contextual_conv import BACKEND_VARIABLE
+
 # Of each launch, as long as launches are cached, by type.
 _first_pointers: dict = {}
 
@@ -19,6 +21,12 @@ def interpreted_without_a_gpu():
         interpret(patch)
         check_memory(patch)
         yield
+
+
+@pytest.fixture
+def through_kernels(monkeypatch):
+    """Layers, stages and losses run in kernels wherever these compute them."""
+    monkeypatch.setenv(BACKEND_VARIABLE, 'triton')
 
 
 @pytest.fixture(autouse=True)

@@ -67,8 +67,8 @@ class LaunchMemory:
         writer, adder = self.writer[cells], self.adder[cells]
         self.refuse('reads what another program writes', _others(writer, self.program))
         self.refuse('reads what another program adds to', _others(adder, self.program))
-        unordered = (writer == self.program) & (self.written[cells] == self.barrier)
-        unordered |= (adder == self.program) & (self.added[cells] == self.barrier)
+        unordered = self.unordered(writer, self.written[cells])
+        unordered |= self.unordered(adder, self.added[cells])
         self.refuse('reads what another thread may have written since the last barrier', unordered)
         reader = self.reader[cells]
         alone = (reader == NOBODY) | (reader == self.program)
@@ -81,18 +81,18 @@ class LaunchMemory:
         unique, index = np.unique(cells, return_index=True)
         if len(unique) < len(cells):
             values = np.broadcast_arrays(values, mask)[0][mask.astype(bool)].reshape(-1)
+            bits = values.view(f'u{values.itemsize}')
             # Threads that write the same value do no harm.
-            same = values.view(f'u{values.itemsize}')[index][np.searchsorted(unique, cells)]
-            differs = values.view(f'u{values.itemsize}') != same
+            differs = bits != bits[index][np.searchsorted(unique, cells)]
             self.refuse('writes different values to one element', differs)
         writer, adder, reader = self.writer[cells], self.adder[cells], self.reader[cells]
         self.refuse('writes what another program writes', _others(writer, self.program))
         self.refuse('writes what another program adds to', _others(adder, self.program))
         self.refuse('writes what another program reads', _others(reader, self.program))
-        unordered = (reader == self.program) & (self.read[cells] == self.barrier)
+        unordered = self.unordered(reader, self.read[cells])
         self.refuse('writes what another thread may read, with no barrier between', unordered)
-        unordered = (writer == self.program) & (self.written[cells] == self.barrier)
-        unordered |= (adder == self.program) & (self.added[cells] == self.barrier)
+        unordered = self.unordered(writer, self.written[cells])
+        unordered |= self.unordered(adder, self.added[cells])
         self.refuse('writes twice what threads may write in any order', unordered)
         self.writer[cells], self.written[cells] = self.program, self.barrier
 
@@ -102,10 +102,14 @@ class LaunchMemory:
         writer, reader, adder = self.writer[cells], self.reader[cells], self.adder[cells]
         self.refuse('adds to what another program writes', _others(writer, self.program))
         self.refuse('adds to what another program reads', _others(reader, self.program))
-        unordered = (writer == self.program) & (self.written[cells] == self.barrier)
+        unordered = self.unordered(writer, self.written[cells])
         self.refuse('adds to what another thread may write, with no barrier between', unordered)
         self.adder[cells] = np.where(_others(adder, self.program), SEVERAL, self.program)
         self.added[cells] = self.barrier
+
+    def unordered(self, programs, barriers):
+        """Which accesses threads of this program have made since its last barrier."""
+        return (programs == self.program) & (barriers == self.barrier)
 
     def refuse(self, what, where):
         """Raise if any access is wrong."""
@@ -157,10 +161,9 @@ def check_memory(patch) -> None:
         if other is None:
             # What is not loaded is undefined on a GPU, and zero in the interpreter.
             type_ = pointers.get_element_ty()
-            item = type_.primitive_bitwidth // 8
-            filler = np.full((*pointers.data.shape, item), 255, np.uint8)
-            data = filler.view(interpreter._get_np_dtype(type_)).reshape(pointers.data.shape)
-            other = interpreter.TensorHandle(data, type_)
+            dtype = interpreter._get_np_dtype(type_)
+            filler = np.full((*pointers.data.shape, dtype.itemsize), 255, np.uint8)
+            other = interpreter.TensorHandle(filler.view(dtype)[..., 0], type_)
         return load(self, pointers, mask, other, *options)
 
     def checked_store(self, pointers, value, mask, *options):

@@ -4,6 +4,7 @@ A compiled kernel that may read 16 bytes at a time stops at other addresses, see
 """
 
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
@@ -20,20 +21,13 @@ from mmctx.ops import contextual_conv2d
 pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'through_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 LAYERS = {
-    'depthwise': dict(kernel_size=3, padding=1, groups=6, depthwise_predictor=True),
-    'dense': dict(kernel_size=3, padding=1, stride=2, norm='BN', modulated=True),
+    'depthwise': dict(groups=6, depthwise_predictor=True),
+    'dense': dict(stride=2, norm='BN', modulated=True, sampling_offset_hidden=3),
 }
-
-
-@pytest.fixture
-def through_kernels(monkeypatch):
-    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
 
 
 def unaligned(tensor):
     """The same values, one element behind an aligned address."""
-    if tensor is None:
-        return None
     memory = tensor.new_empty(tensor.numel() + 1)
     moved = memory.as_strided(tensor.shape, tensor.stride(), 1).copy_(tensor)
     assert moved.data_ptr() % 16
@@ -62,8 +56,17 @@ def gradients(outputs, leaves):
     return [*outputs, *torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True)]
 
 
-def assert_same(got, expected):
-    for value, exact in zip(got, expected, strict=True):
+def assert_same_anywhere(run, module=None):
+    """Run with tensors where they are, then with unaligned ones, also those of the module.
+
+    `run` takes a function that leaves a tensor where it is or moves it, and returns tensors.
+    """
+    state = module and deepcopy(module.state_dict())
+    expected = run(lambda tensor: tensor)
+    if module is not None:
+        module.load_state_dict(state)
+        unalign(module)
+    for value, exact in zip(run(unaligned), expected, strict=True):
         torch.testing.assert_close(value, exact, rtol=1e-5, atol=1e-5)
 
 
@@ -74,43 +77,40 @@ def test_op(depthwise, context, dtype):
     tensors, options = make_case((2, 6, 4, 3, (3, 3), 1, 1, 1), depthwise, dtype=torch.float32)
     # Positions are of float32.
     halves = 'x', 'weight', 'bias', 'weight_offset'
-    results = []
-    for place in (lambda t: t, unaligned):
+
+    def run(place):
         moved = {
             n: place(t.to(DEVICE, dtype if n in halves else t.dtype)).requires_grad_()
             for n, t in tensors.items()
         }
         with context():
             out = contextual_conv2d(**moved, **options)
-            results.append(gradients([out], list(moved.values())))
-    assert_same(*results)
+            return gradients([out], list(moved.values()))
+
+    assert_same_anywhere(run)
 
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('context', [nullcontext, Watching])
 @pytest.mark.parametrize('name', LAYERS)
 def test_layer(name, context, training):
-    hidden = dict(sampling_offset_hidden=3, weight_offset_hidden=3)
-    if 'depthwise_predictor' in LAYERS[name]:
-        del hidden['sampling_offset_hidden']
-    layer = ContextualConv2d(6, 6, prior_channels=5, **LAYERS[name], **hidden)
+    layer = ContextualConv2d(
+        6, 6, kernel_size=3, padding=1, prior_channels=5, weight_offset_hidden=3, **LAYERS[name]
+    )
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     layer = layer.to(DEVICE).train(training)
     x, prior = torch.randn(2, 6, 5, 3, device=DEVICE), torch.randn(2, 5, device=DEVICE)
-    state = {n: t.clone() for n, t in layer.state_dict().items()}
-    results = []
-    for place in (lambda t: t, unaligned):
-        layer.load_state_dict(state)
-        if place is unaligned:
-            unalign(layer)
+
+    def run(place):
         moved, given = place(x).requires_grad_(), place(prior).requires_grad_()
         with context(), using_prior(given):
             found = gradients([layer(moved)], [moved, given, *layer.parameters()])
             with torch.no_grad():
                 found.append(layer(moved))
-        results.append(found + [b.clone() for b in layer.buffers()])
-    assert_same(*results)
+        return found + [b.clone() for b in layer.buffers()]
+
+    assert_same_anywhere(run, layer)
 
 
 @pytest.mark.parametrize('norm', ['LN', 'BN'])
@@ -120,12 +120,8 @@ def test_stages_and_their_losses(context, norm):
     maps = [torch.randn(3, channels, 2, 3, device=DEVICE) for channels in (3, 5)]
     target = torch.arange(3, device=DEVICE)
     losses = StagewiseCrossEntropy((0.5, 1.0), 0.1)
-    state = {n: t.clone() for n, t in layer.state_dict().items()}
-    results = []
-    for place in (lambda t: t, unaligned):
-        layer.load_state_dict(state)
-        if place is unaligned:
-            unalign(layer)
+
+    def run(place):
         moved = [place(x).requires_grad_() for x in maps]
         leaves = [*moved, *layer.parameters()]
         kept, scores, priors = None, [], []
@@ -138,17 +134,19 @@ def test_stages_and_their_losses(context, norm):
             with torch.no_grad():
                 found += [t for t in layer.eval()(moved[0], 0, None) if t is not None]
             layer.train()
-        results.append(found + [b.clone() for b in layer.buffers()])
-    assert_same(*results)
+        return found + [b.clone() for b in layer.buffers()]
+
+    assert_same_anywhere(run, layer)
 
 
-def test_losses_of_logits_at_any_address():
+@pytest.mark.parametrize('soft', [False, True])
+def test_losses_of_logits_at_any_address(soft):
     losses = StagewiseCrossEntropy((0.5, 1.0), 0.1)
-    logits, target = torch.randn(2, 3, 7, device=DEVICE), torch.arange(3, device=DEVICE)
-    soft = torch.rand(3, 7, device=DEVICE)
-    for wanted in (target, soft):
-        results = []
-        for place in (lambda t: t, unaligned):
-            leaves = [place(stage).requires_grad_() for stage in logits]
-            results.append(gradients(losses(leaves, place(wanted)), leaves))
-        assert_same(*results)
+    logits = torch.randn(2, 3, 7, device=DEVICE)
+    target = torch.rand(3, 7, device=DEVICE) if soft else torch.arange(3, device=DEVICE)
+
+    def run(place):
+        leaves = [place(stage).requires_grad_() for stage in logits]
+        return gradients(losses(leaves, place(target)), leaves)
+
+    assert_same_anywhere(run)

@@ -18,11 +18,6 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 WEIGHTS = 0.15, 0.3, 2.0, 1.0
 
 
-@pytest.fixture
-def through_kernels(monkeypatch):
-    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
-
-
 def logits_of(stages, batch, classes):
     """Logits of stages that consider ever fewer classes, but at least one."""
     found, considered = [], torch.ones(batch, classes, dtype=torch.bool)

@@ -5,13 +5,12 @@ import torch
 
 import benchmarks.gpu_check.backbones as backbones
 from benchmarks.gpu_check.sizes import Place
-from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
 pytest.importorskip('triton')
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.is_available(), reason='make check-gpu does it on a GPU'),
-    pytest.mark.usefixtures('interpreted_without_a_gpu'),
+    pytest.mark.usefixtures('interpreted_without_a_gpu', 'through_kernels'),
 ]
 
 
@@ -22,7 +21,6 @@ TYPES = dict(convnext=HALF, resnet=HALF, ablations=SINGLE)
 
 @pytest.mark.parametrize('group', backbones.GROUPS)
 def test_backbones_agree_with_the_reference(group, tmp_path, monkeypatch):
-    monkeypatch.setenv(BACKEND_VARIABLE, 'triton')
     # With fewer images, rounding in one of them would have too much weight in gradients.
     monkeypatch.setattr(backbones, 'IMAGES', (4, 3, 32, 64))
     monkeypatch.setattr(backbones, 'DTYPES', dict(cpu=TYPES[group]))

@@ -39,8 +39,8 @@ CONVOLUTIONS = {
 
 
 @pytest.fixture
-def through_kernels(monkeypatch):
-    monkeypatch.setenv('MMCTX_BACKEND', 'triton')
+def through_kernels(through_kernels, monkeypatch):
+    """Without TF32 beside them."""
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
 
 
