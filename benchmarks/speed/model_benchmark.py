@@ -82,12 +82,13 @@ class Entry:
             self.row['note'] = 'no training step: its BatchNorm1d needs a batch of two at least'
             return
         made: list[Callable] = []
+        losses: list[torch.Tensor] = []
 
         def measure():
             step, wrapper = self.network.training_step(batch_size)
             # Steps are skipped while the loss scale is too high, and the optimizer has no state.
             for _ in range(MOST_SKIPPED_STEPS):
-                step()
+                losses.append(step())
                 if wrapper.optimizer.state:
                     break
             held = _bytes(model.state_dict().values())
@@ -97,8 +98,12 @@ class Entry:
             self.row['peak_bytes'][TRAINING] = None if peak is None else held + peak
             made.append(step)
 
-        if self.attempt(measure):
-            self.calls[TRAINING] = Call(lambda _: made[0]())
+        if not self.attempt(measure):
+            return
+        if not all(map(torch.isfinite, losses)):
+            self.row.update(status=FAILED, note='the loss of a training step is not finite')
+            return
+        self.calls[TRAINING] = Call(lambda _: made[0]())
 
 
 def _bytes(tensors) -> int:

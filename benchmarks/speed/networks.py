@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from torch import Tensor
 
 from benchmarks.tables.paper import TABLES
 from benchmarks.throughput import bare_forward
@@ -116,7 +117,7 @@ class Network:
         dtype = AMP_DTYPES[self.device.type]
         return torch.autocast(self.device.type, dtype, enabled='amp' in self.mode)
 
-    def features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute a classifier's scores, or the maps for a detector's heads, in float32."""
         images = images.to(memory_format=self.memory_format)
         with self.autocast():
@@ -133,15 +134,19 @@ class Network:
 
         return run
 
-    def training_step(self, batch_size: int) -> tuple[Callable[[], None], OptimWrapper]:
+    def training_step(self, batch_size: int) -> tuple[Callable[[], Tensor], OptimWrapper]:
         """Make a training step: forward, the model's losses on made-up labels, backward, optimizer.
+
+        The learning rate is 0, so that all steps are those of the network as it was drawn. At a
+        recipe's first rate the drawn offsets would leave the image, or become NaN, within a few
+        steps, and other pixels would be read than in a training.
 
         Args:
             batch_size (int): Number of images in a batch.
 
         Returns:
-            tuple[Callable, OptimWrapper]: Step, called without arguments, and its optimizer. The
-            network stays in training mode.
+            tuple[Callable, OptimWrapper]: Step, called without arguments, which returns the loss;
+            and its optimizer. The network stays in training mode.
         """
         wrapper = deepcopy(self.optim_cfg)
         scaled = 'amp' in self.mode and self.device.type == 'cuda'
@@ -151,6 +156,8 @@ class Network:
         if scaled:
             wrapper.loss_scale = 'dynamic'
         wrapper = build_optim_wrapper(self.model, wrapper)
+        for group in wrapper.optimizer.param_groups:
+            group['lr'] = 0.0
         images, samples = (self._boxes if self.detects else self._labels)(batch_size)
         images = images.to(memory_format=self.memory_format)
         self.model.train()
@@ -158,7 +165,9 @@ class Network:
         def step():
             with self.autocast():
                 losses = self.model(images, samples, mode='loss')
-            wrapper.update_params(self.model.parse_losses(losses)[0])
+            loss = self.model.parse_losses(losses)[0]
+            wrapper.update_params(loss)
+            return loss.detach()
 
         return step, wrapper
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.speed import models
+from benchmarks.speed.model_benchmark import Entry
 from benchmarks.speed.model_check import ReferenceResults, reference_backend, relative_error
 from benchmarks.speed.networks import Network, parse_mode, randomize_predictors, vanilla_config
 from mmctx.cli.config import load_config
@@ -177,10 +178,22 @@ def test_detector_takes_a_training_step(repo, tmp_path):
     assert len(network.features(torch.rand(1, 3, 64, 96))) == 5
     network.inference(1)()
     step, wrapper = network.training_step(2)
-    before = network.model.backbone.stages[1][0].depthwise_conv.weight.clone()
-    step()
-    assert wrapper.optimizer.state
-    assert not torch.equal(network.model.backbone.stages[1][0].depthwise_conv.weight, before)
+    weight = network.model.backbone.stages[1][0].depthwise_conv.weight
+    before = weight.clone()
+    assert step().isfinite()
+    assert wrapper.optimizer.state[weight]['exp_avg'].any()
+    # Steps at a recipe's first learning rate would move the drawn offsets out of the image.
+    assert torch.equal(weight, before)
+
+
+def test_no_speed_for_a_training_step_whose_loss_is_not_finite(narrow, monkeypatch):
+    network = Network(*narrow, (), (32, 32), CPU)
+    step, wrapper = network.training_step(2)
+    monkeypatch.setattr(network, 'training_step', lambda _: (lambda: step() * torch.nan, wrapper))
+    entry = Entry('narrow', network)
+    entry.prepare_training(2)
+    assert entry.row['status'] == 'FAILED'
+    assert not entry.calls
 
 
 def test_tool_writes_ratios_to_the_vanilla_network(tool, configs, capsys):
