@@ -9,6 +9,8 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 SETTLING_RUNS = 3
+_HOOKS = [*map(itemgetter, ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks'))]
+_TRAINING, _REQUIRES_GRAD = itemgetter('training'), attrgetter('requires_grad')
 
 
 class GraphedForward:
@@ -45,7 +49,10 @@ class GraphedForward:
         self.module, self.original_forward = module, module.forward
         self.inference, self.max_graphs = inference, max_graphs
         self.modules = list(module.modules())
-        self.inner = self.modules[1:]
+        # At each call all parts are looked at, by loops in C, as a network has hundreds.
+        self.attributes = [vars(m) for m in self.modules]
+        self.parameters = [m._parameters for m in self.modules if m._parameters]
+        self.buffers = [m._buffers for m in self.modules if m._buffers]
         self.cascades = [m for m in self.modules if isinstance(m, Contextualizing)]
         self.graphs: dict[Any, Callable[[Tensor], Any]] = {}
         self.seen: Counter = Counter()
@@ -67,7 +74,7 @@ class GraphedForward:
         if len(args) != 1 or kwargs or not self._can_replay(args[0]):
             return self.original_forward(*args, **kwargs)
         (x,) = args
-        parameters = self._parameters()
+        parameters = _tensors_in(self.parameters)
         if not self._gradients_allow(x, parameters):
             return self.original_forward(x)
         state = self._state(x, parameters)
@@ -98,11 +105,11 @@ class GraphedForward:
             return False
         if current_listener() is not None:
             return False
-        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.inner):
+        if any(any(map(hooks, self.attributes[1:])) for hooks in _HOOKS):
             return False
         return torch.is_grad_enabled() or self.inference
 
-    def _gradients_allow(self, x: Tensor, parameters: list[nn.Parameter]) -> bool:
+    def _gradients_allow(self, x: Tensor, parameters: list[Tensor]) -> bool:
         """Whether a replay would give, and not overwrite, the gradients that are asked for."""
         if not torch.is_grad_enabled():
             return True
@@ -110,31 +117,27 @@ class GraphedForward:
             return False
         return self.backward_pending() is None and all(p.grad is None for p in parameters)
 
-    def _parameters(self) -> list[nn.Parameter]:
-        found = (p for module in self.modules for p in module._parameters.values())
-        return list(dict.fromkeys(p for p in found if p is not None))
-
-    def _state(self, x: Tensor, parameters: list[nn.Parameter]):
+    def _state(self, x: Tensor, parameters: list[Tensor]):
         """All that a graph depends on, but for the submodules and PyTorch's own switches (TF32)."""
         from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
+        grad = torch.is_grad_enabled()
         return (
             x.shape,
             x.dtype,
             x.device,
             x.stride(),
             x.requires_grad,
-            torch.is_grad_enabled(),
+            grad,
             torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled('cuda'),
             torch.get_autocast_dtype('cuda'),
             torch.are_deterministic_algorithms_enabled(),
             os.environ.get(BACKEND_VARIABLE),
-            tuple([m.training for m in self.modules]),
-            tuple([(p.data_ptr(), p.requires_grad) for p in parameters]),
-            tuple(
-                [b.data_ptr() for m in self.modules for b in m._buffers.values() if b is not None]
-            ),
+            tuple(map(_TRAINING, self.attributes)),
+            tuple(map(Tensor.data_ptr, parameters)),
+            tuple(map(_REQUIRES_GRAD, parameters)) if grad else None,
+            tuple(map(Tensor.data_ptr, _tensors_in(self.buffers))),
             tuple([(c.selection, c.considered) for c in self.cascades]),
         )
 
@@ -197,6 +200,10 @@ class GraphedForward:
             for _ in range(SETTLING_RUNS):
                 run()
         torch.cuda.synchronize()
+
+
+def _tensors_in(places: list[dict]) -> list[Tensor]:
+    return [t for t in chain.from_iterable(map(dict.values, places)) if t is not None]
 
 
 class _Body(nn.Module):
