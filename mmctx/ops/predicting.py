@@ -2,7 +2,7 @@
 
 import os
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,55 +118,42 @@ def infers_in_kernels(x: Tensor, *norms: nn.Module) -> bool:
     return True
 
 
-class LayerArguments(NamedTuple):
-    """A call of a contextual convolution with its predictors.
+def layer_in_kernels(layer: Any, x: Tensor, prior: Tensor) -> Tensor | None:
+    """Run predictors and convolution as one step on a GPU.
 
-    Attributes:
+    Args:
+        layer (ContextualConv2d): The layer.
         x (Tensor): Map, (B, C, H, W), of the type that autocast gives it.
         prior (Tensor): Prior of each image, (B, N).
-        weight, bias (Tensor): Static kernel and bias; the bias may be None.
-        sampling, weight_offset (nn.Sequential, optional): The predictors of Δp and of Δw: 1×1
-            convolution or linear layer, norm, ReLU and last layer.
-        geometry (tuple): Stride, padding and dilation.
-    """
-
-    x: Tensor
-    prior: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    sampling: nn.Sequential | None
-    weight_offset: nn.Sequential | None
-    geometry: tuple[Pair, Pair, Pair]
-
-
-def layer_in_kernels(call: LayerArguments) -> Tensor | None:
-    """Run predictors and convolution as one step, (B, C_out, H_out, W_out), on a GPU.
 
     Returns:
-        Tensor | None: The output, channels last in memory; None if kernels cannot compute it: where
-        `launches_kernels` is false, or a norm is none that they know, such as one that synchronises
-        processes, or gradients are asked for of parameters of half precision.
+        Tensor | None: The output, (B, C_out, H_out, W_out), channels last in memory; None if
+        kernels cannot compute it: where `launches_kernels` is false, or a norm is none that they
+        know, such as one that synchronises processes, or gradients are asked for of parameters of
+        half precision.
 
     Raises:
         ValueError: The shapes of map and kernel do not fit each other.
         NotImplementedError: Kernels are asked for without a GPU.
     """
-    arguments = _kernel_arguments(call)
-    return None if arguments is None else _kernels().contextual_layer(*arguments)
+    known = _known(layer, x, prior)
+    return None if known is None else _kernels().contextual_layer(known, x, prior)
 
 
-def offsets_in_kernels(call: LayerArguments) -> tuple[Tensor | None, Tensor | None] | None:
-    """Run the predictors alone, in inference.
+def offsets_in_kernels(
+    layer: Any, x: Tensor, prior: Tensor
+) -> tuple[Tensor | None, Tensor | None] | None:
+    """Run the predictors alone, in inference; takes the arguments of `layer_in_kernels`.
 
     Returns:
         tuple | None: Δp, and mask logits if there are any, (B, N, H_out, W_out), in float32 and
         channels last in memory; Δw, (B, M), in the type of the parameters; each None without a
         predictor. None if gradients may be asked for or kernels cannot compute it.
     """
-    arguments = None if torch.is_grad_enabled() else _kernel_arguments(call)
-    if arguments is None:
+    known = None if torch.is_grad_enabled() else _known(layer, x, prior)
+    if known is None:
         return None
-    predicted, weight_offset = _kernels().predict_offsets(*arguments)
+    predicted, weight_offset = _kernels().predict_offsets(known, x, prior)
     return None if predicted is None else predicted.permute(0, 3, 1, 2), weight_offset
 
 
@@ -178,27 +165,17 @@ def _kernels():
     return contextual_layer
 
 
-def _kernel_arguments(call: LayerArguments) -> tuple | None:
-    """Arguments of `contextual_layer`; None if it cannot take the call."""
-    x, prior, weight, bias, sampling, weight_offset, geometry = call
+def _known(layer: Any, x: Tensor, prior: Tensor) -> Any:
+    """The layer as its kernels take it; None if they cannot take the call."""
     if not launches_kernels(x) or not x.numel():
         return None
+    device = x.device
+    check_device(device)
+    geometry = layer.stride, layer.padding, layer.dilation
+    known = layer.memory.recall((layer,), geometry, lambda: _kernels().KnownLayer.of(layer))
     # Kernels get addresses alone, so PyTorch's own operators are to refuse what is elsewhere.
-    if prior.device != x.device or weight.device != x.device:
+    if known is None or known.device != device or prior.device != device:
         return None
-    check_device(x.device)
-    predictor_of = _kernels().Predictor.of
-    vectors = rows = None
-    if sampling is not None:
-        rows = predictor_of(sampling)
-        if rows is None or (rows.kind.name == 'batch' and x.numel() == x.shape[1]):
-            return None
-    if weight_offset is not None:
-        vectors = predictor_of(weight_offset)
-        if vectors is None or (vectors.kind.name == 'batch' and len(x) == 1):
-            return None
-    known = (vectors or rows).weight
-    dtype = known.dtype
-    if known.device != x.device or (dtype != torch.float32 and torch.is_grad_enabled()):
+    if torch.is_grad_enabled() and known.dtype != torch.float32:
         return None
-    return x, prior.to(dtype).contiguous(), weight, bias, rows, vectors, geometry
+    return None if known.lacks_statistics(x) else known

@@ -12,9 +12,9 @@ from torch import Tensor
 from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
 from mmctx.ops.autocasting import autocast_input, without_autocast
+from mmctx.ops.layer_memory import LayerMemory
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import (
-    LayerArguments,
     conv2d_in_float32,
     layer_in_kernels,
     norm_relu,
@@ -143,6 +143,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         if not offsets or not set(offsets) <= set(OFFSETS):
             raise UserError(f'offsets should be some of {OFFSETS}, got {offsets!r}')
         self.modulated = modulated
+        self.memory = LayerMemory()
         context_channels = in_channels + prior_channels
         self.sampling_offset_predictor = self.weight_offset_predictor = None
         if 'sampling' in offsets:
@@ -254,24 +255,13 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         """
         x = autocast_input(x)
         with without_autocast(x):
-            found = offsets_in_kernels(self._arguments(x, prior))
+            found = offsets_in_kernels(self, x, prior)
         if found is None:
             return *self.predict_sampling_offset(x, prior), self.predict_weight_offset(x, prior)
         predicted, weight_offset = found
         return (
             *((None, None) if predicted is None else self._split_mask(predicted)),
             None if weight_offset is None else self._shape_weight_offset(weight_offset),
-        )
-
-    def _arguments(self, x: Tensor, prior: Tensor) -> LayerArguments:
-        return LayerArguments(
-            x,
-            prior,
-            self.weight,
-            self.bias,
-            self.sampling_offset_predictor,
-            self.weight_offset_predictor,
-            (self.stride, self.padding, self.dilation),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -286,11 +276,11 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         # Once for both predictors and the convolution.
         x = autocast_input(x)
         listener = current_listener()
+        if listener is None:
+            out = layer_in_kernels(self, x, prior)
+            if out is not None:
+                return out
         with without_autocast(x):
-            if listener is None:
-                out = layer_in_kernels(self._arguments(x, prior))
-                if out is not None:
-                    return out
             if runs_kernels(x):
                 x = x.contiguous(memory_format=torch.channels_last)
             sampling_offset, mask_logits, weight_offset = self.predict_offsets(x, prior)

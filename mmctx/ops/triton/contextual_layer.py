@@ -11,21 +11,21 @@ from torch import Tensor
 
 from ..autocasting import without_autocast
 from .device_launch import on_device
+from .known_layer import KnownLayer
 from .launching import current_stream
 from .layer_backward import NONE, Needed, layer_backward_of
-from .layer_forward import layer_forward_of
-from .layer_problem import LayerProblem, Predictor, Steps
-from .problem import channels_last, outline
+from .layer_problem import Predictor, Steps
+from .problem import channels_last
 from .second_derivatives import once_differentiable
 from .settings import current
-from .static_conv import Geometry, uses_tf32
 
 
 class _ContextualLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, problem, sampling, weight_offset, x, prior, weight, bias, *parameters):
+    def forward(
+        ctx: Any, problem, run, sampling, weight_offset, x, prior, weight, bias, *parameters
+    ):
         with on_device(problem.device):
-            run = layer_forward_of(problem, current(), keeps=True)
             stream = current_stream(problem.device)
             out, steps = run(stream, x, prior, weight, bias, sampling, weight_offset)
         ctx.save_for_backward(x, prior, weight, *parameters, *steps)
@@ -43,7 +43,7 @@ class _ContextualLayer(torch.autograd.Function):
             None if of is None else Predictor(*tensors[at : at + 6], kind=of[3])
             for at, of in ((0, problem.sampling), (6, problem.weight_offset))
         )
-        _, _, _, *inputs = ctx.needs_input_grad
+        _, _, _, _, *inputs = ctx.needs_input_grad
         needed = Needed(*inputs[:4], any(inputs[4:10]), any(inputs[10:]))
         deterministic = torch.are_deterministic_algorithms_enabled()
         # Under autocast, products of float32 would be in half precision.
@@ -53,80 +53,49 @@ class _ContextualLayer(torch.autograd.Function):
                 current_stream(problem.device), grads[0], x, prior, weight, sampling,
                 weight_offset, Steps(*tensors[12:]),
             )  # fmt: skip
-        return None, None, None, *found
+        return None, None, None, None, *found
 
 
-def contextual_layer(
-    x: Tensor,
-    prior: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sampling: Predictor | None,
-    weight_offset: Predictor | None,
-    geometry: Geometry,
-) -> Tensor:
+def contextual_layer(known: KnownLayer, x: Tensor, prior: Tensor) -> Tensor:
     """Convolve x with the offsets that it and the prior lead to.
 
     Args:
+        known (KnownLayer): The layer. With gradients its predictors' parameters are of float32.
         x (Tensor): Map, (B, C, H, W), in float16, bfloat16 or float32; not empty.
-        prior (Tensor): Prior of each image, (B, N), of the type of the parameters.
-        weight, bias (Tensor): Static kernel and bias.
-        sampling, weight_offset (Predictor, optional): The predictors of Δp and of Δw. With
-            gradients their parameters are of float32.
-        geometry (tuple): Stride, padding and dilation.
+        prior (Tensor): Prior of each image, (B, N).
 
     Returns:
         Tensor: (B, C_out, H_out, W_out), channels last in memory.
+
+    Raises:
+        ValueError: The shapes of map and kernel do not fit each other.
     """
-    problem, x = layer_problem_of(x, prior, weight, bias, sampling, weight_offset, geometry)
+    x, prior = channels_last(x), prior.to(known.dtype).contiguous()
+    _, _, sampling, weight_offset, *_ = known
     if torch.is_grad_enabled():
-        parameters = [None if p is None else p.parameters for p in (sampling, weight_offset)]
+        parameters = [NONE if p is None else p.parameters for p in (sampling, weight_offset)]
         return _ContextualLayer.apply(
-            problem, sampling, weight_offset, x, prior, weight, bias,
-            *(parameters[0] or NONE), *(parameters[1] or NONE),
+            *known.forward_of(x, prior, keeps=True), sampling, weight_offset, x, prior,
+            known.weight, known.bias, *parameters[0], *parameters[1],
         )  # fmt: skip
     with on_device(x.device):
-        run = layer_forward_of(problem, current(), keeps=False)
+        _, run = known.forward_of(x, prior, keeps=False)
         stream = current_stream(x.device)
-        return run(stream, x, prior, weight, bias, sampling, weight_offset)[0]
+        return run(stream, x, prior, known.weight, known.bias, sampling, weight_offset)[0]
 
 
-def predict_offsets(*arguments) -> tuple[Tensor | None, Tensor | None]:
+def predict_offsets(
+    known: KnownLayer, x: Tensor, prior: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
     """What the predictors of `contextual_layer` predict, in inference; takes its arguments.
 
     Returns:
         tuple[Tensor | None, Tensor | None]: Δp and mask logits, (B, H_out, W_out, N), in float32;
         Δw, (B, C·K), in the type of the parameters.
     """
-    problem, x = layer_problem_of(*arguments)
-    _, prior, _, _, sampling, weight_offset, _ = arguments
+    x, prior = channels_last(x), prior.to(known.dtype).contiguous()
     with on_device(x.device):
-        run = layer_forward_of(problem, current(), keeps=False)
+        _, run = known.forward_of(x, prior, keeps=False)
         stream = current_stream(x.device)
-        steps = run.predict(stream, x, prior, sampling, weight_offset)
+        steps = run.predict(stream, x, prior, known.sampling, known.weight_offset)
     return steps.get('predicted'), steps.get('weight_offset')
-
-
-def layer_problem_of(
-    x: Tensor,
-    prior: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    sampling: Predictor | None,
-    weight_offset: Predictor | None,
-    geometry: Geometry,
-) -> tuple[LayerProblem, Tensor]:
-    """Problem of the arguments of `contextual_layer`, and x channels last in memory."""
-    x = channels_last(x)
-    problem = LayerProblem(
-        x.device,
-        (x.shape, x.dtype),
-        prior.shape,
-        outline(weight, with_strides=True),
-        outline(bias),
-        None if sampling is None else sampling.outline,
-        None if weight_offset is None else weight_offset.outline,
-        geometry,
-        uses_tf32(x),
-    )
-    return problem, x

@@ -11,6 +11,7 @@ from .depthwise import depthwise_kernel
 from .launching import Launch, current_stream
 from .prepare import prepare_kernel
 from .problem import Problem, channels_last
+from .products import multiply
 from .settings import (
     KERNEL_CHANNELS,
     MATRIX_VALUES,
@@ -155,7 +156,7 @@ class DenseForward:
         )
         columns = torch.empty(self.columns, dtype=x.dtype, device=x.device)
         self.launch(stream, columns, x, kernels, index, weights)
-        out = torch.mm(columns, matrix.t())  # [B·P, C_out]
+        out = multiply(columns, matrix.t())  # [B·P, C_out]
         if bias is not None:
             out += bias
         out = out.view(len(x), *self.out_size, -1).permute(0, 3, 1, 2)

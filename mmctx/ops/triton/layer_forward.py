@@ -104,7 +104,9 @@ class WeightOffsetForward:
         last = predictor.last_weight
         if hidden.dtype != last.dtype:
             hidden = hidden.to(last.dtype)
-        weight_offset = torch.addmm(predictor.last_bias, hidden, last.t())
+        weight_offset = hidden.new_empty(len(hidden), len(last))
+        # Written to a given tensor, as autocast would change it otherwise.
+        torch.addmm(predictor.last_bias, hidden, last.t(), out=weight_offset)
         if not self.keeps:
             return dict(weight_offset=weight_offset)
         return dict(
