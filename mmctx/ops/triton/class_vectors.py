@@ -26,6 +26,8 @@ from .unit_vectors import lengths, unit_backward_launch
 # Classes of a program, and values of an embedding that it multiplies at a time, fewer of them where
 # its weights would be too many.
 ROWS, INNER, WEIGHTS = 16, 64, 8192
+# Steps whose loads are under way at once, where shared memory holds their weights.
+STAGES = 3
 # Merging layers that one launch serves: those of a network of four stages.
 MOST_MERGINGS = 3
 # Longest vectors that a program holds for all of its classes at once.
@@ -66,6 +68,7 @@ def class_vectors_kernel(
     count, tiles,
     EPS: tl.constexpr, LENGTH: tl.constexpr, HIDDEN: tl.constexpr, NORMALIZE: tl.constexpr,
     BLOCK: tl.constexpr, HIDDEN_BLOCK: tl.constexpr, ROWS: tl.constexpr, INNER: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """A program owns the directions, or one layer's hidden vectors, of some classes."""
     part, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
@@ -84,7 +87,7 @@ def class_vectors_kernel(
         own = tl.arange(0, HIDDEN_BLOCK)[:, None]
         total = tl.zeros([ROWS, HIDDEN_BLOCK], tl.float32)
         squares = tl.zeros([ROWS, INNER], tl.float32)
-        for start in range(0, LENGTH, INNER):
+        for start in tl.range(0, LENGTH, INNER, num_stages=STAGES):
             d = (start + tl.arange(0, INNER))[None, :]
             x = tl.load(row_at + d, (row < count) & (d < LENGTH), 0)
             # Neighbouring threads read neighbouring numbers, so the weight is turned afterwards.
@@ -145,8 +148,9 @@ class Plan:
             count=count, tiles=tiles, EPS=eps, LENGTH=length, HIDDEN=hidden, NORMALIZE=normalize,
             BLOCK=block, HIDDEN_BLOCK=max(hidden_block, 16), ROWS=ROWS,
             INNER=min(max(WEIGHTS // hidden_block, 16), INNER),
+            STAGES=STAGES if hidden_block * 16 <= WEIGHTS else 1,
         )  # fmt: skip
-        warps = 4 if max(block, hidden_block) <= 256 else 8
+        warps = 4 if max(block, hidden_block) <= 128 else 8
         self.forward = Launch(class_vectors_kernel, tiles * (1 + mergings), values, warps)
         self.directions_backward = unit_backward_launch(count, length)
         hidden_block, rows = row_tile(hidden)

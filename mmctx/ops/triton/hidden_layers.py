@@ -59,14 +59,15 @@ def prior_share(prior, bias, weight, image, PRIOR: tl.constexpr, CHANNELS: tl.co
     """The prior's part of a layer's output, with the bias, [BLOCK] in float32."""
     row = tl.arange(0, BLOCK)
     exists = row < HIDDEN
-    share = tl.load(bias + row, exists, 0).to(tl.float32)
-    for start in range(0, PRIOR, INNER):
-        inner = start + tl.arange(0, INNER)[None, :]
+    total = tl.zeros([BLOCK, INNER], tl.float32)
+    # Unrolled, so that all loads are under way at once.
+    for step in tl.static_range((PRIOR + INNER - 1) // INNER):
+        inner = step * INNER + tl.arange(0, INNER)[None, :]
         x = tl.load(prior + image * PRIOR + inner, inner < PRIOR, 0).to(tl.float32)
         weight_at = weight + row[:, None] * (PRIOR + CHANNELS) + inner
         w = tl.load(weight_at, exists[:, None] & (inner < PRIOR), 0).to(tl.float32)
-        share += tl.sum(w * x, 1)
-    return share
+        total += w * x
+    return tl.sum(total, 1) + tl.load(bias + row, exists, 0).to(tl.float32)
 
 
 @triton.jit(
@@ -94,7 +95,7 @@ def hidden_rows_kernel(
     EPS: tl.constexpr, PRIOR: tl.constexpr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr,
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
     PRECISION: tl.constexpr, PIXELS: tl.constexpr, INNER: tl.constexpr, PRIOR_INNER: tl.constexpr,
-    BLOCK: tl.constexpr, VALUES: tl.constexpr,
+    STAGES: tl.constexpr, BLOCK: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a tile of an image's pixels, or a tap of the last layer."""
     program = tl.program_id(0)
@@ -116,7 +117,7 @@ def hidden_rows_kernel(
         weight_at = weight + tl.arange(0, BLOCK)[:, None] * (PRIOR + CHANNELS) + PRIOR
         own = tl.arange(0, BLOCK)[:, None] < HIDDEN
         total = tl.zeros([PIXELS, BLOCK], tl.float32)
-        for start in range(0, CHANNELS, INNER):
+        for start in tl.range(0, CHANNELS, INNER, num_stages=STAGES):
             inner = start + tl.arange(0, INNER)
             x = tl.load(row_at + inner[None, :], valid & (inner < CHANNELS)[None, :], 0)
             # Neighbouring threads read neighbouring numbers, so the weight is turned afterwards.
@@ -214,6 +215,35 @@ class Rows(NamedTuple):
     turned: Tensor | None
 
 
+class RowsTile(NamedTuple):
+    """What a program of `hidden_rows_kernel` works on at once.
+
+    Attributes:
+        pixels (int): Number of pixels.
+        inner (int): Number of channels that are multiplied at a time.
+        warps (int): Number of warps.
+        stages (int): Number of steps over channels whose loads are under way at once.
+    """
+
+    pixels: int
+    inner: int
+    warps: int
+    stages: int = 1
+
+
+def rows_tile(
+    batch: int, pixels: int, channels: int, block: int, itemsize: int, keeps: bool
+) -> RowsTile:
+    """Tile for maps of one size and a padded number of hidden channels."""
+    tile = PIXELS_OF_FEW if block <= FEW else PIXELS
+    while tile > 16 and batch * triton.cdiv(pixels, tile) < PROGRAMS:
+        tile //= 2
+    inner = _loaded(channels, ROW_BYTES // itemsize // max(tile + block, 64))
+    # Four warps would run out of registers.
+    warps = 8 if tile * block >= (MOST_VALUES if keeps else 2 * MOST_VALUES) else 4
+    return RowsTile(tile, inner, warps)
+
+
 class HiddenRows:
     """Launch of `hidden_rows_kernel` for maps of one shape.
 
@@ -238,10 +268,8 @@ class HiddenRows:
         batch, height, width, channels = shape
         outputs, inputs, kernel_height, kernel_width = last_shape
         block = max(triton.next_power_of_2(hidden), 16)
-        tile = PIXELS_OF_FEW if block <= FEW else PIXELS
-        while tile > 16 and batch * triton.cdiv(height * width, tile) < PROGRAMS:
-            tile //= 2
-        self.tile, self.tiles = tile, triton.cdiv(height * width, tile)
+        tile = rows_tile(batch, height * width, channels, block, dtype.itemsize, keeps)
+        self.tile, self.tiles = tile.pixels, triton.cdiv(height * width, tile.pixels)
         self.hidden, self.shares = (batch, height, width, hidden), (batch, hidden)
         self.parts = batch, self.tiles, 2, hidden
         self.sums = batch, self.tiles, channels
@@ -249,20 +277,16 @@ class HiddenRows:
         self.taps, self.turned = (taps, inputs, outputs), (taps, outputs, inputs)
         self.taps_type = taps_type
         programs = batch * self.tiles
-        least = max(tile + block, 64)
-        inner = _loaded(channels, ROW_BYTES // dtype.itemsize // least)
         strides = ('weight_output', 'weight_input', 'weight_row', 'weight_column')
         values = dict(
             zip(strides, last_strides), pixels=height * width, tiles=self.tiles,
             row_programs=programs, EPS=eps, PRIOR=prior_length, CHANNELS=channels, HIDDEN=hidden,
             INPUTS=inputs, OUTPUTS=outputs, KERNEL_WIDTH=kernel_width,
-            PRECISION=precision(tf32), PIXELS=tile, INNER=inner,
+            PRECISION=precision(tf32), PIXELS=tile.pixels, INNER=tile.inner, STAGES=tile.stages,
             PRIOR_INNER=_loaded(prior_length, PRIOR_VALUES // block), BLOCK=block,
             VALUES=TAP_VALUES,
         )  # fmt: skip
-        # Four warps would run out of registers.
-        warps = 8 if tile * block >= (MOST_VALUES if keeps else 2 * MOST_VALUES) else 4
-        self.launch = Launch(hidden_rows_kernel, programs + taps, values, warps)
+        self.launch = Launch(hidden_rows_kernel, programs + taps, values, tile.warps)
 
     def __call__(
         self,

@@ -11,6 +11,8 @@ from .launching import Launch
 
 # Vectors and results of a program, channels that it multiplies and those that it sums at a time.
 ROWS, COLUMNS, INNER, WIDE = 16, 32, 64, 256
+# Steps whose loads are under way at once.
+STAGES = 3
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance', 'last_bias']
 
@@ -50,6 +52,7 @@ def normed_product_kernel(
     count, blocks, channels, length,
     EPS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, WIDE: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """A program owns some results of some vectors."""
     tile, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
@@ -58,7 +61,7 @@ def normed_product_kernel(
     if mean is None:
         centre, deviation = row_moments(vectors, bias, row, count, channels, EPS, ROWS, WIDE)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for start in range(0, channels, INNER):
+    for start in tl.range(0, channels, INNER, num_stages=STAGES):
         channel = (start + tl.arange(0, INNER))[None, :]
         exists = channel < channels
         at, valid = row.to(tl.int64) * channels + channel, (row < count) & exists
@@ -88,6 +91,6 @@ def normed_product_launch(count: int, channels: int, length: int, eps: float) ->
     blocks = triton.cdiv(length, COLUMNS)
     values = dict(
         count=count, blocks=blocks, EPS=eps, channels=channels, length=length, ROWS=ROWS,
-        COLUMNS=COLUMNS, INNER=INNER, WIDE=WIDE,
+        COLUMNS=COLUMNS, INNER=INNER, WIDE=WIDE, STAGES=STAGES,
     )  # fmt: skip
-    return Launch(normed_product_kernel, triton.cdiv(count, ROWS) * blocks, values)
+    return Launch(normed_product_kernel, triton.cdiv(count, ROWS) * blocks, values, warps=8)

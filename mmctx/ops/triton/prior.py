@@ -10,7 +10,7 @@ from .fixed_norm import normalized
 from .launching import Launch
 
 # Classes that a program adds at a time, and about how many weights it holds at a time.
-ROWS, WEIGHTS = 64, 8192
+ROWS, WEIGHTS = 64, 16384
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['bias', 'scale', 'shift']
 
@@ -31,7 +31,8 @@ def prior_kernel(
     image = tl.program_id(0).to(tl.int64)
     h = tl.arange(0, WIDTH_BLOCK)[None, :]
     total = tl.zeros([ROWS, WIDTH_BLOCK], tl.float32)
-    for start in range(0, keep, ROWS):
+    # Unrolled, so that vectors of several steps are under way at once.
+    for start in tl.range(0, keep, ROWS, loop_unroll_factor=2):
         k = start + tl.arange(0, ROWS)
         kept = tl.load(top + image * keep + k, k < keep, 0)[:, None]
         total += tl.load(hidden + kept * width + h, (k < keep)[:, None] & (h < width), 0)
