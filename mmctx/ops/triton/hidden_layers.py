@@ -23,12 +23,14 @@ from .settings import precision
 ROW_BYTES, VECTOR_VALUES, PRIOR_VALUES = 32768, 8192, 4096
 # Least and largest number of channels that it multiplies at a time, and number of tiles of sums.
 INNER, MOST_INNER, TILES = 32, 256, 16
-# Pixels of a program, of many hidden channels and of few ones, which were the fastest of earlier
-# kernels on an H200. They are fewer where there would not be a few programs for each multiprocessor
-# of a large GPU.
-PIXELS, PIXELS_OF_FEW, FEW, PROGRAMS = 64, 128, 32, 264
-# Values of hidden maps of a program of four warps.
-MOST_VALUES = 8192
+# Pixels of a program, and the number of programs that is enough for a large GPU: each reads the
+# whole weight, so many small ones would read more of the weight than of the map.
+PIXELS, PROGRAMS = 128, 128
+# Values of the hidden map that the registers of eight warps hold.
+MOST_VALUES = 16384
+# Hidden channels, padded, up to which four warps hold a tile; and up to which shared memory holds
+# the weights of several steps.
+FEW, PIPELINED = 32, 128
 # Numbers of a tap that a program lays out at a time.
 TAP_VALUES = 1024
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
@@ -60,9 +62,9 @@ def prior_share(prior, bias, weight, image, PRIOR: tl.constexpr, CHANNELS: tl.co
     row = tl.arange(0, BLOCK)
     exists = row < HIDDEN
     total = tl.zeros([BLOCK, INNER], tl.float32)
-    # Unrolled, so that all loads are under way at once.
-    for step in tl.static_range((PRIOR + INNER - 1) // INNER):
-        inner = step * INNER + tl.arange(0, INNER)[None, :]
+    # Unrolled, so that loads of several steps are under way at once.
+    for start in tl.range(0, PRIOR, INNER, loop_unroll_factor=4):
+        inner = start + tl.arange(0, INNER)[None, :]
         x = tl.load(prior + image * PRIOR + inner, inner < PRIOR, 0).to(tl.float32)
         weight_at = weight + row[:, None] * (PRIOR + CHANNELS) + inner
         w = tl.load(weight_at, exists[:, None] & (inner < PRIOR), 0).to(tl.float32)
@@ -231,17 +233,18 @@ class RowsTile(NamedTuple):
     stages: int = 1
 
 
-def rows_tile(
-    batch: int, pixels: int, channels: int, block: int, itemsize: int, keeps: bool
-) -> RowsTile:
-    """Tile for maps of one size and a padded number of hidden channels."""
-    tile = PIXELS_OF_FEW if block <= FEW else PIXELS
+def rows_tile(batch: int, pixels: int, channels: int, block: int, itemsize: int) -> RowsTile:
+    """Tile for maps of one size, and bytes of a number, and a padded number of hidden channels."""
+    tile = min(PIXELS, max(triton.next_power_of_2(pixels), 16))
     while tile > 16 and batch * triton.cdiv(pixels, tile) < PROGRAMS:
         tile //= 2
+    if block <= FEW:
+        return RowsTile(tile, _loaded(channels, ROW_BYTES // itemsize // max(tile, 64)), warps=4)
+    tile = min(tile, max(MOST_VALUES // block, 16))
+    if itemsize == 2 and block <= PIPELINED and tile > 16:
+        return RowsTile(tile, INNER, warps=8, stages=3)
     inner = _loaded(channels, ROW_BYTES // itemsize // max(tile + block, 64))
-    # Four warps would run out of registers.
-    warps = 8 if tile * block >= (MOST_VALUES if keeps else 2 * MOST_VALUES) else 4
-    return RowsTile(tile, inner, warps)
+    return RowsTile(tile, inner, warps=8)
 
 
 class HiddenRows:
@@ -268,7 +271,7 @@ class HiddenRows:
         batch, height, width, channels = shape
         outputs, inputs, kernel_height, kernel_width = last_shape
         block = max(triton.next_power_of_2(hidden), 16)
-        tile = rows_tile(batch, height * width, channels, block, dtype.itemsize, keeps)
+        tile = rows_tile(batch, height * width, channels, block, dtype.itemsize)
         self.tile, self.tiles = tile.pixels, triton.cdiv(height * width, tile.pixels)
         self.hidden, self.shares = (batch, height, width, hidden), (batch, hidden)
         self.parts = batch, self.tiles, 2, hidden
