@@ -238,13 +238,12 @@ def rows_tile(batch: int, pixels: int, channels: int, block: int, itemsize: int)
     tile = min(PIXELS, max(triton.next_power_of_2(pixels), 16))
     while tile > 16 and batch * triton.cdiv(pixels, tile) < PROGRAMS:
         tile //= 2
-    if block <= FEW:
-        return RowsTile(tile, _loaded(channels, ROW_BYTES // itemsize // max(tile, 64)), warps=4)
     tile = min(tile, max(MOST_VALUES // block, 16))
+    warps = 4 if block <= FEW else 8
     if itemsize == 2 and block <= PIPELINED and tile > 16:
-        return RowsTile(tile, INNER, warps=8, stages=3)
+        return RowsTile(tile, INNER, warps, stages=3)
     inner = _loaded(channels, ROW_BYTES // itemsize // max(tile + block, 64))
-    return RowsTile(tile, inner, warps=8)
+    return RowsTile(tile, inner, warps)
 
 
 class HiddenRows:
