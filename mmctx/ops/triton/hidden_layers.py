@@ -28,8 +28,8 @@ INNER, MOST_INNER, TILES = 32, 256, 16
 PIXELS, PROGRAMS = 128, 128
 # Values of the hidden map that the registers of eight warps hold.
 MOST_VALUES = 16384
-# Hidden channels, padded, up to which four warps hold a tile; and up to which shared memory holds
-# the weights of several steps.
+# Hidden channels, padded, up to which four warps hold a tile of half precision; and up to which
+# shared memory holds the weights of several steps.
 FEW, PIPELINED = 32, 128
 # Numbers of a tap that a program lays out at a time.
 TAP_VALUES = 1024
@@ -239,7 +239,7 @@ def rows_tile(batch: int, pixels: int, channels: int, block: int, itemsize: int)
     while tile > 16 and batch * triton.cdiv(pixels, tile) < PROGRAMS:
         tile //= 2
     tile = min(tile, max(MOST_VALUES // block, 16))
-    warps = 4 if block <= FEW else 8
+    warps = 4 if block <= FEW and itemsize == 2 else 8
     if itemsize == 2 and block <= PIPELINED and tile > 16:
         return RowsTile(tile, INNER, warps, stages=3)
     inner = _loaded(channels, ROW_BYTES // itemsize // max(tile + block, 64))
