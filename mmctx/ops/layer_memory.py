@@ -4,7 +4,8 @@ Finding parameters, their types and launches anew at each call would take the ho
 launching them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable
 from itertools import chain
 from operator import is_
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ class LayerMemory:
     __slots__ = ('remembered',)
 
     def __init__(self):
-        # One tuple, as threads may share a network.
-        self.remembered: tuple[Sequence[nn.Module], tuple, _Parts, Any] | None = None
+        # One tuple, as threads may share a network. It does not keep the modules themselves alive:
+        # one of them has this memory, and would hold its parameters until garbage is collected.
+        self.remembered: tuple[list[weakref.ref], tuple, _Parts, Any] | None = None
 
     def __reduce__(self):
         return LayerMemory, ()
@@ -36,7 +38,7 @@ class LayerMemory:
         """What is known of modules with all that they contain.
 
         Args:
-            modules (tuple[nn.Module, ...]): The modules.
+            modules (tuple[nn.Module, ...]): The modules, as many at each call.
             options (tuple): Other things that the result depends on.
             look_up (Callable): Finds it, as an object with the tensors that it contains in its
                 attribute `tensors`, or None. It is called if anything has changed, and each time
@@ -45,11 +47,13 @@ class LayerMemory:
         remembered = self.remembered
         if remembered is not None:
             of, with_options, parts, known = remembered
-            if of == modules and with_options == options and parts.are_unchanged():
+            same = all(map(is_, [module() for module in of], modules))
+            if same and with_options == options and parts.are_unchanged():
                 return known
         known = look_up()
         parts = None if known is None else _Parts.of(modules, known.tensors)
-        self.remembered = None if parts is None else (modules, options, parts, known)
+        of = [*map(weakref.ref, modules)]
+        self.remembered = None if parts is None else (of, options, parts, known)
         return known
 
 

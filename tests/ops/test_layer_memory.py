@@ -1,7 +1,9 @@
 """What is remembered of a layer is forgotten as soon as a part of it changes."""
 
 import copy
+import gc
 import pickle
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -102,3 +104,18 @@ def test_a_copy_remembers_nothing(copied):
     layer, memory = Layer(), LayerMemory()
     memory.recall((layer,), (), Lookup(layer))
     assert copied(memory).remembered is None
+
+
+def test_a_memory_does_not_keep_its_layer_alive():
+    """Nor the memory of a GPU, until garbage is collected."""
+    layer = Layer()
+    layer.memory = LayerMemory()
+    tensors = [*layer.parameters(), *layer.buffers()]
+    layer.memory.recall((layer,), (), lambda: SimpleNamespace(tensors=tensors))
+    gone = weakref.ref(layer)
+    gc.disable()
+    try:
+        del layer
+        assert gone() is None
+    finally:
+        gc.enable()
