@@ -16,7 +16,7 @@ _END = object()
 
 
 class LayerMemory:
-    """What was found out of modules, for as long as they have the same parts.
+    """What was found out of a module, for as long as it has the same parts.
 
     Copies of a memory are empty: the parts of a copied module are others, and launches cannot be
     copied.
@@ -25,20 +25,18 @@ class LayerMemory:
     __slots__ = ('remembered',)
 
     def __init__(self):
-        # One tuple, as threads may share a network. It does not keep the modules themselves alive:
-        # one of them has this memory, and would hold its parameters until garbage is collected.
-        self.remembered: tuple[list[weakref.ref], tuple, _Parts, Any] | None = None
+        # One tuple, as threads may share a network. It does not keep the module itself alive, which
+        # has this memory, and would hold its parameters until garbage is collected.
+        self.remembered: tuple[weakref.ref, tuple, _Parts, Any] | None = None
 
     def __reduce__(self):
         return LayerMemory, ()
 
-    def recall(
-        self, modules: tuple[nn.Module, ...], options: tuple, look_up: Callable[[], Any]
-    ) -> Any:
-        """What is known of modules with all that they contain.
+    def recall(self, module: nn.Module, options: tuple, look_up: Callable[[], Any]) -> Any:
+        """What is known of a module with all that it contains.
 
         Args:
-            modules (tuple[nn.Module, ...]): The modules, as many at each call.
+            module (nn.Module): The module.
             options (tuple): Other things that the result depends on.
             look_up (Callable): Finds it, as an object with the tensors that it contains in its
                 attribute `tensors`, or None. It is called if anything has changed, and each time
@@ -47,18 +45,16 @@ class LayerMemory:
         remembered = self.remembered
         if remembered is not None:
             of, with_options, parts, known = remembered
-            same = all(map(is_, [module() for module in of], modules))
-            if same and with_options == options and parts.are_unchanged():
+            if of() is module and with_options == options and parts.are_unchanged():
                 return known
         known = look_up()
-        parts = None if known is None else _Parts.of(modules, known.tensors)
-        of = [*map(weakref.ref, modules)]
-        self.remembered = None if parts is None else (of, options, parts, known)
+        parts = None if known is None else _Parts.of(module, known.tensors)
+        self.remembered = None if parts is None else (weakref.ref(module), options, parts, known)
         return known
 
 
 class _Parts(NamedTuple):
-    """Parts of modules, and where they were found.
+    """Parts of a module, and where they were found.
 
     Attributes:
         places (list[dict]): Parameters, buffers and children of each module by name.
@@ -77,15 +73,15 @@ class _Parts(NamedTuple):
     state: tuple
 
     @classmethod
-    def of(cls, modules: Iterable[nn.Module], known: Iterable[Tensor]) -> '_Parts | None':
-        """Parts of modules; None if known tensors are not among them."""
-        each = [part for module in modules for part in module.modules()]
+    def of(cls, module: nn.Module, known: Iterable[Tensor]) -> '_Parts | None':
+        """Parts of a module; None if known tensors are not among them."""
+        each = [*module.modules()]
         places = [d for m in each for d in (m._parameters, m._buffers, m._modules) if d]
         found = [*chain.from_iterable(map(dict.values, places)), _END]
         tensors = [part for part in found if isinstance(part, Tensor)]
         if not {id(tensor) for tensor in known} <= {id(tensor) for tensor in tensors}:
             return None
-        firsts = [next(iter(module._parameters.values()), None) for module in each]
+        firsts = [next(iter(m._parameters.values()), None) for m in each]
         weights = [weight for weight in firsts if weight is not None]
         norms = [m for m in each if hasattr(m, 'eps')]
         parts = cls(places, found, tensors, weights, norms, ())

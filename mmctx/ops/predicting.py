@@ -172,7 +172,7 @@ def _known(layer: Any, x: Tensor, prior: Tensor) -> Any:
     device = x.device
     check_device(device)
     geometry = layer.stride, layer.padding, layer.dilation
-    known = layer.memory.recall((layer,), geometry, lambda: _kernels().KnownLayer.of(layer))
+    known = layer.memory.recall(layer, geometry, lambda: _kernels().KnownLayer.of(layer))
     # Kernels get addresses alone, so PyTorch's own operators are to refuse what is elsewhere.
     if known is None or known.device != device or prior.device != device:
         return None

@@ -62,38 +62,38 @@ def test_a_change_is_noticed(change):
     layer, memory = Layer(), LayerMemory()
     look_up = Lookup(layer)
     for _ in range(3):
-        assert memory.recall((layer,), (1,), look_up).number == 1
+        assert memory.recall(layer, (1,), look_up).number == 1
     change(layer)
     for _ in range(3):
-        assert memory.recall((layer,), (1,), look_up).number == 2
+        assert memory.recall(layer, (1,), look_up).number == 2
 
 
 def test_values_that_change_are_no_change():
     layer, memory = Layer(), LayerMemory()
     look_up = Lookup(layer)
-    memory.recall((layer,), (), look_up)
+    memory.recall(layer, (), look_up)
     layer.load_state_dict(Layer().state_dict())
     layer.predictor(torch.randn(5, 3)).sum().backward()
     torch.optim.SGD(layer.parameters(), 0.1).step()
-    memory.recall((layer,), (), look_up)
+    memory.recall(layer, (), look_up)
     assert look_up.asked == 1
 
 
 def test_other_options_and_other_modules_are_looked_up():
     layer, memory = Layer(), LayerMemory()
     look_up = Lookup(layer)
-    assert memory.recall((layer,), (1,), look_up).number == 1
-    assert memory.recall((layer,), (2,), look_up).number == 2
-    assert memory.recall((Layer(),), (2,), look_up).number == 3
+    assert memory.recall(layer, (1,), look_up).number == 1
+    assert memory.recall(layer, (2,), look_up).number == 2
+    assert memory.recall(Layer(), (2,), look_up).number == 3
 
 
 def test_computed_tensors_and_nothing_are_not_remembered():
     layer, memory = Layer(), LayerMemory()
     computed = Lookup(layer, more=[layer.weight * 2])
-    assert [memory.recall((layer,), (), computed).number for _ in range(2)] == [1, 2]
+    assert [memory.recall(layer, (), computed).number for _ in range(2)] == [1, 2]
     asked = []
     for _ in range(2):
-        assert memory.recall((layer,), (), lambda: asked.append(1)) is None
+        assert memory.recall(layer, (), lambda: asked.append(1)) is None
     assert len(asked) == 2
 
 
@@ -102,7 +102,7 @@ def test_computed_tensors_and_nothing_are_not_remembered():
 )
 def test_a_copy_remembers_nothing(copied):
     layer, memory = Layer(), LayerMemory()
-    memory.recall((layer,), (), Lookup(layer))
+    memory.recall(layer, (), Lookup(layer))
     assert copied(memory).remembered is None
 
 
@@ -111,7 +111,7 @@ def test_a_memory_does_not_keep_its_layer_alive():
     layer = Layer()
     layer.memory = LayerMemory()
     tensors = [*layer.parameters(), *layer.buffers()]
-    layer.memory.recall((layer,), (), lambda: SimpleNamespace(tensors=tensors))
+    layer.memory.recall(layer, (), lambda: SimpleNamespace(tensors=tensors))
     gone = weakref.ref(layer)
     gc.disable()
     try:

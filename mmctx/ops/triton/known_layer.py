@@ -69,8 +69,10 @@ class KnownLayer(NamedTuple):
 
     def lacks_statistics(self, x: Tensor) -> bool:
         """Whether a batch norm in training would have statistics of a single value."""
-        trains = [p is not None and p.kind.name == 'batch' for p in self[2:4]]
-        return (trains[0] and x.numel() == x.shape[1]) or (trains[1] and len(x) == 1)
+        rows, vectors = (
+            p is not None and p.kind.name == 'batch' for p in (self.sampling, self.weight_offset)
+        )
+        return (rows and x.numel() == x.shape[1]) or (vectors and len(x) == 1)
 
     def forward_of(
         self, x: Tensor, prior: Tensor, keeps: bool
