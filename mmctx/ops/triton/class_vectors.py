@@ -19,15 +19,13 @@ from .fixed_norm import normalized
 from .launching import Launch, current_stream, types_of
 from .products import multiply_onto
 from .second_derivatives import once_differentiable
-from .settings import row_tile
+from .settings import STAGES, row_tile
 from .step_gradient import row_gradients, step_weights_launch
 from .unit_vectors import lengths, unit_backward_launch
 
 # Classes of a program, and values of an embedding that it multiplies at a time, fewer of them where
 # its weights would be too many.
 ROWS, INNER, WEIGHTS = 16, 64, 8192
-# Steps whose loads are under way at once, where shared memory holds their weights.
-STAGES = 3
 # Merging layers that one launch serves: those of a network of four stages.
 MOST_MERGINGS = 3
 # Longest vectors that a program holds for all of its classes at once.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .fixed_norm import normalized
 from .launching import Launch
-from .settings import precision
+from .settings import STAGES, precision
 
 # Bytes of a map, and values of vectors, that a program loads at a time, as many as its registers
 # hold: a single image gives too few programs to hide how long each load takes.
@@ -241,7 +241,7 @@ def rows_tile(batch: int, pixels: int, channels: int, block: int, itemsize: int)
     tile = min(tile, max(MOST_VALUES // block, 16))
     warps = 4 if block <= FEW and itemsize == 2 else 8
     if itemsize == 2 and block <= PIPELINED and tile > 16:
-        return RowsTile(tile, INNER, warps, stages=3)
+        return RowsTile(tile, INNER, warps, STAGES)
     inner = _loaded(channels, ROW_BYTES // itemsize // max(tile + block, 64))
     return RowsTile(tile, inner, warps)
 

@@ -8,11 +8,10 @@ import triton.language as tl
 
 from .fixed_norm import normalized
 from .launching import Launch
+from .settings import STAGES
 
 # Vectors and results of a program, channels that it multiplies and those that it sums at a time.
 ROWS, COLUMNS, INNER, WIDE = 16, 32, 64, 256
-# Steps whose loads are under way at once.
-STAGES = 3
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance', 'last_bias']
 

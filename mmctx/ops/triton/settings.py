@@ -72,6 +72,8 @@ ONES = 16
 ORDERED_AT_ONCE = 64
 # Values of a tensor that a program holds where it owns rows, 16 in each thread of 4 warps.
 ROW_VALUES = 2048
+# Steps of a loop whose loads are under way at once, where shared memory holds them.
+STAGES = 3
 # Number of entries of a list that are loaded together.
 GATHERED_AT_ONCE = 2
 # Number of problems whose launches are cached: images of many sizes, in about ten layers.
