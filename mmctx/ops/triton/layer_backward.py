@@ -169,7 +169,7 @@ class LayerBackward:
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         """Gradients of x, the prior, the static kernel, its bias and the predictors' parameters."""
         predicted, mask = steps.predicted, mask_of(steps.predicted, self.problem)
-        grads, grad, grad_sum, kernels = self.convolution.of_kernels(
+        grads, grad, kernels = self.convolution.of_kernels(
             stream, channels_last(grad), x, weight, predicted, steps.weight_offset, mask,
             (steps.kernels, steps.matrix),
         )  # fmt: skip
@@ -183,9 +183,7 @@ class LayerBackward:
                 grad_prior = grad_inputs[:, : self.length]
         if self.needed.x:
             of_pooled = None if grad_inputs is None else grad_inputs[:, self.length :]
-            grad_x = self.convolution.input(
-                stream, x, predicted, mask, kernels, grad, grad_sum, of_pooled
-            )
+            grad_x = self.convolution.input(stream, x, predicted, mask, kernels, grad, of_pooled)
         if self.sampling is not None:
             grad_predicted = self.sampling.grad_predicted(
                 grads['sampling_offset'], grads.get('mask')
