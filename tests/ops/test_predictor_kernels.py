@@ -199,6 +199,7 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     dtype, batch, size, channels, prior_channels, hidden_channels, fixed_statistics
 ):
     from mmctx.ops.triton.hidden_layers import HiddenRows, HiddenVectors
+    from mmctx.ops.triton.layer_problem import NormKind
     from mmctx.ops.triton.static_conv import taps_first
 
     rows = torch.randn(batch, *size, channels, device=DEVICE).to(dtype)
@@ -241,8 +242,9 @@ def test_hidden_maps_and_vectors_agree_with_pytorch(
     at_each_pixel = prior[:, None, None].expand(-1, *size, -1)
     assert_near([hidden], [exact(at_each_pixel, rows)], dtype)
     weight = weight_before
+    kind = NormKind('fixed' if fixed_statistics else 'layer', 1e-5)
     run = HiddenVectors(
-        sums.shape, size[0] * size[1], prior_channels, hidden_channels, 1e-5, keeps=True
+        sums.shape, size[0] * size[1], prior_channels, hidden_channels, kind, keeps=True
     )
     vectors, before, inputs = run(0, prior, sums, weight.flatten(1), bias, norm)
     mean_rows = rows.double().mean((1, 2))

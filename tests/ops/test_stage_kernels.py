@@ -102,7 +102,30 @@ def test_prior(batch, classes, kept, hidden, length, dtype):
     near(prior, normed(expected, *vectors_of[1:]), dtype)
 
 
-@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(('batch', 'channels', 'height', 'width'), [
+    (1, 1, 1, 1), (1, 70, 33, 9), (3, 130, 2, 5), (300, 3, 4, 4),
+])  # fmt: skip
+@pytest.mark.parametrize('layout', ['channels last', 'channels first', 'unaligned'])
+def test_mean_over_pixels(layout, batch, channels, height, width, dtype):
+    from mmctx.ops.triton.pixel_mean import PixelMean
+
+    x = random(batch, height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
+    if layout == 'channels first':
+        x = x.contiguous()
+    elif layout == 'unaligned':
+        memory = empty(x.numel() + 1, dtype=dtype)[1:]
+        x = memory.view(batch, height, width, channels).permute(0, 3, 1, 2).copy_(x)
+        assert x.data_ptr() % 16
+    for of in (torch.float32, dtype):
+        mean = PixelMean(x.shape, dtype, of)(0, x)
+        assert mean.dtype == of
+        expected = x.double().mean((2, 3))
+        tolerance = dict(rtol=torch.finfo(of).eps, atol=torch.finfo(of).eps)
+        torch.testing.assert_close(mean.double(), expected, **tolerance)
+
+
+@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (1000, 500)])
 @pytest.mark.parametrize('follows', [False, True])
 def test_kept_classes_are_the_largest(classes, count, follows):
     from mmctx.ops.triton.keeping import keep_launch

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .fixed_norm import normalized
 from .launching import Launch
+from .layer_problem import NormKind
 from .settings import STAGES, precision
 
 # Bytes of a map, and values of vectors, that a program loads at a time, as many as its registers
@@ -33,6 +34,8 @@ MOST_VALUES = 16384
 FEW, PIPELINED = 32, 128
 # Numbers of a tap that a program lays out at a time.
 TAP_VALUES = 1024
+# Least number of hidden features of a program, and the number of programs that is enough for them.
+FEATURES, VECTOR_PROGRAMS = 16, 512
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['weight', 'bias', 'scale', 'shift', 'mean', 'variance', 'prior']
 
@@ -144,7 +147,7 @@ def hidden_rows_kernel(
             tl.store(hidden + at, y.to(hidden.dtype.element_ty), valid & exists)
 
 
-@triton.jit(do_not_specialize=['pixels', 'tiles'], do_not_specialize_on_alignment=VECTORS)
+@triton.jit(do_not_specialize=['pixels', 'tiles', 'blocks'], do_not_specialize_on_alignment=VECTORS)
 def hidden_vectors_kernel(
     hidden,  # [B, H], or None if a norm follows
     vectors,  # [B, H], without the bias and the norm, or None
@@ -154,13 +157,13 @@ def hidden_vectors_kernel(
     weight,  # [H, N + C]
     bias,  # [H]
     scale, shift, mean, variance,  # [H]; mean and variance are None for a layer norm
-    pixels, tiles,
+    pixels, tiles, blocks,
     EPS: tl.constexpr, PRIOR: tl.constexpr, CHANNELS: tl.constexpr, HIDDEN: tl.constexpr,
     INNER: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program owns an image."""
-    image = tl.program_id(0).to(tl.int64)
-    row = tl.arange(0, BLOCK)
+    """A program owns an image, or a block of its hidden features if they are normed one by one."""
+    image, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
+    row = block * BLOCK + tl.arange(0, BLOCK)
     exists = row < HIDDEN
     weight_at = weight + (row * (PRIOR + CHANNELS))[:, None]
     inputs_at = image * (PRIOR + CHANNELS)
@@ -169,7 +172,7 @@ def hidden_vectors_kernel(
         inner = start + tl.arange(0, INNER)[None, :]
         x = tl.load(prior + image * PRIOR + inner, inner < PRIOR, 0).to(tl.float32)
         if inputs is not None:
-            tl.store(inputs + inputs_at + inner, x, inner < PRIOR)
+            tl.store(inputs + inputs_at + inner, x, (inner < PRIOR) & (block == 0))
         w = tl.load(weight_at + inner, exists[:, None] & (inner < PRIOR), 0).to(tl.float32)
         total += w * x
     part = tl.arange(0, TILES)[:, None]
@@ -181,7 +184,8 @@ def hidden_vectors_kernel(
             x += tl.load(sums_at, (tile + part < tiles) & (inner < CHANNELS), 0)
         pooled = tl.sum(x, 0, keep_dims=True) / pixels
         if inputs is not None:
-            tl.store(inputs + inputs_at + PRIOR + inner, pooled, inner < CHANNELS)
+            to = inputs + inputs_at + PRIOR + inner
+            tl.store(to, pooled, (inner < CHANNELS) & (block == 0))
         w = tl.load(weight_at + PRIOR + inner, exists[:, None] & (inner < CHANNELS), 0)
         total += w.to(tl.float32) * pooled
     vector = tl.sum(total, 1)
@@ -340,22 +344,30 @@ class HiddenVectors:
         pixels (int): Number of pixels of the map.
         prior_length (int): Length N of the prior.
         hidden (int): Number H of hidden features.
-        eps (float): Epsilon of the norm.
-        keeps (bool): Whether a norm or a backward pass follows, for which it writes more.
+        kind (NormKind): Kind of the norm.
+        keeps (bool): Whether there will be a backward pass, for which it writes more.
     """
 
-    def __init__(self, sums, pixels: int, prior_length: int, hidden: int, eps: float, keeps: bool):
-        self.keeps = keeps
+    def __init__(
+        self, sums, pixels: int, prior_length: int, hidden: int, kind: NormKind, keeps: bool
+    ):
+        self.keeps = keeps or kind.name == 'batch'
         batch, tiles, channels = sums
         self.hidden = batch, hidden
         self.inputs = batch, prior_length + channels
         block = triton.next_power_of_2(hidden)
+        # Of batch norms each feature is normed by itself.
+        while (
+            kind.name != 'layer' and block > FEATURES and batch * hidden < VECTOR_PROGRAMS * block
+        ):
+            block //= 2
+        blocks = triton.cdiv(hidden, block)
         inner = _loaded(max(prior_length, channels), VECTOR_VALUES // block)
         values = dict(
-            pixels=pixels, tiles=tiles, EPS=eps, PRIOR=prior_length, CHANNELS=channels,
-            HIDDEN=hidden, INNER=inner, TILES=TILES, BLOCK=block,
+            pixels=pixels, tiles=tiles, blocks=blocks, EPS=kind.eps, PRIOR=prior_length,
+            CHANNELS=channels, HIDDEN=hidden, INNER=inner, TILES=TILES, BLOCK=block,
         )  # fmt: skip
-        self.launch = Launch(hidden_vectors_kernel, batch, values, warps=8)
+        self.launch = Launch(hidden_vectors_kernel, batch * blocks, values, warps=8)
 
     def __call__(
         self,

@@ -42,12 +42,21 @@ def keep_kernel(
     tl.store(logits + at, x, exists)
     if kept is not None:
         key = tl.where(exists, ordered(x), 0)
-        # Bit by bit, the largest number that at least keep keys reach.
+        # Two bits at a time, the largest number that at least keep keys reach.
         least = tl.full([1], 0, tl.uint32)
-        for i in range(32):
-            more = least | (tl.full([1], 1, tl.uint32) << (31 - i))
-            enough = tl.sum(((key >= more) & exists).to(tl.int32), 0) >= keep
-            least = tl.where(enough, more, least)
+        for i in range(16):
+            bit = tl.full([1], 1, tl.uint32) << (30 - 2 * i)
+            # Three counts of at most 2^20 in one sum, as a sum takes as long for one as for three.
+            counts = tl.zeros([BLOCK], tl.int64)
+            for digit in tl.static_range(1, 4):
+                reaches = (key >= least + digit * bit) & exists
+                counts += reaches.to(tl.int64) << (20 * (digit - 1))
+            count = tl.sum(counts, 0)
+            enough = tl.zeros([1], tl.uint32)
+            for digit in tl.static_range(3):
+                reached = (count >> (20 * digit)) & 0xFFFFF
+                enough += (reached >= keep).to(tl.uint32)
+            least += enough * bit
         above, equal = (key > least) & exists, (key == least) & exists
         room = keep - tl.sum(above.to(tl.int32), 0)
         chosen = above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= room))

@@ -13,6 +13,7 @@ from .forward import forward_of
 from .hidden_layers import HiddenRows, HiddenVectors
 from .layer_problem import LayerProblem, Predictor, Steps, mask_of
 from .norm_relu import NormRelu
+from .pixel_mean import PixelMean
 from .settings import REMEMBERED, Settings
 from .static_conv import StaticConv
 
@@ -81,9 +82,8 @@ class WeightOffsetForward:
         pixels = 1 if tiles is None else height * width
         hidden, kind = problem.weight_offset[0][0], problem.weight_offset[3]
         self.vectors = HiddenVectors(
-            (batch, tiles or 1, channels), pixels, problem.prior[1], hidden, kind.eps,
-            keeps=keeps or kind.name == 'batch',
-        )  # fmt: skip
+            (batch, tiles or 1, channels), pixels, problem.prior[1], hidden, kind, keeps
+        )
         if kind.name == 'batch':
             self.norm = BatchNormVectors((batch, hidden), kind.eps, kind.momentum)
 
@@ -139,6 +139,8 @@ class LayerForward:
             tiles = self.sampling.rows.tiles
         if problem.weight_offset is not None:
             self.weight_offset = WeightOffsetForward(problem, tiles, keeps)
+        if self.sampling is None:
+            self.mean = PixelMean(problem.x[0], problem.x[1], torch.float32)
         self.convolution = forward_of(problem.convolution(), settings)
 
     def predict(
@@ -156,7 +158,7 @@ class LayerForward:
             steps, sums = self.sampling(stream, x, prior, sampling)
         if weight_offset is not None:
             if sums is None:
-                sums = x.mean((2, 3), dtype=torch.float32)
+                sums = self.mean(stream, x)
             steps.update(self.weight_offset(stream, sums, prior, weight_offset))
         return steps
 

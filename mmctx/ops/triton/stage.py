@@ -18,6 +18,7 @@ from .device_launch import aligned, on_device
 from .keeping import keep_launch
 from .launching import current_stream, types_of
 from .normed_product import normed_product_launch
+from .pixel_mean import PixelMean
 from .prior import prior_launch
 from .products import multiply
 from .second_derivatives import once_differentiable
@@ -46,12 +47,18 @@ class Sizes(NamedTuple):
 
 
 class Plan:
-    """The launches of a stage, which are those of its backward pass, too, in training."""
+    """The launches of a stage, which are those of its backward pass, too, in training.
 
-    def __init__(self, sizes: Sizes, norm: tuple, joint_eps: float | None, training: bool):
+    `types` are those of the map, of the running mean of the norm in classifying, and of the
+    parameters.
+    """
+
+    def __init__(
+        self, sizes: Sizes, types: tuple, norm: tuple, joint_eps: float | None, training: bool
+    ):
         (batch, channels, height, width), (hidden, _), (length, _), classes, keep, joint = sizes
         self.kind, eps, momentum = norm
-        self.training = training
+        self.mean = PixelMean(sizes.map, types[0], types[2])
         if self.kind == BATCH_NORM:
             self.batch_norm = BatchNormVectors((batch, hidden), eps, momentum)
         else:
@@ -77,7 +84,7 @@ class Plan:
 @lru_cache(maxsize=4096)
 def plan_of(device, types, follows, sizes, norm, joint_eps, training) -> Plan:
     """The plan of a stage; its launches also depend on types and on dropped classes before it."""
-    return Plan(Sizes(*sizes), norm, joint_eps, training)
+    return Plan(Sizes(*sizes), types, norm, joint_eps, training)
 
 
 def conclude(
@@ -123,7 +130,7 @@ def conclude(
     inner = statistics = mask = prior = share = merged = raw = None
     with on_device(device):
         stream = current_stream(device)
-        pooled = x.mean((2, 3), dtype=weight.dtype)
+        pooled = plan.mean(stream, x)
         vectors = multiply(pooled, weight.t())
         images = empty(batch, len(last_weight))
         if plan.kind == BATCH_NORM:
