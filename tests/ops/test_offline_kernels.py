@@ -49,7 +49,7 @@ def test_every_combination_of_arguments_compiles():
 IN_LAYERS = {
     'hidden_rows_kernel', 'hidden_vectors_kernel', 'norm_relu_vectors_kernel', 'keep_kernel',
     'class_vectors_kernel', 'normed_product_kernel', 'prior_kernel', 'norm_backward_kernel',
-    'step_weights_kernel', 'logits_backward_kernel', 'rows_product_kernel',
+    'step_gradients_kernel', 'logits_backward_kernel', 'rows_product_kernel',
     'hidden_backward_kernel', 'pixel_mean_kernel',
     'sample_losses_kernel', 'mean_losses_kernel', 'losses_backward_kernel',
     'unit_kernel', 'unit_backward_kernel', 'batch_norm_relu_kernel',

@@ -154,3 +154,31 @@ def test_kept_classes_are_the_largest(classes, count, follows):
     launch = keep_launch(3, classes, 5, None)
     launch_on_device(launch, alone, None, None, None, alone, images, before)
     assert torch.equal(alone, logits)
+
+
+@pytest.mark.parametrize('beside', ['nothing', 'inputs', 'inputs and an addend'])
+@pytest.mark.parametrize('sums', [0, 1, 3])
+@pytest.mark.parametrize(('count', 'channels', 'length'), [(1, 1, 1), (35, 40, 70), (3, 65, 9)])
+def test_gradients_of_a_linear_layer(count, channels, length, sums, beside):
+    from mmctx.ops.triton.step_gradient import step_gradients_launch
+
+    rows, inputs = random(max(sums, 1), count, channels), random(count, length)
+    # Matrices whose rows are further apart than they are long.
+    weight, grad_weight, added = random(channels, length + 2), empty(channels, length + 2), None
+    grad_weight.fill_(7)
+    of_sums = empty(sums, channels) if sums else None
+    grad_inputs = None if beside == 'nothing' else empty(count, length)
+    if 'addend' in beside:
+        added = random(count, length + 3)
+    launch = step_gradients_launch(
+        sums, count, channels, length, grad_inputs is not None, 0.5, length + 2, length + 3
+    )
+    of_inputs = (None if grad_inputs is None else weight), added
+    launch_on_device(launch, grad_weight, of_sums, grad_inputs, rows, inputs, *of_inputs)
+    near(grad_weight[:, :length], rows[0].double().t() @ inputs.double())
+    assert (grad_weight[:, length:] == 7).all()
+    if sums:
+        near(of_sums, rows.double().sum(1))
+    if grad_inputs is not None:
+        expected = rows[0].double() @ weight[:, :length].double() / 2
+        near(grad_inputs, expected if added is None else expected + added[:, :length])

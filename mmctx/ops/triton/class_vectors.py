@@ -20,7 +20,7 @@ from .launching import Launch, current_stream, types_of
 from .products import multiply_onto
 from .second_derivatives import once_differentiable
 from .settings import STAGES, row_tile
-from .step_gradient import row_gradients, step_weights_launch
+from .step_gradient import row_gradients, step_gradients_launch
 from .unit_vectors import lengths, unit_backward_launch
 
 # Classes of a program, and values of an embedding that it multiplies at a time, fewer of them where
@@ -158,7 +158,7 @@ class Plan:
             BLOCK=hidden_block, ROWS=rows,
         )  # fmt: skip
         self.hidden_backward = Launch(hidden_backward_kernel, tiles * mergings, values)
-        self.weights = step_weights_launch(3, count, mergings * hidden, length)
+        self.weights = step_gradients_launch(3, count, mergings * hidden, length, of_inputs=False)
 
 
 @lru_cache(maxsize=4096)
@@ -255,7 +255,7 @@ class ClassVectorsOf(torch.autograd.Function):
                 )  # fmt: skip
                 if any(needs):
                     sums = new(3, channels)
-                    plan.weights(stream, grad_weights, sums, rows, embeddings)
+                    plan.weights(stream, grad_weights, sums, None, rows, embeddings, None, None)
                     found[0::4] = grad_weights.chunk(len(grads))
                     for i in range(3):
                         found[i + 1 :: 4] = sums[i].chunk(len(grads))

@@ -13,6 +13,7 @@ from .norm_relu import NormRelu
 from .problem import channels_last
 from .settings import REMEMBERED, Settings
 from .static_conv import StaticConvGradients
+from .step_gradient import norm_backward_launch, step_gradients_launch
 
 NONE = (None,) * 6
 
@@ -29,17 +30,29 @@ class Needed(NamedTuple):
 
 
 class SamplingBackward:
-    """Gradients of the predictor of Δp of one problem."""
+    """Gradients of the predictor of Δp of one problem.
 
-    def __init__(self, problem: LayerProblem):
-        batch, height, width, _ = problem.rows
+    Args:
+        problem (LayerProblem): The problem.
+        of_prior (bool): Whether the prior needs a gradient.
+        added_distance (int): Distance between the rows of what is added to that gradient.
+    """
+
+    def __init__(self, problem: LayerProblem, of_prior: bool, added_distance: int):
+        batch, height, width, channels = problem.rows
         first_shape, last_shape, _, kind, *_ = problem.sampling
         self.offsets, self.predicted = 2 * problem.taps, last_shape[0]
-        self.first_shape, channels = first_shape, problem.rows[3]
-        # Of the prior and of the map in the first layer's weight.
-        self.lengths = [problem.prior[1], channels]
         # A map as a matrix, [B·P, C].
         self.rows = (batch * height * width, channels), (channels, 1)
+        self.length, self.of_prior = problem.prior[1], of_prior
+        self.first_shape, hidden = first_shape, first_shape[0]
+        # Of the first layer as a matrix, (H, N + C).
+        self.weight = hidden, self.length + channels
+        if self.length:
+            self.of_shares = step_gradients_launch(
+                0, batch, hidden, self.length, of_prior, distance=self.weight[1],
+                added_distance=added_distance,
+            )  # fmt: skip
         self.last_conv = StaticConvGradients(*problem.last_conv)
         self.norm = NormRelu(
             (batch, height * width, first_shape[0]), kind.eps, batch_norm=kind.name == 'batch'
@@ -60,46 +73,44 @@ class SamplingBackward:
 
     def __call__(
         self, stream: int, grad: Tensor, x: Tensor, prior: Tensor, predictor: Predictor,
-        steps: Steps, grad_x: Tensor | None,
-    ) -> tuple[Tensor, Tensor, tuple]:  # fmt: skip
-        """Gradients of the shares, (B, H), of the weight that made them, and of the parameters.
+        steps: Steps, grad_x: Tensor | None, grad_inputs: Tensor | None,
+    ) -> tuple[Tensor | None, tuple]:  # fmt: skip
+        """Gradients of the prior, if it needs one, and of the parameters.
 
-        Adds its part to the gradient of x if there is one.
+        Adds its part to the gradient of x if there is one, and to that of the prior what is in the
+        first columns of `grad_inputs`.
         """
         grad_hidden, *grad_last = self.last_conv(stream, grad, steps.hidden, steps.taps)
         norm = predictor.scale, predictor.shift, steps.mean, steps.variance
         grad_reduced, grad_shares, totals = self.norm.gradients(
             stream, grad_hidden, steps.reduced, steps.shares, norm
         )
-        hidden = self.first_shape[0]
-        grad_reduced = grad_reduced.view(-1, hidden)  # [B·P, H]
-        weight = predictor.weight.contiguous()
-        prior_weight, rows_weight = weight.view(hidden, -1).split_with_sizes(self.lengths, 1)
+        grad_reduced = grad_reduced.view(-1, self.weight[0])  # [B·P, H]
+        weight = predictor.weight.contiguous().view(self.weight)
         if grad_x is not None:
-            grad_x.as_strided(*self.rows).addmm_(grad_reduced, rows_weight.to(x.dtype))
-        grad_weight = torch.cat(
-            [
-                torch.mm(grad_shares.t(), prior),
-                torch.mm(grad_reduced.t(), x.as_strided(*self.rows)),
-            ],
-            1,
-        )
-        parameters = grad_weight.view(self.first_shape), *totals.unbind(), *grad_last
-        return grad_shares, prior_weight, parameters
+            rows_weight = weight[:, self.length :].to(x.dtype)
+            grad_x.as_strided(*self.rows).addmm_(grad_reduced, rows_weight)
+        grad_weight = torch.empty_like(weight)
+        grad_weight[:, self.length :] = torch.mm(grad_reduced.t(), x.as_strided(*self.rows))
+        grad_prior = torch.empty_like(prior) if self.of_prior else None
+        if self.length:
+            of_inputs = (weight, grad_inputs) if self.of_prior else (None, None)
+            self.of_shares(stream, grad_weight, None, grad_prior, grad_shares, prior, *of_inputs)
+        return grad_prior, (grad_weight.view(self.first_shape), *totals.unbind(), *grad_last)
 
 
 class WeightOffsetBackward:
     """Gradients of the predictor of Δw of one problem."""
 
     def __init__(self, problem: LayerProblem):
-        batch, hidden = problem.prior[0], problem.weight_offset[0][0]
+        batch, (hidden, length) = problem.prior[0], problem.weight_offset[0]
         kind = problem.weight_offset[3]
-        self.batch_norm = self.norm = None
+        self.batch_norm, sums = None, 0
         if kind.name == 'batch':
             self.batch_norm = BatchNormVectors((batch, hidden), kind.eps, kind.momentum)
         else:
-            # As rows of one image, to which the bias is added.
-            self.norm = NormRelu((1, batch, hidden), kind.eps)
+            self.norm, sums = norm_backward_launch(batch, hidden, kind.eps), 3
+        self.first = step_gradients_launch(sums, batch, hidden, length)
 
     def __call__(
         self, stream: int, grad: Tensor, total: Tensor, predictor: Predictor, steps: Steps
@@ -118,15 +129,21 @@ class WeightOffsetBackward:
         grad_last_weight = torch.mm(grad.t(), steps.hidden_vectors)
         grad_hidden = torch.mm(grad, predictor.last_weight)
         scale, shift, bias = predictor.scale, predictor.shift, predictor.bias
+        new_sums = None
         if self.batch_norm is not None:
-            grad_vectors, sums = self.batch_norm.gradients(
+            rows, sums = self.batch_norm.gradients(
                 stream, grad_hidden, vectors, steps.statistics, scale, shift
             )
         else:
-            norm = scale, shift, steps.vector_mean, steps.vector_variance
-            grad_vectors, _, sums = self.norm.gradients(stream, grad_hidden, vectors, bias, norm)
-        grad_weight = torch.mm(grad_vectors.t(), steps.inputs)
-        grad_inputs = torch.mm(grad_vectors, predictor.weight)
+            rows = vectors.new_empty(3, *vectors.shape)
+            self.norm(
+                stream, rows, grad_hidden, vectors, bias, scale, shift, steps.vector_mean,
+                steps.vector_variance,
+            )  # fmt: skip
+            sums = new_sums = vectors.new_empty(3, vectors.shape[1])
+        weight = predictor.weight.contiguous()
+        grad_weight, grad_inputs = torch.empty_like(weight), torch.empty_like(steps.inputs)
+        self.first(stream, grad_weight, new_sums, grad_inputs, rows, steps.inputs, weight, None)
         return grad_inputs, (grad_weight, *sums.unbind(), grad_last_weight, total.view(-1))
 
 
@@ -147,7 +164,8 @@ class LayerBackward:
         needs_inputs = needed.x or needed.prior
         self.sampling = self.weight_offset = None
         if problem.sampling is not None and (needs_inputs or needed.sampling):
-            self.sampling = SamplingBackward(problem)
+            added = 0 if problem.weight_offset is None else self.length + problem.rows[3]
+            self.sampling = SamplingBackward(problem, needed.prior, added)
         if problem.weight_offset is not None and (needs_inputs or needed.weight_offset):
             self.weight_offset = WeightOffsetBackward(problem)
         needs_sampling = self.sampling is not None
@@ -179,8 +197,7 @@ class LayerBackward:
             grad_inputs, of_weight_offset = self.weight_offset(
                 stream, grads['weight_offset'], grads['delta_total'], weight_offset, steps
             )
-            if self.needed.prior:
-                grad_prior = grad_inputs[:, : self.length]
+            grad_prior = grad_inputs[:, : self.length]
         if self.needed.x:
             of_pooled = None if grad_inputs is None else grad_inputs[:, self.length :]
             grad_x = self.convolution.input(stream, x, predicted, mask, kernels, grad, of_pooled)
@@ -188,13 +205,9 @@ class LayerBackward:
             grad_predicted = self.sampling.grad_predicted(
                 grads['sampling_offset'], grads.get('mask')
             )
-            grad_shares, prior_weight, of_sampling = self.sampling(
-                stream, grad_predicted, x, prior, sampling, steps, grad_x
+            grad_prior, of_sampling = self.sampling(
+                stream, grad_predicted, x, prior, sampling, steps, grad_x, grad_inputs
             )
-            if grad_prior is not None:
-                grad_prior = torch.addmm(grad_prior, grad_shares, prior_weight)
-            elif self.needed.prior:
-                grad_prior = torch.mm(grad_shares, prior_weight)
         grad_weight = grads.get('weight')
         if grad_weight is not None and grad_weight.dtype != weight.dtype:
             grad_weight = grad_weight.to(weight.dtype)

@@ -22,7 +22,7 @@ from .pixel_mean import PixelMean
 from .prior import prior_launch
 from .products import multiply
 from .second_derivatives import once_differentiable
-from .step_gradient import norm_backward_launch, step_weights_launch
+from .step_gradient import norm_backward_launch, step_gradients_launch
 
 LAYER_NORM, FIXED_NORM, BATCH_NORM = range(3)
 
@@ -71,14 +71,16 @@ class Plan:
             return
         self.logits_backward = logits_backward_launch(batch, classes, length)
         self.images_backward = rows_product_launch(batch, length, hidden)
-        self.last_weights = step_weights_launch(1, batch, length, hidden)
+        self.last_weights = step_gradients_launch(1, batch, length, hidden, of_inputs=False)
+        sums = 0
         if self.kind != BATCH_NORM:
-            self.norm_backward = norm_backward_launch(batch, hidden, eps)
-            self.first_weights = step_weights_launch(3, batch, hidden, channels)
-        self.map_backward = rows_product_launch(batch, hidden, channels, 1 / (height * width))
+            self.norm_backward, sums = norm_backward_launch(batch, hidden, eps), 3
+        self.first_backward = step_gradients_launch(
+            sums, batch, hidden, channels, factor=1 / (height * width)
+        )
         if joint is not None:
             self.prior_backward = norm_backward_launch(batch, prior, joint_eps or 0.0)
-            self.joint_weights = step_weights_launch(3, batch, prior, merged)
+            self.joint_backward = step_gradients_launch(3, batch, prior, merged)
 
 
 @lru_cache(maxsize=4096)
@@ -222,12 +224,12 @@ def merging_backward(plan, stream, grad, share, merged, raw, joint, needs, found
     weight, _, scale, shift = joint
     rows = raw.new_empty(3, *raw.shape)
     plan.prior_backward(stream, rows, aligned(grad), raw, None, scale, shift, None, None)
+    found[11], sums = raw.new_empty(weight.shape), raw.new_empty(3, len(weight))
+    grad_merged = torch.empty_like(merged)
+    plan.joint_backward(stream, found[11], sums, grad_merged, rows, merged, aligned(weight), None)
+    found[12:] = sums.unbind()
     if needs[4]:
-        found[4] = multiply(share.t(), multiply(rows[0], weight))
-    if any(needs[11:]):
-        found[11], sums = raw.new_empty(weight.shape), raw.new_empty(3, len(weight))
-        plan.joint_weights(stream, found[11], sums, rows, merged)
-        found[12:] = sums.unbind()
+        found[4] = multiply(share.t(), grad_merged)
 
 
 def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, found) -> None:
@@ -247,27 +249,24 @@ def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, f
     )  # fmt: skip
     if any(needs[9:11]):
         found[9], found[10] = grad.new_empty(last_weight.shape), grad.new_empty(len(last_weight))
-        plan.last_weights(stream, found[9], found[10], grad_images, inner)
+        plan.last_weights(stream, found[9], found[10], None, grad_images, inner, None, None)
+    new_sums = None
     if plan.kind == BATCH_NORM:
-        grad_vectors, sums = plan.batch_norm.gradients(
+        rows, sums = plan.batch_norm.gradients(
             stream, grad_inner, vectors, statistics, scale, shift
         )
-        found[6:9] = sums.unbind()
-        if needs[5]:
-            found[5] = multiply(grad_vectors.t(), pooled)
     else:
         rows = vectors.new_empty(3, *vectors.shape)
         plan.norm_backward(stream, rows, grad_inner, vectors, bias, scale, shift, mean, variance)
-        grad_vectors = rows[0]
-        if any(needs[5:9]):
-            found[5], sums = vectors.new_empty(weight.shape), vectors.new_empty(3, len(weight))
-            plan.first_weights(stream, found[5], sums, rows, pooled)
-            found[6:9] = sums.unbind()
-    if needs[2]:
-        shape, dtype = of_map
-        grad_map = pooled.new_empty((*shape[:2], 1, 1), dtype=dtype)
-        plan.map_backward(stream, grad_map, None, grad_vectors, None, None, aligned(weight))
-        found[2] = grad_map.expand(shape)
+        sums = new_sums = vectors.new_empty(3, len(weight))
+    shape, dtype = of_map
+    found[5], grad_map = (
+        weight.new_empty(weight.shape),
+        pooled.new_empty((*shape[:2], 1, 1), dtype=dtype),
+    )
+    plan.first_backward(stream, found[5], new_sums, grad_map, rows, pooled, aligned(weight), None)
+    found[6:9] = sums.unbind()
+    found[2] = grad_map.expand(shape)
 
 
 def run_stage(
