@@ -106,7 +106,6 @@ class StaticConvGradients:
         self.weight(stream, sums, grad, rows)
         grad_weight, grad_bias = sums.sum(0).split(self.sizes)
         if self.depthwise:
-            grad_weight = grad_weight.view(-1, self.count).t().contiguous()
             return grad_rows, grad_weight.view(self.shape), grad_bias
         # Channels last, as the weight of a network that trains fastest.
         grad_weight = grad_weight.view(self.count, *self.kernel, -1).permute(0, 3, 1, 2)

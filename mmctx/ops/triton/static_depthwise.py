@@ -79,7 +79,7 @@ def static_depthwise_kernel(
 
 @triton.jit(do_not_specialize=[*SIZES, 'all_tiles', 'chunk_tiles'])
 def static_depthwise_weight_kernel(
-    sums,  # [chunks, K + 1, C], gradients of the taps and then of the bias, by a chunk of pixels
+    sums,  # [chunks, C·K + C], by weight and, behind it, by bias
     grad,  # [B, H_out·W_out, C]
     rows,  # [B, H·W, C]
     height, width, out_height, out_width, row_runs, tiles, blocks, all_tiles, chunk_tiles,
@@ -122,9 +122,10 @@ def static_depthwise_weight_kernel(
                     if j * STRIDE_X + k * DILATION_X == x:
                         total = total[:k] + (total[k] + value * grads[j],) + total[k + 1 :]
     taps: tl.constexpr = KERNEL_HEIGHT * KERNEL_WIDTH
-    to = sums + chunk.to(tl.int64) * (taps + 1) * CHANNELS + channel
+    sums += chunk.to(tl.int64) * (taps + 1) * CHANNELS
     for tap_x in tl.static_range(KERNEL_WIDTH):
         value = tl.sum(total[tap_x], 0, keep_dims=True)
-        tl.store(to + (tap_y * KERNEL_WIDTH + tap_x) * CHANNELS, value, exists)
+        tl.store(sums + channel * taps + tap_y * KERNEL_WIDTH + tap_x, value, exists)
     if tap_y == 0:
-        tl.store(to + taps * CHANNELS, tl.sum(grad_bias, 0, keep_dims=True), exists)
+        to = sums + taps * CHANNELS + channel
+        tl.store(to, tl.sum(grad_bias, 0, keep_dims=True), exists)
