@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .backward import Backward
 from .batch_norm import BatchNormVectors
+from .device_launch import aligned
 from .layer_problem import LayerProblem, Predictor, Steps, mask_of
 from .norm_relu import NormRelu
 from .problem import channels_last
@@ -86,7 +87,7 @@ class SamplingBackward:
             stream, grad_hidden, steps.reduced, steps.shares, norm
         )
         grad_reduced = grad_reduced.view(-1, self.weight[0])  # [B·P, H]
-        weight = predictor.weight.contiguous().view(self.weight)
+        weight = aligned(predictor.weight).view(self.weight)
         if grad_x is not None:
             rows_weight = weight[:, self.length :].to(x.dtype)
             grad_x.as_strided(*self.rows).addmm_(grad_reduced, rows_weight)
@@ -95,7 +96,9 @@ class SamplingBackward:
         grad_prior = torch.empty_like(prior) if self.of_prior else None
         if self.length:
             of_inputs = (weight, grad_inputs) if self.of_prior else (None, None)
-            self.of_shares(stream, grad_weight, None, grad_prior, grad_shares, prior, *of_inputs)
+            self.of_shares(
+                stream, grad_weight, None, grad_prior, grad_shares, aligned(prior), *of_inputs
+            )
         return grad_prior, (grad_weight.view(self.first_shape), *totals.unbind(), *grad_last)
 
 
@@ -141,7 +144,7 @@ class WeightOffsetBackward:
                 steps.vector_variance,
             )  # fmt: skip
             sums = new_sums = vectors.new_empty(3, vectors.shape[1])
-        weight = predictor.weight.contiguous()
+        weight = aligned(predictor.weight)
         grad_weight, grad_inputs = torch.empty_like(weight), torch.empty_like(steps.inputs)
         self.first(stream, grad_weight, new_sums, grad_inputs, rows, steps.inputs, weight, None)
         return grad_inputs, (grad_weight, *sums.unbind(), grad_last_weight, total.view(-1))

@@ -104,12 +104,7 @@ def step_inputs(grad_inputs, rows, weight, added, tile, column, count, factor, d
     tl.store(to, total.to(grad_inputs.dtype.element_ty), exists)
 
 
-@triton.jit(
-    do_not_specialize=[
-        'count', 'blocks', 'weight_programs', 'factor', 'distance', 'added_distance'
-    ],
-    do_not_specialize_on_alignment=['inputs', 'weight'],
-)  # fmt: skip
+@triton.jit(do_not_specialize=['count', 'blocks', 'weight_programs', 'factor', 'added_distance'])
 def step_gradients_kernel(
     grad_weight,  # [C, K], `distance` apart
     sums,  # [SUMS, C], of the rows, or None
