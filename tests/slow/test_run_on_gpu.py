@@ -17,7 +17,20 @@ def test_every_step_leaves_its_files(repo, tmp_path):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     (folder,) = tmp_path.iterdir()
-    steps = ('op-float16', 'op-bfloat16', 'op-float32', 'models')
+    networks = ('resnet50', 'convnext_t')
+    steps = ('op-float16', 'op-bfloat16', 'op-float32', *networks)
     expected = {f'{step}.{kind}' for step in steps for kind in ('json', 'md', 'log')}
-    assert {path.name for path in folder.iterdir()} == {*expected, 'tests.log', 'models.png'}
+    expected |= {'tests.log', 'traces', *(f'{network}.png' for network in networks)}
+    assert {path.name for path in folder.iterdir()} == expected
     assert f'results in {folder}' in result.stdout
+
+
+def test_an_unknown_step_is_named(repo):
+    result = subprocess.run(
+        [str(repo / 'tools' / 'analysis' / 'run_on_gpu.sh'), 'op-float8'],
+        env={**os.environ, 'PYTHON': sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "no step 'op-float8': choose from tests resnet50" in result.stderr

@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: the op's tests, then every benchmark, into ${OUT:-benchmarks}/<device>-<date>/.
 #
-#   tools/analysis/run_on_gpu.sh              about half an hour
-#   QUICK=1 tools/analysis/run_on_gpu.sh      small sizes, to try the script itself; a CPU will do
+#   tools/analysis/run_on_gpu.sh                      all steps, about half an hour
+#   tools/analysis/run_on_gpu.sh resnet50 convnext_t  these steps, a few minutes
+#   QUICK=1 tools/analysis/run_on_gpu.sh              small sizes, to try the script itself; a CPU
+#                                                     will do
 #
-# PYTHON names the interpreter (python3), WHEELS a folder of wheels to install
-# benchmarks/gpu-requirements.txt from first. All steps run; the exit status is 1 if one failed.
+# The steps are tests, resnet50, convnext_t, op-float16, op-bfloat16 and op-float32. PYTHON names the
+# interpreter (python3), WHEELS a folder of wheels to install benchmarks/gpu-requirements.txt from
+# first. All steps run; the exit status is 1 if one failed.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+all='tests resnet50 convnext_t op-float16 op-bfloat16 op-float32'
+wanted=" ${*:-$all} "
+for name in $wanted; do
+    if [[ " $all " != *" $name "* ]]; then
+        echo "run_on_gpu.sh: there is no step '$name': choose from $all" >&2
+        exit 2
+    fi
+done
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
@@ -26,6 +37,7 @@ failed=0
 step() {  # NAME COMMAND...: its output goes to NAME.log and, if it fails, to the screen
     local name=$1 start=$SECONDS
     shift
+    [[ $wanted == *" $name "* ]] || return 0
     if "$@" >"$folder/$name.log" 2>&1; then
         echo "$name: $((SECONDS - start)) s"
     else
@@ -41,16 +53,19 @@ if [[ -n ${QUICK:-} ]]; then
     tests=(-k without_context)
 else
     op=()
-    model=(--modes eager amp amp+channels-last amp+compile)
+    model=(--modes amp+channels-last amp+channels-last+graph amp+channels-last+compile eager)
     tests=()
 fi
-step tests "$python" -m pytest -q -p no:cacheprovider tests/ops "${tests[@]}"
+# Each test in a line of the log, so that it names those that failed before a time limit.
+step tests "$python" -m pytest -v -p no:cacheprovider tests/ops "${tests[@]}"
+for network in resnet50 convnext_t; do
+    step "$network" "$python" tools/analysis/benchmark.py "configs/ctx_${network}_in1k.py" \
+        "${model[@]}" --json "$folder/$network.json" --markdown "$folder/$network.md" \
+        --plot "$folder/$network.png" --trace "$folder/traces"
+done
 for dtype in float16 bfloat16 float32; do
     step "op-$dtype" "$python" tools/analysis/benchmark_op.py "${op[@]}" --dtype "$dtype" \
         --json "$folder/op-$dtype.json" --markdown "$folder/op-$dtype.md"
 done
-step models "$python" tools/analysis/benchmark.py configs/ctx_convnext_t_in1k.py \
-    configs/ctx_resnet50_in1k.py "${model[@]}" --json "$folder/models.json" \
-    --markdown "$folder/models.md" --plot "$folder/models.png"
 echo "results in $folder"
 exit $failed
