@@ -188,13 +188,19 @@ def shipped_layers():
 
 def run_networks(layers, dtype):
     """What layers launch for a small image, and with the tiles that they have for large ones."""
-    from mmctx.ops.triton import hidden_layers, layer_forward
+    from mmctx.ops.triton import forward, hidden_layers, layer_forward
 
     run_layers(layers, dtype)
-    layer_forward.layer_forward_of.cache_clear()
-    with mock.patch.object(hidden_layers, 'PROGRAMS', 0):
+    caches = layer_forward.layer_forward_of, forward.forward_of
+    for cache in caches:
+        cache.cache_clear()
+    with (
+        mock.patch.object(hidden_layers, 'PROGRAMS', 0),
+        mock.patch.object(forward, 'ENOUGH_PROGRAMS', 0),
+    ):
         run_layers(layers, dtype)
-    layer_forward.layer_forward_of.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 def run_layers(layers, dtype):

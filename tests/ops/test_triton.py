@@ -122,10 +122,13 @@ def test_all_samples_on_one_pixel(depthwise):
             assert_same(with_gradients(tensors, options, backend='triton'), expected, 1e-11)
 
 
+@pytest.mark.parametrize('few_programs', [True, False])
 @pytest.mark.parametrize('depthwise', [True, False])
-def test_results_do_not_depend_on_the_tiles(depthwise):
-    from mmctx.ops.triton import settings
+def test_results_do_not_depend_on_the_tiles(depthwise, few_programs, monkeypatch):
+    from mmctx.ops.triton import forward, settings
 
+    if not few_programs:
+        monkeypatch.setattr(forward, 'ENOUGH_PROGRAMS', 0)
     tensors, options = leaves_of((2, 70, 5, 4, (3, 3), 1, 1, 1), depthwise)
     tile = settings.Tile(8, 2, 16, warps=1)
     kernels = ('depthwise', 'columns', 'sampling_gradient', 'gather')

@@ -19,6 +19,7 @@ def depthwise_kernel(
     CHANNELS: tl.constexpr, TAPS: tl.constexpr, WHOLE: tl.constexpr, WIDE: tl.constexpr,
     OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr, FLOAT: tl.constexpr, BLEND: tl.constexpr,
     HALF: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image and walks a chunk of its pixel tiles."""
     program = tl.program_id(0)
@@ -45,7 +46,7 @@ def depthwise_kernel(
             total += tl.load(bias + channel, exists).to(FLOAT)
         at = image * TAPS * pixels + tile * PIXELS
         first, corners = load_samples(index + at, weights + at, lane, planes, HALF)
-        for tap in range(TAPS):
+        for tap in tl.range(0, TAPS, loop_unroll_factor=UNROLL):
             # The next tap's samples are loaded while this tap waits for its corners.
             at += pixels
             next_first, next_corners = load_samples(index + at, weights + at, lane, planes, HALF)

@@ -1,5 +1,6 @@
 """The forward pass in Triton kernels."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -22,6 +23,9 @@ from .settings import (
     Tile,
 )
 
+# With fewer programs than this a large GPU waits for loads. Each program then takes fewer pixels
+# and loads the corners of several taps before it blends the first.
+ENOUGH_PROGRAMS, FEW_PIXELS, UNROLLED_TAPS = 264, 16, 4
 # Kernels and matrix of `prepare_kernel`, as far as a convolution has them.
 Tables = tuple[Tensor | None, Tensor | None]
 
@@ -102,7 +106,10 @@ class DepthwiseForward:
         self.prepare = Preparation(problem, samples=True)
         self.shape = batch, channels, height, width
         self.strides = pixels * channels, 1, width * channels, channels
-        blocks = triton.cdiv(channels, tile.channels)
+        blocks, unroll = triton.cdiv(channels, tile.channels), 1
+        if batch * blocks * triton.cdiv(pixels, tile.pixels) < ENOUGH_PROGRAMS:
+            tile = replace(tile, pixels=min(tile.pixels, FEW_PIXELS), registers=None)
+            unroll = UNROLLED_TAPS
         chunks, chunk_tiles = problem.split(triton.cdiv(pixels, tile.pixels), batch * blocks)
         values = dict(
             problem.values(),
@@ -110,6 +117,7 @@ class DepthwiseForward:
             blocks=blocks,
             chunks=chunks,
             chunk_tiles=chunk_tiles,
+            UNROLL=unroll,
         )
         programs = batch * blocks * chunks
         self.launch = Launch(depthwise_kernel, programs, values, tile.warps, tile.registers)
