@@ -85,9 +85,9 @@ class InputGradient:
         counts = torch.zeros(self.slots, dtype=torch.int32, device=device)
         self.count(stream, counts, None, None, sampling_offset, mask)
         slots = counts.cumsum(1, dtype=torch.int32)
-        sources = torch.empty(self.sources, dtype=torch.int32, device=device)
+        sources = counts.new_empty(self.sources)
         shape, dtype = self.weights
-        weights = torch.empty(shape, dtype=dtype, device=device)
+        weights = x.new_empty(shape, dtype=dtype)
         self.fill(stream, slots, sources, weights, sampling_offset, mask)
         if self.order is not None:
             listed = sources, weights
@@ -152,7 +152,7 @@ class SamplingGradient:
         needed, problem = self.needed, self.problem
 
         def empty(shape, wanted=True, dtype=problem.compute_type):
-            return torch.empty(shape, dtype=dtype, device=x.device) if wanted else None
+            return x.new_empty(shape, dtype=dtype) if wanted else None
 
         grad_sampling_offset = empty(self.sampling_offset, needed['sampling_offset'])
         grad_mask = empty(self.mask, needed['mask'])

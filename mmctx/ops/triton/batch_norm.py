@@ -169,7 +169,7 @@ def takes_batch_norm(norm: nn.Module) -> bool:
 
 
 def _empty(rows: int, like: Tensor) -> Tensor:
-    return torch.empty(rows, len(like), dtype=torch.float32, device=like.device)
+    return like.new_empty(rows, len(like), dtype=torch.float32)
 
 
 class BatchNormVectors:

@@ -1,6 +1,5 @@
 """Statistics of a batch norm in training, from those of tiles of its rows."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -110,7 +109,7 @@ class BatchStatistics:
             parts (Tensor): Mean and sum of squared deviations of each tile, (B, tiles, 2, C).
             running (tuple): Running mean, running variance and number of batches, all updated.
         """
-        statistics = torch.empty(self.shape, dtype=torch.float32, device=parts.device)
+        statistics = parts.new_empty(self.shape)
         self.launch(stream, statistics, *running, parts)
         mark_as_changed(running)
         return statistics

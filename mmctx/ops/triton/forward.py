@@ -79,9 +79,8 @@ class Preparation:
         self, stream: int, x, weight, sampling_offset, weight_offset, mask
     ) -> list[Tensor | None]:
         """Index and weights of the samples, the kernels, and the matrix of a dense convolution."""
-        device = x.device
         tables = [
-            None if table is None else torch.empty(table[0], dtype=table[1], device=device)
+            None if table is None else x.new_empty(table[0], dtype=table[1])
             for table in self.tables
         ]
         static, dense = (weight.contiguous(), None) if self.depthwise else (None, weight)
@@ -162,7 +161,7 @@ class DenseForward:
         index, weights, kernels, matrix = self.prepare(
             stream, x, weight, sampling_offset, weight_offset, mask
         )
-        columns = torch.empty(self.columns, dtype=x.dtype, device=x.device)
+        columns = x.new_empty(self.columns)
         self.launch(stream, columns, x, kernels, index, weights)
         out = multiply(columns, matrix.t())  # [B·P, C_out]
         if bias is not None:

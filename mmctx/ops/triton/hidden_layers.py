@@ -316,20 +316,19 @@ class HiddenRows:
             norm (tuple, optional): Scale, shift, mean and variance; None for the parts of the
                 statistics of a batch norm that trains, instead of a hidden map.
         """
-        device, dtype = rows.device, rows.dtype
         hidden = reduced = shares = parts = sums = turned = None
         if norm is None:
-            parts = torch.empty(self.parts, dtype=torch.float32, device=device)
+            parts = rows.new_empty(self.parts, dtype=torch.float32)
         else:
-            hidden = torch.empty(self.hidden, dtype=dtype, device=device)
+            hidden = rows.new_empty(self.hidden)
         if self.keeps or norm is None:
-            reduced = torch.empty(self.hidden, dtype=dtype, device=device)
-            shares = torch.empty(self.shares, dtype=torch.float32, device=device)
+            reduced = rows.new_empty(self.hidden)
+            shares = rows.new_empty(self.shares, dtype=torch.float32)
         if self.keeps and self.taps[1] > 1:
-            turned = torch.empty(self.turned, dtype=self.taps_type, device=device)
+            turned = rows.new_empty(self.turned, dtype=self.taps_type)
         if self.pools:
-            sums = torch.empty(self.sums, dtype=torch.float32, device=device)
-        taps = torch.empty(self.taps, dtype=self.taps_type, device=device)
+            sums = rows.new_empty(self.sums, dtype=torch.float32)
+        taps = rows.new_empty(self.taps, dtype=self.taps_type)
         found = Rows(hidden, reduced, shares, parts, sums, taps, turned)
         norm = _NO_NORM if norm is None else norm
         self.launch(stream, *found, rows, prior, weight, bias, last_weight, *norm)
@@ -389,15 +388,14 @@ class HiddenVectors:
             norm (tuple, optional): Scale, shift, mean and variance; None for a norm that follows,
                 instead of hidden vectors.
         """
-        options = dict(dtype=torch.float32, device=sums.device)
         hidden = vectors = inputs = None
         if norm is None:
             norm = _NO_NORM
         else:
-            hidden = torch.empty(self.hidden, **options)
+            hidden = sums.new_empty(self.hidden)
         if self.keeps:
-            vectors = torch.empty(self.hidden, **options)
-            inputs = torch.empty(self.inputs, **options)
+            vectors = sums.new_empty(self.hidden)
+            inputs = sums.new_empty(self.inputs)
         self.launch(stream, hidden, vectors, inputs, prior, sums, weight, bias, *norm)
         return hidden, vectors, inputs
 

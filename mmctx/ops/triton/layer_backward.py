@@ -63,7 +63,7 @@ class SamplingBackward:
         """Gradient of Δp and mask logits, (B, H_out, W_out, 2K or 3K), from parts for blocks."""
         _, batch, _, height, width = parts.shape
         shape = batch, height, width, self.predicted
-        grad = torch.empty(shape, dtype=parts.dtype, device=parts.device)
+        grad = parts.new_empty(shape)
         by_channel = grad.permute(0, 3, 1, 2)
         if mask_parts is None:
             torch.sum(parts, 0, out=by_channel)

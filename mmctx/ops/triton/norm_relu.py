@@ -192,18 +192,14 @@ class NormRelu:
 
         All but the first are in float32.
         """
-        options = dict(dtype=torch.float32, device=rows.device)
-        sums = torch.empty(self.sums, **options)
+        sums = rows.new_empty(self.sums, dtype=torch.float32)
         of_norm = None
         if self.batch_norm:
             self.total(stream, None, sums, grad, rows, None, shares, *norm)
             of_norm = sums.sum((0, 1))
         grad_rows = torch.empty_like(rows)
         self.backward(stream, grad_rows, sums, grad, rows, of_norm, shares, *norm)
-        by_image, totals = (
-            torch.empty(self.by_image, **options),
-            torch.empty(self.sums[2:], **options),
-        )
+        by_image, totals = sums.new_empty(self.by_image), sums.new_empty(self.sums[2:])
         self.sum(stream, by_image, totals, sums)
         return grad_rows, by_image, totals
 

@@ -67,6 +67,6 @@ class PixelMean:
         """
         if x.data_ptr() % 16 or not x.is_contiguous(memory_format=torch.channels_last):
             return x.mean((2, 3), dtype=torch.float32).to(self.of)
-        out = torch.empty(self.shape, dtype=self.of, device=x.device)
+        out = x.new_empty(self.shape, dtype=self.of)
         self.launch(stream, out, x)
         return out

@@ -53,7 +53,7 @@ class StaticConv:
 
     def __call__(self, stream: int, rows: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:
         """Result, (B, H_out, W_out, N), in float32, with the weight as `taps_first` lays it out."""
-        out = torch.empty(self.shape, dtype=torch.float32, device=rows.device)
+        out = rows.new_empty(self.shape, dtype=torch.float32)
         self.launch(stream, out, rows, taps, bias)
         return out
 
@@ -102,7 +102,7 @@ class StaticConvGradients:
         """
         grad_rows = torch.empty_like(rows)
         self.rows(stream, grad_rows, self._spread(grad) if self.depthwise else grad, taps, None)
-        sums = torch.empty(self.sums, dtype=torch.float32, device=rows.device)
+        sums = rows.new_empty(self.sums, dtype=torch.float32)
         self.weight(stream, sums, grad, rows)
         grad_weight, grad_bias = sums.sum(0).split(self.sizes)
         if self.depthwise:
@@ -152,7 +152,7 @@ def static_conv_forward(
         None if bias is None else bias.dtype,
     )  # fmt: skip
     if 0 in run.shape:
-        return torch.empty(run.shape, dtype=torch.float32, device=rows.device)
+        return rows.new_empty(run.shape, dtype=torch.float32)
     with on_device(rows.device):
         taps = taps_first(weight, run.taps_type)
         return run(current_stream(rows.device), rows, taps, bias)
