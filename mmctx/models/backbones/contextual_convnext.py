@@ -52,7 +52,8 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             from 0), as from mmpretrain's ConvNeXt; the classifying layers and τ are frozen, because
             no loss trains them. `logits`: the logits of each stage that classifies, for
             `ContextualClsHead`. Defaults to `featmap`.
-        **kwargs: Arguments of `mmpretrain.models.ConvNeXt`.
+        **kwargs: Arguments of `mmpretrain.models.ConvNeXt`. Here `norm_cfg` defaults to
+            `MapLayerNorm`, its `LN2d` without copies.
 
     Raises:
         UserError: An argument is unknown, or the numbers of considered classes do not decrease.
@@ -97,6 +98,7 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
         elif isinstance(kwargs.get('out_indices'), Sequence):
             # The base class resolves negative indices in place.
             kwargs['out_indices'] = list(kwargs['out_indices'])
+        kwargs.setdefault('norm_cfg', dict(type='mmctx.MapLayerNorm', eps=1e-6))
         super().__init__(arch=arch, **kwargs)
         self.stride = 8 * self.downsample_layers[0][0].stride[0]
         self._register_load_state_dict_pre_hook(adopt_vanilla_convnext, with_module=True)

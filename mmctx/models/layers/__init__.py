@@ -9,12 +9,14 @@ from .contextual_block import (
 )
 from .contextual_conv import ContextualConv2d
 from .contextualizing import Contextualizing, StageContext
+from .map_norm import MapLayerNorm
 from .merging import Merging
 from .prior import using_prior
 
 __all__ = [
     'ContextualConv2d',
     'Contextualizing',
+    'MapLayerNorm',
     'Merging',
     'StageContext',
     'ZeroPredictors',

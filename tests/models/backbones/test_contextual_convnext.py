@@ -1,5 +1,7 @@
 """Contextual ConvNeXt: vanilla features at first, sizes as published, options of its base."""
 
+import re
+
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -293,3 +295,28 @@ def test_smallest_image_in_training():
 def test_considered_numbers_follow_the_number_of_classes(num_classes, expected):
     model = ContextualConvNeXt(NARROW, num_classes=num_classes)
     assert model.contextualizing.considered == expected
+
+
+def test_a_channels_last_network_stays_so():
+    network = make(drop_path_rate=0.0).to(memory_format=torch.channels_last)
+    layouts = {}
+
+    def note(name):
+        def hook(module, inputs, output):
+            if isinstance(output, torch.Tensor) and output.dim() == 4:
+                is_last = output.is_contiguous(memory_format=torch.channels_last)
+                layouts[name] = is_last and not output.is_contiguous()
+
+        return hook
+
+    for name, module in network.named_modules():
+        if re.fullmatch(r'(downsample_layers|stages)\.\d(\.\d)?|norm\d', name):
+            module.register_forward_hook(note(name))
+    images = torch.randn(2, 3, 96, 64).to(memory_format=torch.channels_last)
+    got = network(images)
+    # Stem and downsampling layers with their parts, blocks, and norms of the results.
+    assert len(layouts) == 4 * 3 + 10 + 4 and all(layouts.values()), layouts
+    # mmpretrain's norm gives the same.
+    plain = make(drop_path_rate=0.0, norm_cfg=dict(type='LN2d', eps=1e-6))
+    plain.load_state_dict(network.state_dict())
+    assert_same_maps(got, plain(images.contiguous()))
