@@ -171,6 +171,29 @@ def test_lower_precision_agrees_with_the_reference(depthwise, dtype, tolerance):
         assert relative_error(value.double(), expected[name]) < tolerance, name
 
 
+def test_a_gradient_summed_over_outputs_is_of_float32():
+    # In float16 the sum would be infinite, and the gradient of x with Δw = 0 no number.
+    x = torch.ones(2, 4, 3, 3, device=DEVICE, dtype=torch.float16, requires_grad=True)
+    weight = torch.full((2048, 4, 1, 1), 0.01, device=DEVICE)
+    weight_offset = torch.zeros(2, 1, 4, 1, 1, device=DEVICE, requires_grad=True)
+    out = contextual_conv2d(x, weight, weight_offset=weight_offset, backend='triton')
+    grad = torch.full_like(out, 40)
+    of_x, of_delta = torch.autograd.grad(out, (x, weight_offset), grad)
+    torch.testing.assert_close(of_x, torch.full_like(x, 2048 * 40 * 0.01), rtol=2e-3, atol=0)
+    torch.testing.assert_close(of_delta, torch.full_like(weight_offset, 9 * 2048 * 40.0))
+
+
+def test_gradient_of_a_dense_weight_offset_is_precise_in_half_precision():
+    x = torch.randn(2, 3, 9, 8, device=DEVICE).bfloat16()
+    weight = torch.randn(256, 3, 1, 1, device=DEVICE)
+    weight_offset = torch.zeros(2, 1, 3, 1, 1, device=DEVICE, requires_grad=True)
+    out = contextual_conv2d(x, weight, weight_offset=weight_offset, backend='triton')
+    grad = torch.randn(2, 256, 9, 8, device=DEVICE).bfloat16()
+    (found,) = torch.autograd.grad(out, weight_offset, grad)
+    expected = torch.einsum('bohw,bchw->bc', grad.double(), x.double()).view_as(found)
+    assert relative_error(found, expected) < 1e-5
+
+
 @pytest.mark.parametrize('depthwise', [True, False])
 @pytest.mark.parametrize('absent', ['bias', 'sampling_offset', 'weight_offset', 'mask', 'all'])
 def test_what_is_not_given(absent, depthwise):

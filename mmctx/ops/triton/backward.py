@@ -74,7 +74,7 @@ class InputGradient:
         self.gather = Launch(gather_kernel, programs, gathering, tile.warps, tile.registers)
 
     def __call__(
-        self, stream: int, x, sampling_offset, mask, kernels, grad, of_pooled=None
+        self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum, of_pooled=None
     ) -> Tensor:
         """Gradient of x, channels last in memory.
 
@@ -94,7 +94,9 @@ class InputGradient:
             sources, weights = (torch.empty_like(t) for t in listed)
             self.order(stream, sources, weights, *listed, slots, counts)
         grad_x = torch.empty_strided(self.shape, self.strides, dtype=x.dtype, device=device)
-        self.gather(stream, grad_x, grad, kernels, sources, weights, slots, counts, of_pooled)
+        self.gather(
+            stream, grad_x, grad, grad_sum, kernels, sources, weights, slots, counts, of_pooled
+        )
         return grad_x
 
 
@@ -142,7 +144,7 @@ class SamplingGradient:
         self.sum = Launch(kernel_gradient_kernel, entries + weight_programs, values)
 
     def __call__(
-        self, stream: int, x, sampling_offset, mask, kernels, grad, rows: Tensor
+        self, stream: int, x, sampling_offset, mask, kernels, grad, grad_sum, rows: Tensor
     ) -> dict[str, Tensor]:
         """Gradients by argument; `rows` are the output's gradient, [B·P, C_out].
 
@@ -159,8 +161,8 @@ class SamplingGradient:
         grad_kernels = empty(self.kernels, self.needs_kernels)
         columns = empty(self.columns, self.needs_columns, x.dtype)
         self.launch(
-            stream, grad_sampling_offset, grad_mask, grad_kernels, columns, grad, x, kernels,
-            sampling_offset, mask,
+            stream, grad_sampling_offset, grad_mask, grad_kernels, columns, grad, grad_sum, x,
+            kernels, sampling_offset, mask,
         )  # fmt: skip
         grads = {}
         if needed['sampling_offset']:
@@ -231,41 +233,44 @@ class Backward:
         tables: Tables | None,
     ) -> dict[str, Tensor]:
         """Gradients by argument."""
-        grads, grad, kernels = self.of_kernels(
+        grads, grad, grad_sum, kernels = self.of_kernels(
             stream, grad, x, weight, sampling_offset, weight_offset, mask, tables
         )
         for name in ('sampling_offset', 'mask'):
             if self.needed[name]:
                 grads[name] = sum_blocks(grads[name])
         if self.input is not None:
-            grads['x'] = self.input(stream, x, sampling_offset, mask, kernels, grad)
+            grads['x'] = self.input(stream, x, sampling_offset, mask, kernels, grad, grad_sum)
         return grads
 
     def of_kernels(
         self, stream: int, grad, x, weight, sampling_offset, weight_offset, mask, tables
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor | None, Tensor | None]:
         """All gradients but x's, as `SamplingGradient` returns them, and what `self.input` takes.
 
-        That is the gradient of the output, or of the columns if the convolution is dense, and the
-        kernels.
+        That is the gradient of the output, or of the columns if the convolution is dense, its sum
+        over the output's channels or None, and the kernels.
         """
         problem = self.problem
         # [B·P, C_out]
         rows = grad.permute(0, 2, 3, 1).view(-1, problem.out_channels)
         grads: dict[str, Tensor] = {}
-        kernels = None
+        grad_sum = kernels = None
         if self.needed['bias']:
             grads['bias'] = rows.sum(0, dtype=problem.compute_type)
         if self.sampling is None and self.input is None:
-            return grads, grad, kernels
+            return grads, grad, grad_sum, kernels
         if tables is None:
             tables = tuple(self.prepare(stream, x, weight, None, weight_offset, None)[2:])
         kernels, matrix = tables
         if matrix is not None:
-            grad = rows @ matrix  # [B·P, K·C_in + ones]
+            grad = rows @ matrix[:, : problem.taps * problem.channels]  # [B·P, K·C_in]
+            grad_sum = rows.sum(-1, dtype=problem.compute_type)
         if self.sampling is not None:
-            grads.update(self.sampling(stream, x, sampling_offset, mask, kernels, grad, rows))
-        return grads, grad, kernels
+            grads.update(
+                self.sampling(stream, x, sampling_offset, mask, kernels, grad, grad_sum, rows)
+            )
+        return grads, grad, grad_sum, kernels
 
 
 @lru_cache(REMEMBERED)

@@ -116,7 +116,8 @@ def load_weight(weights, at, keep, planes, corner, HALF: tl.constexpr):
 )
 def gather_kernel(
     grad_x,  # [B, H·W, C]
-    grad,  # [B, P, C] depthwise, [B, P, K·C + ONES] dense, as `sample_gradient` takes it
+    grad,  # [B, P, C] depthwise, [B, P, K, C] dense
+    grad_sum,  # [B, P] dense, None depthwise
     kernels,  # [B or 1, K, C] or None
     sources,  # [B, K·P] int32, of `list_kernel` or `order_kernel`
     weights,  # likewise
@@ -125,9 +126,8 @@ def gather_kernel(
     of_pooled,  # [B, C] of any distance between images, gradient of x's mean, or None
     height, width, out_height, out_width, images, blocks, chunks, entries, pooled_image,
     CHANNELS: tl.constexpr, TAPS: tl.constexpr, WHOLE: tl.constexpr, OWN_KERNELS: tl.constexpr,
-    FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr, ONES: tl.constexpr,
-    DENSE: tl.constexpr, SLOT: tl.constexpr, AT_ONCE: tl.constexpr, GROUPS: tl.constexpr,
-    PIXELS: tl.constexpr, LANES: tl.constexpr,
+    FLOAT: tl.constexpr, BLEND: tl.constexpr, HALF: tl.constexpr, SLOT: tl.constexpr,
+    AT_ONCE: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a tile of x's pixels and a channel block, and sums over their samples."""
     program = tl.program_id(0)
@@ -172,18 +172,18 @@ def gather_kernel(
                 if kernels is not None:
                     kernel_at = kernels + (tap * CHANNELS)[:, None, None] + channel
                     kernel = tl.load(kernel_at, keep, 0)
-                if DENSE:
-                    row = grad + (first_pixel + out_pixel) * (TAPS * CHANNELS + ONES)
-                    grad_at = (row + tap * CHANNELS)[:, None, None] + channel
-                    by_sample = tl.load(grad_at, keep, 0).to(FLOAT)
-                    if ONES > 0:
-                        by_output = tl.load(row + TAPS * CHANNELS, listed, 0).to(FLOAT)
-                        by_sample += by_output[:, None, None] * kernel.to(FLOAT)
-                    total += weight.to(FLOAT)[:, None, None] * by_sample
-                else:
+                if grad_sum is None:
                     grad_at = grad + ((first_pixel + out_pixel) * CHANNELS)[:, None, None] + channel
                     # Both are of the order of 1, so half precision is enough for their product.
                     weighted = kernel.to(BLEND) * weight.to(BLEND)[:, None, None]
                     total += weighted.to(FLOAT) * tl.load(grad_at, keep, 0).to(FLOAT)
+                else:
+                    row = (first_pixel + out_pixel) * TAPS + tap
+                    by_sample = tl.load(grad + (row * CHANNELS)[:, None, None] + channel, keep, 0)
+                    by_sample = by_sample.to(FLOAT)
+                    if kernels is not None:
+                        by_shared = tl.load(grad_sum + first_pixel + out_pixel, listed, 0)
+                        by_sample += by_shared.to(FLOAT)[:, None, None] * kernel.to(FLOAT)
+                    total += weight.to(FLOAT)[:, None, None] * by_sample
     to = grad_x + ((first_slot + pixel) * CHANNELS)[:, None, None] + channel
     tl.store(to, total.to(grad_x.dtype.element_ty), exists & valid[:, None, None])

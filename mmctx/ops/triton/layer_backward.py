@@ -78,8 +78,8 @@ class SamplingBackward:
     ) -> tuple[Tensor | None, tuple]:  # fmt: skip
         """Gradients of the prior, if it needs one, and of the parameters.
 
-        Adds its part to the gradient of x if there is one, and to that of the prior what is in the
-        first columns of `grad_inputs`.
+        Its part is added to `grad_x`, the gradient of x, if there is one. The gradient of the prior
+        includes the first columns of `grad_inputs`, of Δw's predictor, if there is one.
         """
         grad_hidden, *grad_last = self.last_conv(stream, grad, steps.hidden, steps.taps)
         norm = predictor.scale, predictor.shift, steps.mean, steps.variance
@@ -190,7 +190,7 @@ class LayerBackward:
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         """Gradients of x, the prior, the static kernel, its bias and the predictors' parameters."""
         predicted, mask = steps.predicted, mask_of(steps.predicted, self.problem)
-        grads, grad, kernels = self.convolution.of_kernels(
+        grads, grad, grad_sum, kernels = self.convolution.of_kernels(
             stream, channels_last(grad), x, weight, predicted, steps.weight_offset, mask,
             (steps.kernels, steps.matrix),
         )  # fmt: skip
@@ -203,7 +203,9 @@ class LayerBackward:
             grad_prior = grad_inputs[:, : self.length]
         if self.needed.x:
             of_pooled = None if grad_inputs is None else grad_inputs[:, self.length :]
-            grad_x = self.convolution.input(stream, x, predicted, mask, kernels, grad, of_pooled)
+            grad_x = self.convolution.input(
+                stream, x, predicted, mask, kernels, grad, grad_sum, of_pooled
+            )
         if self.sampling is not None:
             grad_predicted = self.sampling.grad_predicted(
                 grads['sampling_offset'], grads.get('mask')

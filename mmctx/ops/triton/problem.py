@@ -120,7 +120,6 @@ class Problem(NamedTuple):
             BLEND=tl.float16 if self.type == torch.float16 else TYPES[self.compute_type],
             HALF=self.type.itemsize == 2,
             ONES=self.ones,
-            DENSE=not self.depthwise,
         )
         values['channel_groups'] = self.channels // values['ALIGN']
         for name in ('stride', 'padding', 'dilation'):

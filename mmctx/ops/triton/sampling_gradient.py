@@ -25,28 +25,22 @@ from .coordinates import (
 
 
 @triton.jit
-def sample_gradient(grad, image_pixel, keep_pixel, tap, kernel, channel, keep,
-                    CHANNELS: tl.constexpr, TAPS: tl.constexpr, ONES: tl.constexpr,
-                    DENSE: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
+def sample_gradient(grad, grad_sum, image_pixel, keep_pixel, tap, kernel, channel, keep,
+                    CHANNELS: tl.constexpr, TAPS: tl.constexpr, FLOAT: tl.constexpr):  # fmt: skip
     """Gradients of a tap's samples, before the mask, and what they multiply in Δw's gradient.
 
-    Depthwise: g · (w + Δw) and g, of the output's gradient g [B, P, C]. Dense: column's gradient +
-    Σg · Δw and Σg, of the columns' gradient [B, P, K·C + ONES], whose last columns each hold g
-    summed over the output's channels. Zero where nothing is kept.
+    Depthwise, where `grad_sum` is None: g · (w + Δw) and g, of the output's gradient g
+    [B, P, C]. Dense: column's gradient + Σg · Δw and Σg, of the columns' gradient [B, P, K, C] and
+    the output's gradient summed over its channels, [B, P]. Zero where nothing is kept.
     """
-    if DENSE:
-        row = image_pixel * (TAPS * CHANNELS + ONES)
-        at = grad + (row + tap * CHANNELS)[:, None, None] + channel
-        by_sample = tl.load(at, keep, 0).to(FLOAT)
-        by_kernel = tl.zeros(by_sample.shape, FLOAT)
-        if ONES > 0:
-            by_output = tl.load(grad + row + TAPS * CHANNELS, keep_pixel, 0).to(FLOAT)
-            by_kernel += by_output[:, None, None]
-            by_sample += by_kernel * kernel
-    else:
+    if grad_sum is None:
         at = grad + (image_pixel * CHANNELS)[:, None, None] + channel
         by_kernel = tl.load(at, keep, 0).to(FLOAT)
         by_sample = by_kernel * kernel
+    else:
+        at = grad + ((image_pixel * TAPS + tap) * CHANNELS)[:, None, None] + channel
+        by_kernel = tl.load(grad_sum + image_pixel, keep_pixel, 0).to(FLOAT)[:, None, None]
+        by_sample = tl.load(at, keep, 0).to(FLOAT) + by_kernel * kernel
     return by_sample, by_kernel
 
 
@@ -69,7 +63,8 @@ def sampling_gradient_kernel(
     grad_mask,  # [channel blocks, B, K, P] or None
     grad_kernels,  # [chunks, B, K, C], by w + Δw depthwise, by Δw dense, or None
     columns,  # [B, P, K, C] or None
-    grad,  # [B, P, C] depthwise, [B, P, K·C + ONES] dense
+    grad,  # [B, P, C] depthwise, [B, P, K, C] dense
+    grad_sum,  # [B, P] dense, None depthwise
     x,  # [B, H·W, C]
     kernels,  # [B or 1, K, C] or None
     offset,  # [B, 2K, H_out, W_out] of any strides, or None
@@ -80,8 +75,8 @@ def sampling_gradient_kernel(
     images, blocks, chunks, chunk_tiles, tap_groups, group_taps,
     CHANNELS: tl.constexpr, TAPS: tl.constexpr, KERNEL_WIDTH: tl.constexpr, LOGITS: tl.constexpr,
     WHOLE: tl.constexpr, WIDE: tl.constexpr, OWN_KERNELS: tl.constexpr, INDEX: tl.constexpr,
-    FLOAT: tl.constexpr, BLEND: tl.constexpr, ONES: tl.constexpr, DENSE: tl.constexpr,
-    GROUPS: tl.constexpr, PIXELS: tl.constexpr, LANES: tl.constexpr,
+    FLOAT: tl.constexpr, BLEND: tl.constexpr, GROUPS: tl.constexpr, PIXELS: tl.constexpr,
+    LANES: tl.constexpr,
 ):  # fmt: skip
     """A program owns a channel block of an image, a chunk of pixel tiles and a group of taps.
 
@@ -121,7 +116,7 @@ def sampling_gradient_kernel(
             keep = exists & valid[:, None, None]
             image_pixel = image * pixels + pixel
             by_sample, by_kernel = sample_gradient(
-                grad, image_pixel, valid, tap, kernel, channel, keep, CHANNELS, TAPS, ONES, DENSE,
+                grad, grad_sum, image_pixel, valid, tap, kernel, channel, keep, CHANNELS, TAPS,
                 FLOAT,
             )  # fmt: skip
             if grad_kernels is not None or columns is not None:
