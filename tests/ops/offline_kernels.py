@@ -188,12 +188,15 @@ def shipped_layers():
 
 def run_networks(layers, dtype):
     """What layers launch for a small image, and with the tiles that they have for large ones."""
+    from mmctx.ops.layer_memory import LayerMemory
     from mmctx.ops.triton import forward, hidden_layers, layer_forward
 
     run_layers(layers, dtype)
     caches = layer_forward.layer_forward_of, forward.forward_of
     for cache in caches:
         cache.cache_clear()
+    for layer in layers:
+        layer.memory = LayerMemory()
     with (
         mock.patch.object(hidden_layers, 'PROGRAMS', 0),
         mock.patch.object(forward, 'ENOUGH_PROGRAMS', 0),

@@ -52,8 +52,8 @@ class ContextualConvNeXt(ContextualBackbone, ConvNeXt):
             from 0), as from mmpretrain's ConvNeXt; the classifying layers and τ are frozen, because
             no loss trains them. `logits`: the logits of each stage that classifies, for
             `ContextualClsHead`. Defaults to `featmap`.
-        **kwargs: Arguments of `mmpretrain.models.ConvNeXt`. Here `norm_cfg` defaults to
-            `MapLayerNorm`, its `LN2d` without copies.
+        **kwargs: Arguments of `mmpretrain.models.ConvNeXt`. `norm_cfg` defaults to
+            `MapLayerNorm`, which is mmpretrain's `LN2d` without its copies.
 
     Raises:
         UserError: An argument is unknown, or the numbers of considered classes do not decrease.

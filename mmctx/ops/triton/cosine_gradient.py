@@ -37,15 +37,15 @@ def logits_backward_kernel(
     tl.store(along + image, tl.sum(g * tl.where(considered, x, 0), 0) / length)
 
 
-@triton.jit(do_not_specialize=['count', 'blocks', 'factor'])
+@triton.jit(do_not_specialize=['count', 'blocks'])
 def rows_product_kernel(
     out,  # [B, H]
-    corrected,  # [B, D] result, the rows without what is to be taken off, or None
+    corrected,  # [B, D] result, the rows without what is to be taken off
     rows,  # [B, D]
-    along,  # [B], or None: how much of each embedding is to be taken off
-    images,  # [B, D], embeddings, or None
+    along,  # [B], how much of each embedding is to be taken off
+    images,  # [B, D], embeddings
     weight,  # [D, H]
-    count, blocks, factor, length, channels,
+    count, blocks, length, channels,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """A program owns some channels of some rows; the first of a row corrects it as well."""
@@ -58,14 +58,12 @@ def rows_product_kernel(
         at = row.to(tl.int64) * length + d[None, :]
         valid = (row < count) & (d < length)[None, :]
         g = tl.load(rows + at, valid, 0)
-        if along is not None:
-            g -= tl.load(along + row, row < count, 0) * tl.load(images + at, valid, 0)
-            tl.store(corrected + at, g, valid & (block == 0))
+        g -= tl.load(along + row, row < count, 0) * tl.load(images + at, valid, 0)
+        tl.store(corrected + at, g, valid & (block == 0))
         w_at = weight + d[:, None] * channels + channel
         w = tl.load(w_at, (d < length)[:, None] & (channel < channels), 0)
         total = tl.dot(g, w, total, input_precision='ieee')
     at = row.to(tl.int64) * channels + channel
-    total *= factor
     tl.store(out + at, total.to(out.dtype.element_ty), (row < count) & (channel < channels))
 
 
@@ -78,11 +76,11 @@ def logits_backward_launch(batch: int, classes: int, length: int) -> Launch:
     return Launch(logits_backward_kernel, batch, values, warps_for_row(block))
 
 
-def rows_product_launch(count: int, length: int, channels: int, factor: float = 1.0) -> Launch:
-    """Launch for B rows of length D, results of H channels, and what these are multiplied by."""
+def rows_product_launch(count: int, length: int, channels: int) -> Launch:
+    """Launch for B rows of length D, and results of H channels."""
     blocks = triton.cdiv(channels, COLUMNS)
     values = dict(
-        count=count, blocks=blocks, factor=factor, length=length, channels=channels, ROWS=ROWS,
+        count=count, blocks=blocks, length=length, channels=channels, ROWS=ROWS,
         COLUMNS=COLUMNS, INNER=INNER,
     )  # fmt: skip
     return Launch(rows_product_kernel, triton.cdiv(count, ROWS) * blocks, values)

@@ -23,8 +23,9 @@ from .settings import (
     Tile,
 )
 
-# With fewer programs than this a large GPU waits for loads. Each program then takes fewer pixels
-# and loads the corners of several taps before it blends the first.
+# With fewer programs than this a large GPU waits for loads. Each program then takes fewer pixels,
+# and its loop is unrolled, so that the corners of several taps can be loaded before the first is
+# blended.
 ENOUGH_PROGRAMS, FEW_PIXELS, UNROLLED_TAPS = 264, 16, 4
 # Kernels and matrix of `prepare_kernel`, as far as a convolution has them.
 Tables = tuple[Tensor | None, Tensor | None]

@@ -46,7 +46,7 @@ def keep_kernel(
         least = tl.full([1], 0, tl.uint32)
         for i in range(16):
             bit = tl.full([1], 1, tl.uint32) << (30 - 2 * i)
-            # Three counts of at most 2^20 in one sum, as a sum takes as long for one as for three.
+            # Three counts below 2^20 in one sum, as a sum takes as long for one as for three.
             counts = tl.zeros([BLOCK], tl.int64)
             for digit in tl.static_range(1, 4):
                 reaches = (key >= least + digit * bit) & exists

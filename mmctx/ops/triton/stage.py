@@ -220,7 +220,10 @@ class Stage(torch.autograd.Function):
 
 
 def merging_backward(plan, stream, grad, share, merged, raw, joint, needs, found) -> None:
-    """Find the gradients of hidden vectors and the parameters in merging, of the prior's."""
+    """Find the gradients of hidden vectors and the parameters in merging, of the prior's.
+
+    Those of frozen parameters as well, as one kernel makes them all.
+    """
     weight, _, scale, shift = joint
     rows = raw.new_empty(3, *raw.shape)
     plan.prior_backward(stream, rows, aligned(grad), raw, None, scale, shift, None, None)
@@ -233,7 +236,10 @@ def merging_backward(plan, stream, grad, share, merged, raw, joint, needs, found
 
 
 def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, found) -> None:
-    """Find the gradients of map, directions and parameters in classifying, of the logits'."""
+    """Find the gradients of map, directions and parameters in classifying, of the logits'.
+
+    Those of the first layer as well if it is frozen, as one kernel makes them with the map's.
+    """
     directions, pooled, vectors, statistics, mean, variance, inner, images, logits = saved
     weight, bias, scale, shift, last_weight, _ = parameters
     grad_products, along = torch.empty_like(logits), logits.new_empty(len(logits))

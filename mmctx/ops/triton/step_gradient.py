@@ -119,7 +119,7 @@ def step_gradients_kernel(
 ):  # fmt: skip
     """A program owns some gradients of the weight, or of the inputs.
 
-    The first of each row of those of the weight owns sums as well.
+    The first program of each row of tiles of the weight makes the sums of that row as well.
     """
     program = tl.program_id(0)
     # The numbers of programs of both kinds are multiples of the number of blocks.
