@@ -1,6 +1,7 @@
 """Fixtures for all tests: where the repository, its tools and real data are."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from trained_networks import classifier, clip, detector, pictures, recognizer  #
 import mmctx  # noqa: F401 - serves mmcv's ops before a test module imports mmdet
 
 save_time()
+# A shell starts what runs in the background without Ctrl-C, and so would be the tools under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = Path(os.environ.get('MMCTX_SHARED_DATA') or ROOT.parent / 'shared' / 'data')
 SKIP_REASON = f'real data is absent: no {SHARED_DATA} (set MMCTX_SHARED_DATA)'
 
