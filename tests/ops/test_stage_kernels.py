@@ -125,7 +125,7 @@ def test_mean_over_pixels(layout, batch, channels, height, width, dtype):
         torch.testing.assert_close(mean.double(), expected, **tolerance)
 
 
-@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (1000, 500)])
+@pytest.mark.parametrize(('classes', 'count'), [(1, 1), (11, 11), (70, 1), (100, 37), (1000, 500)])
 @pytest.mark.parametrize('follows', [False, True])
 def test_kept_classes_are_the_largest(classes, count, follows):
     from mmctx.ops.triton.keeping import keep_launch
