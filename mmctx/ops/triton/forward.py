@@ -14,6 +14,7 @@ from .prepare import prepare_kernel
 from .problem import Problem, channels_last
 from .products import multiply
 from .settings import (
+    ENOUGH_PROGRAMS,
     KERNEL_CHANNELS,
     MATRIX_VALUES,
     ONES,
@@ -23,10 +24,9 @@ from .settings import (
     Tile,
 )
 
-# With fewer programs than this a large GPU waits for loads. Each program then takes fewer pixels,
-# and its loop is unrolled, so that the corners of several taps can be loaded before the first is
-# blended.
-ENOUGH_PROGRAMS, FEW_PIXELS, UNROLLED_TAPS = 264, 16, 4
+# With too few programs a large GPU waits for loads. Each program then takes fewer pixels, and its
+# loop is unrolled, so that the corners of several taps can be loaded before the first is blended.
+FEW_PIXELS, UNROLLED_TAPS = 16, 4
 # Kernels and matrix of `prepare_kernel`, as far as a convolution has them.
 Tables = tuple[Tensor | None, Tensor | None]
 

@@ -14,7 +14,7 @@ from .norm_relu import NormRelu
 from .problem import channels_last
 from .settings import REMEMBERED, Settings
 from .static_conv import StaticConvGradients
-from .step_gradient import norm_backward_launch, step_gradients_launch
+from .step_gradient import StepGradients, step_gradients_launch
 
 NONE = (None,) * 6
 
@@ -108,12 +108,10 @@ class WeightOffsetBackward:
     def __init__(self, problem: LayerProblem):
         batch, (hidden, length) = problem.prior[0], problem.weight_offset[0]
         kind = problem.weight_offset[3]
-        self.batch_norm, sums = None, 0
+        batch_norm = None
         if kind.name == 'batch':
-            self.batch_norm = BatchNormVectors((batch, hidden), kind.eps, kind.momentum)
-        else:
-            self.norm, sums = norm_backward_launch(batch, hidden, kind.eps), 3
-        self.first = step_gradients_launch(sums, batch, hidden, length)
+            batch_norm = BatchNormVectors((batch, hidden), kind.eps, kind.momentum)
+        self.first = StepGradients(batch_norm, batch, hidden, length, kind.eps)
 
     def __call__(
         self, stream: int, grad: Tensor, total: Tensor, predictor: Predictor, steps: Steps
@@ -128,25 +126,14 @@ class WeightOffsetBackward:
             steps (Steps): What the forward pass kept.
         """
         grad = grad.view(grad.shape[0], -1)
-        vectors = steps.vectors
         grad_last_weight = torch.mm(grad.t(), steps.hidden_vectors)
         grad_hidden = torch.mm(grad, predictor.last_weight)
-        scale, shift, bias = predictor.scale, predictor.shift, predictor.bias
-        new_sums = None
-        if self.batch_norm is not None:
-            rows, sums = self.batch_norm.gradients(
-                stream, grad_hidden, vectors, steps.statistics, scale, shift
-            )
-        else:
-            rows = vectors.new_empty(3, *vectors.shape)
-            self.norm(
-                stream, rows, grad_hidden, vectors, bias, scale, shift, steps.vector_mean,
-                steps.vector_variance,
-            )  # fmt: skip
-            sums = new_sums = vectors.new_empty(3, vectors.shape[1])
-        weight = aligned(predictor.weight)
-        grad_weight, grad_inputs = torch.empty_like(weight), torch.empty_like(steps.inputs)
-        self.first(stream, grad_weight, new_sums, grad_inputs, rows, steps.inputs, weight, None)
+        grad_inputs = torch.empty_like(steps.inputs)
+        norm = predictor.scale, predictor.shift, steps.vector_mean, steps.vector_variance
+        grad_weight, sums = self.first(
+            stream, grad_hidden, grad_inputs, steps.vectors, steps.inputs, predictor.weight,
+            predictor.bias, norm, steps.statistics,
+        )  # fmt: skip
         return grad_inputs, (grad_weight, *sums.unbind(), grad_last_weight, total.view(-1))
 
 

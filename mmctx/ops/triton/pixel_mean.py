@@ -10,11 +10,11 @@ import triton.language as tl
 from torch import Tensor
 
 from .launching import Launch
+from .settings import ENOUGH_PROGRAMS
 
 # Bytes of neighbouring channels that a program reads of a pixel, a whole cache line or for few
-# images a fourth of it; values that it loads at a time; and the number of programs that is enough
-# for a large GPU.
-LINE, PART, VALUES, PROGRAMS = 128, 32, 4096, 264
+# images a fourth of it; and values that it loads at a time.
+LINE, PART, VALUES = 128, 32, 4096
 
 
 @triton.jit(do_not_specialize=['pixels', 'blocks'])
@@ -51,7 +51,10 @@ class PixelMean:
         batch, channels, height, width = shape
         self.shape, self.of = (batch, channels), of
         block = LINE // dtype.itemsize
-        while block > PART // dtype.itemsize and batch * triton.cdiv(channels, block) < PROGRAMS:
+        while (
+            block > PART // dtype.itemsize
+            and batch * triton.cdiv(channels, block) < ENOUGH_PROGRAMS
+        ):
             block //= 2
         blocks = triton.cdiv(channels, block)
         values = dict(

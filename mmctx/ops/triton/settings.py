@@ -61,6 +61,8 @@ FULL = {
 }
 # Several programs run on each multiprocessor at once; more of them balance the load at the end.
 PROGRAMS_PER_PROCESSOR = 16
+# Number of programs that is enough for a large GPU, two on each of its multiprocessors.
+ENOUGH_PROGRAMS = 264
 # Sizes for the kernels that handle positions only, w + Δw, and the list of one pixel.
 SAMPLE_PIXELS = 128
 KERNEL_CHANNELS = 32

@@ -22,7 +22,7 @@ from .pixel_mean import PixelMean
 from .prior import prior_launch
 from .products import multiply
 from .second_derivatives import once_differentiable
-from .step_gradient import norm_backward_launch, step_gradients_launch
+from .step_gradient import StepGradients, step_gradients_launch
 
 LAYER_NORM, FIXED_NORM, BATCH_NORM = range(3)
 
@@ -59,6 +59,7 @@ class Plan:
         (batch, channels, height, width), (hidden, _), (length, _), classes, keep, joint = sizes
         self.kind, eps, momentum = norm
         self.mean = PixelMean(sizes.map, types[0], types[2])
+        self.batch_norm = None
         if self.kind == BATCH_NORM:
             self.batch_norm = BatchNormVectors((batch, hidden), eps, momentum)
         else:
@@ -72,15 +73,11 @@ class Plan:
         self.logits_backward = logits_backward_launch(batch, classes, length)
         self.images_backward = rows_product_launch(batch, length, hidden)
         self.last_weights = step_gradients_launch(1, batch, length, hidden, of_inputs=False)
-        sums = 0
-        if self.kind != BATCH_NORM:
-            self.norm_backward, sums = norm_backward_launch(batch, hidden, eps), 3
-        self.first_backward = step_gradients_launch(
-            sums, batch, hidden, channels, factor=1 / (height * width)
+        self.first_backward = StepGradients(
+            self.batch_norm, batch, hidden, channels, eps, factor=1 / (height * width)
         )
         if joint is not None:
-            self.prior_backward = norm_backward_launch(batch, prior, joint_eps or 0.0)
-            self.joint_backward = step_gradients_launch(3, batch, prior, merged)
+            self.joint_backward = StepGradients(None, batch, prior, merged, joint_eps or 0.0)
 
 
 @lru_cache(maxsize=4096)
@@ -225,11 +222,10 @@ def merging_backward(plan, stream, grad, share, merged, raw, joint, needs, found
     Those of frozen parameters as well, as one kernel makes them all.
     """
     weight, _, scale, shift = joint
-    rows = raw.new_empty(3, *raw.shape)
-    plan.prior_backward(stream, rows, aligned(grad), raw, None, scale, shift, None, None)
-    found[11], sums = raw.new_empty(weight.shape), raw.new_empty(3, len(weight))
     grad_merged = torch.empty_like(merged)
-    plan.joint_backward(stream, found[11], sums, grad_merged, rows, merged, aligned(weight), None)
+    found[11], sums = plan.joint_backward(
+        stream, aligned(grad), grad_merged, raw, merged, weight, None, (scale, shift, None, None)
+    )
     found[12:] = sums.unbind()
     if needs[4]:
         found[4] = multiply(share.t(), grad_merged)
@@ -256,21 +252,12 @@ def classifying_backward(plan, stream, grad, saved, parameters, needs, of_map, f
     if any(needs[9:11]):
         found[9], found[10] = grad.new_empty(last_weight.shape), grad.new_empty(len(last_weight))
         plan.last_weights(stream, found[9], found[10], None, grad_images, inner, None, None)
-    new_sums = None
-    if plan.kind == BATCH_NORM:
-        rows, sums = plan.batch_norm.gradients(
-            stream, grad_inner, vectors, statistics, scale, shift
-        )
-    else:
-        rows = vectors.new_empty(3, *vectors.shape)
-        plan.norm_backward(stream, rows, grad_inner, vectors, bias, scale, shift, mean, variance)
-        sums = new_sums = vectors.new_empty(3, len(weight))
     shape, dtype = of_map
-    found[5], grad_map = (
-        weight.new_empty(weight.shape),
-        pooled.new_empty((*shape[:2], 1, 1), dtype=dtype),
-    )
-    plan.first_backward(stream, found[5], new_sums, grad_map, rows, pooled, aligned(weight), None)
+    grad_map = pooled.new_empty((*shape[:2], 1, 1), dtype=dtype)
+    found[5], sums = plan.first_backward(
+        stream, grad_inner, grad_map, vectors, pooled, weight, bias, (scale, shift, mean, variance),
+        statistics,
+    )  # fmt: skip
     found[6:9] = sums.unbind()
     found[2] = grad_map.expand(shape)
 

@@ -5,15 +5,19 @@ the norm row by row; the other makes the gradients of the linear layer and, as t
 rows, those of the norm's parameters. Sizes: N vectors of length K, results of C channels.
 """
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from .batch_norm import BatchNormVectors
+from .device_launch import aligned
 from .launching import Launch
-from .settings import row_tile
+from .settings import ENOUGH_PROGRAMS, row_tile
 
 # Vectors that a program adds at a time, and the gradients of the weight that it owns: fewer columns
 # where there would be few programs.
-ROWS, CHANNELS, COLUMNS, FEW_COLUMNS, PROGRAMS = 32, 32, 64, 32, 264
+ROWS, CHANNELS, COLUMNS, FEW_COLUMNS = 32, 32, 64, 32
 # Parameters may be slices of a larger buffer, so their addresses may have any alignment.
 VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance']
 
@@ -68,6 +72,13 @@ def norm_backward_kernel(
 
 
 @triton.jit
+def load_block(matrix, row, column, rows, columns, distance):
+    """Load some rows and columns of a matrix whose rows are `distance` apart; 0 beyond it."""
+    at = matrix + row.to(tl.int64)[:, None] * distance + column[None, :]
+    return tl.load(at, (row < rows)[:, None] & (column < columns)[None, :], 0)
+
+
+@triton.jit
 def step_sums(sums, rows, channel, block, count, channels, SUMS: tl.constexpr, ROWS: tl.constexpr,
               BLOCK: tl.constexpr):  # fmt: skip
     """Store sums over the vectors of each kind of rows, by the first block alone."""
@@ -75,10 +86,9 @@ def step_sums(sums, rows, channel, block, count, channels, SUMS: tl.constexpr, R
         for kind in range(SUMS):
             part = tl.zeros([ROWS, BLOCK], tl.float32)
             for start in range(0, count, ROWS):
-                row = kind * count.to(tl.int64) + start + tl.arange(0, ROWS)
-                valid = (start + tl.arange(0, ROWS) < count)[:, None]
-                g_at = rows + row[:, None] * channels + channel[None, :]
-                part += tl.load(g_at, valid & (channel < channels)[None, :], 0)
+                row = start + tl.arange(0, ROWS)
+                of_kind = rows + kind * count.to(tl.int64) * channels
+                part += load_block(of_kind, row, channel, count, channels, channels)
             tl.store(sums + kind * channels + channel, tl.sum(part, 0), channel < channels)
 
 
@@ -91,16 +101,14 @@ def step_inputs(grad_inputs, rows, weight, added, tile, column, count, factor, d
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in range(0, channels, BLOCK):
         channel = start + tl.arange(0, BLOCK)
-        g_at = rows + row.to(tl.int64)[:, None] * channels + channel[None, :]
-        g = tl.load(g_at, (row < count)[:, None] & (channel < channels)[None, :], 0)
-        w_at = weight + channel[:, None] * distance + column
-        w = tl.load(w_at, (channel < channels)[:, None] & (column < length), 0)
+        g = load_block(rows, row, channel, count, channels, channels)
+        w = load_block(weight, channel, column, channels, length, distance)
         total = tl.dot(g, w, total, input_precision='ieee')
     total *= factor
-    row, exists = row.to(tl.int64)[:, None], (row < count)[:, None] & (column < length)
     if added is not None:
-        total += tl.load(added + row * added_distance + column, exists, 0)
-    to = grad_inputs + row * length + column
+        total += load_block(added, row, column, count, length, added_distance)
+    to = grad_inputs + row.to(tl.int64)[:, None] * length + column[None, :]
+    exists = (row < count)[:, None] & (column < length)[None, :]
     tl.store(to, total.to(grad_inputs.dtype.element_ty), exists)
 
 
@@ -124,7 +132,7 @@ def step_gradients_kernel(
     program = tl.program_id(0)
     # The numbers of programs of both kinds are multiples of the number of blocks.
     tile, block = program // blocks, program % blocks
-    column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    column = block * COLUMNS + tl.arange(0, COLUMNS)
     if program >= weight_programs:
         if grad_inputs is not None:
             tile -= weight_programs // blocks
@@ -135,13 +143,11 @@ def step_gradients_kernel(
         total = tl.zeros([BLOCK, COLUMNS], tl.float32)
         for start in range(0, count, ROWS):
             row = start + tl.arange(0, ROWS)
-            g_at = rows + row.to(tl.int64)[:, None] * channels + channel[None, :]
-            g = tl.load(g_at, (row < count)[:, None] & (channel < channels)[None, :], 0)
-            x_at = inputs + row.to(tl.int64)[:, None] * length + column
-            x = tl.load(x_at, (row < count)[:, None] & (column < length), 0)
+            g = load_block(rows, row, channel, count, channels, channels)
+            x = load_block(inputs, row, column, count, length, length)
             total = tl.dot(tl.trans(g), x, total, input_precision='ieee')
-        at = grad_weight + channel[:, None] * distance + column
-        tl.store(at, total, (channel < channels)[:, None] & (column < length))
+        at = grad_weight + channel[:, None] * distance + column[None, :]
+        tl.store(at, total, (channel < channels)[:, None] & (column < length)[None, :])
         if sums is not None:
             step_sums(sums, rows, channel, block, count, channels, SUMS, ROWS, BLOCK)
 
@@ -175,7 +181,7 @@ def step_gradients_launch(
         added_distance (int): Distance of the rows of `added` in memory. Defaults to 0.
     """
     tiles, columns = triton.cdiv(channels, CHANNELS), COLUMNS
-    if tiles * triton.cdiv(length, columns) < PROGRAMS:
+    if tiles * triton.cdiv(length, columns) < ENOUGH_PROGRAMS:
         columns = FEW_COLUMNS
     blocks = triton.cdiv(length, columns)
     values = dict(
@@ -187,3 +193,59 @@ def step_gradients_launch(
     if of_inputs:
         programs += triton.cdiv(count, ROWS) * blocks
     return Launch(step_gradients_kernel, programs, values)
+
+
+class StepGradients:
+    """Gradients of a step, ReLU(norm(linear layer)), of vectors of one shape.
+
+    Args:
+        batch_norm (BatchNormVectors, optional): The norm if it is a batch norm in training; None
+            for a layer norm, or a batch norm with the statistics that it has.
+        count, channels, length (int): N vectors of length K, and C channels.
+        eps (float): Epsilon of the norm.
+        factor (float): What the gradient of the inputs is multiplied by. Defaults to 1.
+    """
+
+    def __init__(
+        self,
+        batch_norm: BatchNormVectors | None,
+        count: int,
+        channels: int,
+        length: int,
+        eps: float,
+        factor: float = 1.0,
+    ):
+        self.batch_norm, sums = batch_norm, 0
+        if batch_norm is None:
+            self.norm, sums = norm_backward_launch(count, channels, eps), 3
+        self.linear = step_gradients_launch(sums, count, channels, length, factor=factor)
+
+    def __call__(
+        self, stream: int, grad: Tensor, grad_inputs: Tensor, vectors: Tensor, inputs: Tensor,
+        weight: Tensor, bias: Tensor | None, norm: tuple, statistics: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Gradients of the weight, (C, K), and of bias, scale and shift, (3, C).
+
+        Args:
+            stream (int): Raw stream.
+            grad (Tensor): Gradient of the results, (N, C).
+            grad_inputs (Tensor): Gradient of the inputs, (N, K) in memory, which is written.
+            vectors (Tensor): Results of the linear layer without the bias, (N, C).
+            inputs (Tensor): Its inputs, (N, K).
+            weight (Tensor): Its weight, (C, K).
+            bias (Tensor, optional): Its bias, (C,); None if the vectors have it.
+            norm (tuple): Scale, shift, mean and variance, each (C,); the last two are None but for
+                a batch norm with the statistics that it has.
+            statistics (Tensor, optional): Of a batch norm in training, (2, C). Defaults to None.
+        """
+        sums_of_rows = None
+        if self.batch_norm is not None:
+            rows, sums = self.batch_norm.gradients(stream, grad, vectors, statistics, *norm[:2])
+        else:
+            rows = vectors.new_empty(3, *vectors.shape)
+            self.norm(stream, rows, grad, vectors, bias, *norm)
+            sums = sums_of_rows = vectors.new_empty(3, vectors.shape[1])
+        weight = aligned(weight)
+        grad_weight = torch.empty_like(weight)
+        self.linear(stream, grad_weight, sums_of_rows, grad_inputs, rows, inputs, weight, None)
+        return grad_weight, sums
