@@ -24,11 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import triton
+from compiling import Compiler
 from saved_time import save_time
-from triton._C.libtriton import ir
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, make_backend
-from triton.runtime.jit import JITFunction, create_function_from_signature
+from triton.runtime.jit import JITFunction
 
 import mmctx  # noqa: F401 - registers the backbones
 from mmctx.ops import contextual_conv2d
@@ -40,51 +38,28 @@ OPTIONAL = ('bias', 'sampling_offset', 'weight_offset', 'mask', 'mask_logits')
 
 
 class Recorder:
-    """Takes the place of launching: keeps the variant that Triton would compile for each call."""
+    """Takes the place of launching: keeps the variant that Triton would compile for each call.
+
+    Args:
+        capability (int): Compute capability of the GPU without its dot.
+    """
 
     def __init__(self, capability: int):
-        self.target = GPUTarget('cuda', capability, 32)
-        self.backend = make_backend(self.target)
+        self.compiler = Compiler(capability)
         self.variants = {}
         # Kernels that are defined later would be interpreted.
         import_kernels()
-        JITFunction.run = self.bind_to_kernel()
-        triton.knobs.runtime.interpret = True
-
-    def bind_to_kernel(self):
-        recorder = self
 
         def run(kernel, *args, grid, warmup, **kwargs):
-            binder = create_function_from_signature(
-                kernel.signature, kernel.params, recorder.backend
-            )
-            bound, specialization, options = binder(*args, debug=False, **kwargs)
-            key = kernel.__name__, str(specialization), str(options)
-            recorder.variants[key] = kernel, kwargs, bound, specialization, options
+            variant = self.compiler.bind(kernel, args, kwargs)
+            self.variants[variant.key] = variant
 
-        return run
+        JITFunction.run = run
+        triton.knobs.runtime.interpret = True
 
-    def source(self, kernel, kwargs, bound, specialization, options):
-        """The variant as Triton's compiler takes it, and its options."""
-        options, signature, constexprs, attributes = kernel._pack_args(
-            self.backend, kwargs, bound, specialization, options
-        )
-        return ASTSource(kernel, signature, constexprs, attributes), options
-
-    def represent(self, *variant):
-        """Take a variant as far as Triton's own representation."""
-        source, options = self.source(*variant)
-        context = ir.context()
-        ir.load_dialects(context)
-        self.backend.load_dialects(context)
-        codegen = self.backend.get_codegen_implementation(options)
-        modules = self.backend.get_module_map()
-        source.make_ir(self.target, options, codegen, modules, context)
-
-    def compile(self, *variant):
+    def compile(self, variant):
         """Compile a variant to machine code; registers, bytes spilled, bytes of a load."""
-        source, options = self.source(*variant)
-        compiled = triton.compile(source, target=self.target, options=options.__dict__)
+        compiled = self.compiler.machine_code(variant)
         with tempfile.NamedTemporaryFile(suffix='.cubin') as cubin:
             cubin.write(compiled.asm['cubin'])
             cubin.flush()
@@ -285,7 +260,7 @@ def main():
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
             run_combinations(dtype)
         for (name, *_), variant in recorder.variants.items():
-            recorder.represent(*variant)
+            recorder.compiler.represent(variant)
             report[name] = report.get(name, 0) + 1
     else:
         layers = shipped_layers()
@@ -300,14 +275,14 @@ def main():
                 found |= new
                 represented.add(pointers)
                 name = f'{len(report)} {variant[0].__name__}'
-                report[name] = recorder.compile(*variant)
+                report[name] = recorder.compile(variant)
         for dtype in {'float16', 'bfloat16', 'float32'} - set(rest[1:]):
             run_networks(layers, getattr(torch, dtype))
         for variant in recorder.variants.values():
             pointers, _ = kinds(variant)
             if pointers not in represented:
                 represented.add(pointers)
-                recorder.represent(*variant)
+                recorder.compiler.represent(variant)
     print(json.dumps(report))
 
 
