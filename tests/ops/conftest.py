@@ -1,28 +1,70 @@
-"""Triton kernels on any machine: on a GPU where there is one, else in Triton's interpreter."""
+"""Triton kernels on any machine: on a GPU where there is one, else in two ways on the CPU.
 
+Triton's interpreter runs them as they are written, with every access to memory checked; what Triton
+compiles of them for a GPU is run by `ptx`.
+"""
+
+import contextlib
+import sys
 import zlib
 
 import pytest
 import torch
-from interpreting import interpret, unaligned_parameters
+from interpreting import interpreting, unaligned_parameters
 from memory_checks import check_memory
 
+from mmctx.ops import triton as kernels
 from mmctx.ops.contextual_conv import BACKEND_VARIABLE
 
 # Of each launch, as long as launches are cached, by type.
 _first_pointers: dict = {}
+# An H100, and with more time an A100 and an RTX 5090.
+LATER = [pytest.param(way, marks=pytest.mark.slow) for way in ('sm_80', 'sm_120')]
+WAYS = ['gpu'] if torch.cuda.is_available() else ['interpreter', 'sm_90', *LATER]
+
+
+def forget_launches():
+    """Forget launches of the kernels as they have run so far."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(kernels.__name__):
+            for function in vars(module).values():
+                if hasattr(function, 'cache_clear'):
+                    function.cache_clear()
+    _first_pointers.clear()
+
+
+@contextlib.contextmanager
+def launched_in(way):
+    """Let launches run the kernels in one of the ways."""
+    if way == 'interpreter':
+        with interpreting() as patch:
+            check_memory(patch)
+            forget_launches()
+            yield
+    elif way != 'gpu':
+        from running_ptx import run_compiled
+
+        with pytest.MonkeyPatch.context() as patch:
+            run_compiled(patch, int(way.removeprefix('sm_')))
+            forget_launches()
+            yield
+    else:
+        yield
+    forget_launches()
 
 
 @pytest.fixture(scope='module')
-def interpreted_without_a_gpu():
-    """For modules that run kernels."""
-    if torch.cuda.is_available():
+def interpreted():
+    """For modules that test what the interpreter does."""
+    with launched_in('interpreter'):
         yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        interpret(patch)
-        check_memory(patch)
-        yield
+
+
+@pytest.fixture(scope='module', params=WAYS)
+def runs_kernels(request):
+    """For modules that run kernels, each test in every way, which this returns."""
+    with launched_in(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -33,12 +75,15 @@ def through_kernels(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def same_numbers_on_every_device(request, monkeypatch):
-    """Draw each test's numbers on the CPU, from a seed of its own.
+    """Draw each test's numbers on the CPU, from a seed of its own, in each way the same.
 
     Rounding decides near a tie, or where a sample is close to a pixel. A GPU would draw other
     numbers from the same seed, some of which are.
     """
-    torch.manual_seed(zlib.crc32(request.node.name.encode()))
+    name = request.node.name
+    if 'runs_kernels' in request.fixturenames:
+        name = name.replace(f'[{request.getfixturevalue("runs_kernels")}', '[', 1)
+    torch.manual_seed(zlib.crc32(name.encode()))
 
     def draw_on_cpu(draw):
         def drawn(*args, device=None, requires_grad=False, **kwargs):

@@ -1,38 +1,48 @@
 """Triton's interpreter, made to run all kernels and to take less time."""
 
+import contextlib
 import functools
 import math
 import os
 import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
 
 import mmctx.ops.triton as kernels
 from mmctx.compat.triton_interpreter import fix_interpreter
 
 
-def interpret(patch) -> None:
-    """Interpret the kernels whenever they run.
-
-    Args:
-        patch (MonkeyPatch): Undoes it.
-    """
+@contextlib.contextmanager
+def interpreting() -> Iterator[pytest.MonkeyPatch]:
+    """Interpret the kernels whenever they run; yields what undoes it."""
     import triton.language as tl
-    from triton.runtime.interpreter import InterpretedFunction
+    from triton.runtime import interpreter
     from triton.runtime.jit import JITFunction
 
-    patch.setitem(os.environ, 'TRITON_INTERPRET', '1')
-    fix_interpreter()
-    # Functions become interpreted when they are defined. Triton's own were by now, and so are our
-    # kernels if another test imported them.
-    imported = [m for name, m in sys.modules.items() if name.startswith(kernels.__name__)]
-    for module in (tl, tl.standard, *imported):
-        for name, function in vars(module).copy().items():
-            if isinstance(function, JITFunction):
-                unaligned = [p.name for p in function.params if p.do_not_specialize_on_alignment]
-                interpreted = InterpretedFunction(
-                    function.fn, do_not_specialize_on_alignment=unaligned
-                )
-                patch.setattr(module, name, interpreted)
-    _save_time(patch)
+    # Functions are interpreted or not from their definition on. All are defined now, and replaced.
+    kernels.import_kernels()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, 'TRITON_INTERPRET', '1')
+        fix_interpreter()
+        imported = [m for name, m in sys.modules.items() if name.startswith(kernels.__name__)]
+        for module in (tl, tl.standard, *imported):
+            for name, function in vars(module).copy().items():
+                if isinstance(function, JITFunction):
+                    interpreted = interpreter.InterpretedFunction(
+                        function.fn,
+                        do_not_specialize_on_alignment=[*unaligned_parameters(function)],
+                    )
+                    patch.setattr(module, name, interpreted)
+        _save_time(patch)
+        # Triton's language is prepared once instead of in each function.
+        prepared = interpreter._patch_lang(SimpleNamespace(__globals__=dict(tl=tl, core=tl.core)))
+        patch.setattr(interpreter, '_patch_lang', lambda function: interpreter._LangPatchScope())
+        try:
+            yield patch
+        finally:
+            prepared.restore()
 
 
 def unaligned_parameters(kernel) -> set[str]:
@@ -47,15 +57,10 @@ def _save_time(patch):
     from triton.language import core
     from triton.runtime import interpreter
 
-    prepared: set = set()
     blocks: dict = {}
     numpy_types: dict = {}
 
     def call(function, *args, **kwargs):
-        # Triton's language is prepared once for each module.
-        if function.fn.__module__ not in prepared:
-            prepared.add(function.fn.__module__)
-            interpreter._patch_lang(function.fn)
         return function.rewrite()(*args, **kwargs)
 
     @functools.cache

@@ -19,7 +19,7 @@ from mmctx.models.layers import (
 )
 from mmctx.ops.contextualizing import run_stage
 
-pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'exact')
+pytestmark = pytest.mark.usefixtures('runs_kernels', 'exact')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 LAYOUTS = {
     'depthwise': dict(

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='checks the in
 
 
 @pytest.fixture
-def run(monkeypatch, interpreted_without_a_gpu):
+def run(monkeypatch, interpreted):
     def run(kernel, programs, *arguments):
         InterpretedFunction(kernel)[(programs,)](*arguments)
 

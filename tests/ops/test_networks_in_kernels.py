@@ -1,4 +1,4 @@
-"""Every shipped backbone in the interpreted kernels, as `make check-gpu` compares it on a GPU."""
+"""Every shipped backbone in kernels on the CPU, as `make check-gpu` compares it on a GPU."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ pytest.importorskip('triton')
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.is_available(), reason='make check-gpu does it on a GPU'),
-    pytest.mark.usefixtures('interpreted_without_a_gpu', 'through_kernels'),
+    pytest.mark.usefixtures('runs_kernels', 'through_kernels'),
 ]
 
 
@@ -20,8 +20,11 @@ TYPES = dict(convnext=HALF, resnet=HALF, ablations=SINGLE)
 
 
 @pytest.mark.parametrize('group', backbones.GROUPS)
-def test_backbones_agree_with_the_reference(group, tmp_path, monkeypatch):
+def test_backbones_agree_with_the_reference(group, runs_kernels, tmp_path, monkeypatch):
     # With fewer images, rounding in one of them would have too much weight in gradients.
     monkeypatch.setattr(backbones, 'IMAGES', (4, 3, 32, 64))
-    monkeypatch.setattr(backbones, 'DTYPES', dict(cpu=TYPES[group]))
+    types = TYPES[group]
+    if runs_kernels != 'interpreter' and types is HALF:
+        types = (*types, torch.bfloat16)
+    monkeypatch.setattr(backbones, 'DTYPES', dict(cpu=types))
     assert backbones.check(group, Place('cpu', tmp_path))['backbones'] > 2

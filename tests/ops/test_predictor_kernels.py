@@ -21,7 +21,7 @@ from mmctx.ops.triton.predictor_operators import (
 )
 
 pytest.importorskip('triton')
-pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu', 'through_kernels')
+pytestmark = pytest.mark.usefixtures('runs_kernels', 'through_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 # channels, out channels, groups, height, width, kernel, stride, padding, dilation

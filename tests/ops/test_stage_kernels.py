@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip('triton')
-pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu')
+pytestmark = pytest.mark.usefixtures('runs_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3}
 

@@ -13,7 +13,7 @@ from mmctx.ops import BACKENDS, contextual_conv2d
 from mmctx.ops.triton import operator
 
 pytest.importorskip('triton')
-pytestmark = pytest.mark.usefixtures('interpreted_without_a_gpu')
+pytestmark = pytest.mark.usefixtures('runs_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # batch, channels, height, width, kernel, stride, padding, dilation
 GEOMETRIES = [
