@@ -14,17 +14,14 @@ pytestmark = [
 ]
 
 
-# Triton's interpreter cuts bfloat16 off where a GPU rounds.
+# Images as small as these leave too little of a gradient in bfloat16.
 SINGLE, HALF = (torch.float32,), (torch.float32, torch.float16)
 TYPES = dict(convnext=HALF, resnet=HALF, ablations=SINGLE)
 
 
 @pytest.mark.parametrize('group', backbones.GROUPS)
-def test_backbones_agree_with_the_reference(group, runs_kernels, tmp_path, monkeypatch):
+def test_backbones_agree_with_the_reference(group, tmp_path, monkeypatch):
     # With fewer images, rounding in one of them would have too much weight in gradients.
     monkeypatch.setattr(backbones, 'IMAGES', (4, 3, 32, 64))
-    types = TYPES[group]
-    if runs_kernels != 'interpreter' and types is HALF:
-        types = (*types, torch.bfloat16)
-    monkeypatch.setattr(backbones, 'DTYPES', dict(cpu=types))
+    monkeypatch.setattr(backbones, 'DTYPES', dict(cpu=TYPES[group]))
     assert backbones.check(group, Place('cpu', tmp_path))['backbones'] > 2

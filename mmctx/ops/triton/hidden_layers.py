@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .device_launch import aligned
 from .fixed_norm import normalized
 from .launching import Launch
 from .layer_problem import NormKind
@@ -36,8 +37,9 @@ FEW, PIPELINED = 32, 128
 TAP_VALUES = 1024
 # Least number of hidden features of a program, and the number of programs that is enough for them.
 FEATURES, VECTOR_PROGRAMS = 16, 512
-# Parameters may be slices of a larger buffer, so their addresses may have any alignment.
-VECTORS = ['weight', 'bias', 'scale', 'shift', 'mean', 'variance', 'prior']
+# Parameters may be slices of a larger buffer, so their addresses may have any alignment. A weight
+# of such an address is copied: read 4 bytes at a time, it takes most of a kernel's time.
+VECTORS = ['bias', 'scale', 'shift', 'mean', 'variance', 'prior']
 
 
 @triton.jit
@@ -331,7 +333,7 @@ class HiddenRows:
         taps = rows.new_empty(self.taps, dtype=self.taps_type)
         found = Rows(hidden, reduced, shares, parts, sums, taps, turned)
         norm = _NO_NORM if norm is None else norm
-        self.launch(stream, *found, rows, prior, weight, bias, last_weight, *norm)
+        self.launch(stream, *found, rows, prior, aligned(weight), bias, last_weight, *norm)
         return found
 
 
@@ -396,7 +398,7 @@ class HiddenVectors:
         if self.keeps:
             vectors = sums.new_empty(self.hidden)
             inputs = sums.new_empty(self.inputs)
-        self.launch(stream, hidden, vectors, inputs, prior, sums, weight, bias, *norm)
+        self.launch(stream, hidden, vectors, inputs, prior, sums, aligned(weight), bias, *norm)
         return hidden, vectors, inputs
 
 
