@@ -106,6 +106,19 @@ def test_tensor_cores_read_19_bits_of_float32():
     assert torch.equal(out, a)
 
 
+@pytest.mark.parametrize('capability', CAPABILITIES)
+def test_three_products_of_tf32_are_as_precise_as_float32(capability):
+    """What products of vectors rely on."""
+    a, b = torch.randn(64, 256), torch.randn(256, 64)
+    expected, errors = a.double() @ b.double(), {}
+    for precision in ('tf32', 'tf32x3', 'ieee'):
+        out = torch.empty(64, 64)
+        arguments = 64, 64, 256, 32, False, precision
+        launch(product_kernel, 1, out, a, b, *arguments, capability=capability)
+        errors[precision] = float((out - expected).norm() / expected.norm())
+    assert errors['tf32x3'] < 2 * errors['ieee'] < 1e-6 < 1e-4 < errors['tf32']
+
+
 @triton.jit
 def integers_kernel(out, a, b, SIZE: tl.constexpr):
     at = tl.arange(0, SIZE)

@@ -19,7 +19,7 @@ from .fixed_norm import normalized
 from .launching import Launch, current_stream, types_of
 from .products import multiply_onto
 from .second_derivatives import once_differentiable
-from .settings import STAGES, row_tile
+from .settings import PRECISE, STAGES, row_tile
 from .step_gradient import row_gradients, step_gradients_launch
 from .unit_vectors import lengths, unit_backward_launch
 
@@ -90,7 +90,7 @@ def class_vectors_kernel(
             x = tl.load(row_at + d, (row < count) & (d < LENGTH), 0)
             # Neighbouring threads read neighbouring numbers, so the weight is turned afterwards.
             w = tl.load(weight + own * LENGTH + d, (own < HIDDEN) & (d < LENGTH), 0).to(x.dtype)
-            total = tl.dot(x, tl.trans(w), total, input_precision='ieee')
+            total = tl.dot(x, tl.trans(w), total, input_precision=PRECISE)
             if NORMALIZE:
                 squares += x.to(tl.float32) * x.to(tl.float32)
         if NORMALIZE:

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from .keeping import warps_for_row
 from .launching import Launch
+from .settings import PRECISE
 
 # Images and channels of a program, and values of an embedding that it multiplies at a time.
 ROWS, COLUMNS, INNER = 16, 64, 32
@@ -62,7 +63,7 @@ def rows_product_kernel(
         tl.store(corrected + at, g, valid & (block == 0))
         w_at = weight + d[:, None] * channels + channel
         w = tl.load(w_at, (d < length)[:, None] & (channel < channels), 0)
-        total = tl.dot(g, w, total, input_precision='ieee')
+        total = tl.dot(g, w, total, input_precision=PRECISE)
     at = row.to(tl.int64) * channels + channel
     tl.store(out + at, total.to(out.dtype.element_ty), (row < count) & (channel < channels))
 

@@ -8,7 +8,7 @@ import triton.language as tl
 
 from .fixed_norm import normalized
 from .launching import Launch
-from .settings import STAGES
+from .settings import PRECISE, STAGES
 
 # Vectors and results of a program, channels that it multiplies and those that it sums at a time.
 ROWS, COLUMNS, INNER, WIDE = 16, 32, 64, 256
@@ -78,7 +78,7 @@ def normed_product_kernel(
         # Neighbouring threads read neighbouring numbers, so the weight is turned afterwards.
         w_at = last_weight + column[:, None] * channels + channel
         w = tl.load(w_at, (column < length)[:, None] & exists, 0).to(tl.float32)
-        total = tl.dot(y, tl.trans(w), total, input_precision='ieee')
+        total = tl.dot(y, tl.trans(w), total, input_precision=PRECISE)
     column = column[None, :]
     total += tl.load(last_bias + column, column < length, 0).to(tl.float32)
     at = out + row.to(tl.int64) * length + column

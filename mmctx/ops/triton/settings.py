@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import triton
+import triton.language as tl
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,16 @@ def row_tile(length: int) -> tuple[int, int]:
 def precision(tf32: bool) -> str:
     """Precision of `tl.dot` for float32, with TF32 or without.
 
-    Without it, three products of TF32 come as close as one of float32, which would take more
-    registers than a kernel has.
+    Without it, three products of TF32 come as close as one of float32, for which a kernel has too
+    few registers and lanes meet in one bank of shared memory.
     """
     if torch.version.hip is not None:
         return 'ieee'
     return 'tf32' if tf32 else 'tf32x3'
+
+
+# Of products of vectors, which are in float32 always.
+PRECISE = tl.constexpr(precision(tf32=False))
 
 
 def split_evenly(items: int, pieces: int) -> tuple[int, int]:

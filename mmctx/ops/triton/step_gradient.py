@@ -13,7 +13,7 @@ from torch import Tensor
 from .batch_norm import BatchNormVectors
 from .device_launch import aligned
 from .launching import Launch
-from .settings import ENOUGH_PROGRAMS, row_tile
+from .settings import ENOUGH_PROGRAMS, PRECISE, row_tile
 
 # Vectors that a program adds at a time, and the gradients of the weight that it owns: fewer columns
 # where there would be few programs.
@@ -103,7 +103,7 @@ def step_inputs(grad_inputs, rows, weight, added, tile, column, count, factor, d
         channel = start + tl.arange(0, BLOCK)
         g = load_block(rows, row, channel, count, channels, channels)
         w = load_block(weight, channel, column, channels, length, distance)
-        total = tl.dot(g, w, total, input_precision='ieee')
+        total = tl.dot(g, w, total, input_precision=PRECISE)
     total *= factor
     if added is not None:
         total += load_block(added, row, column, count, length, added_distance)
@@ -145,7 +145,7 @@ def step_gradients_kernel(
             row = start + tl.arange(0, ROWS)
             g = load_block(rows, row, channel, count, channels, channels)
             x = load_block(inputs, row, column, count, length, length)
-            total = tl.dot(tl.trans(g), x, total, input_precision='ieee')
+            total = tl.dot(tl.trans(g), x, total, input_precision=PRECISE)
         at = grad_weight + channel[:, None] * distance + column[None, :]
         tl.store(at, total, (channel < channels)[:, None] & (column < length)[None, :])
         if sums is not None:
