@@ -61,7 +61,7 @@ def interpreted():
 
 
 @pytest.fixture(scope='module', params=WAYS)
-def runs_kernels(request):
+def way(request):
     """For modules that run kernels, each test in every way, which this returns."""
     with launched_in(request.param):
         yield request.param
@@ -81,8 +81,8 @@ def same_numbers_on_every_device(request, monkeypatch):
     numbers from the same seed, some of which are.
     """
     name = request.node.name
-    if 'runs_kernels' in request.fixturenames:
-        name = name.replace(f'[{request.getfixturevalue("runs_kernels")}', '[', 1)
+    if 'way' in request.fixturenames:
+        name = name.replace(f'[{request.getfixturevalue("way")}', '[', 1)
     torch.manual_seed(zlib.crc32(name.encode()))
 
     def draw_on_cpu(draw):

@@ -4,11 +4,39 @@ import os
 import struct
 
 import torch
+import triton
 from compiling import Compiler
 from ptx import run_programs
 from triton.runtime.jit import JITFunction
 
 from mmctx.ops.triton import import_kernels
+
+
+class CompiledKernels:
+    """Kernels that are compiled at their first call, and run on tensors of the CPU.
+
+    Args:
+        capability (int): Compute capability of the GPU without its dot.
+    """
+
+    def __init__(self, capability: int):
+        self.compiler = Compiler(capability)
+        self.compiled = {}
+
+    def run(self, kernel: JITFunction, args: tuple, kwargs: dict, grid: tuple) -> None:
+        """Run all programs of a call."""
+        variant = self.compiler.bind(kernel, args, kwargs)
+        if variant.key not in self.compiled:
+            signature = self.compiler.source(variant)[0].signature
+            names = [name for name, type_ in signature.items() if type_ != 'constexpr']
+            self.compiled[variant.key] = self.compiler.ptx(variant), names
+        ptx, names = self.compiled[variant.key]
+        values = [variant.bound[name] for name in names]
+        tensors = [value for value in values if isinstance(value, torch.Tensor)]
+        programs, *others = grid
+        assert all(size == 1 for size in others)
+        # Triton adds two addresses, which these kernels do not use.
+        run_programs(ptx, tensors, [*map(_bits, values), 0, 0], programs)
 
 
 def run_compiled(patch, capability: int) -> None:
@@ -17,22 +45,18 @@ def run_compiled(patch, capability: int) -> None:
     Args:
         patch (MonkeyPatch): Undoes it.
         capability (int): Compute capability of the GPU without its dot.
+
+    Raises:
+        RuntimeError: If Triton's interpreter is on, so that kernels cannot be compiled.
     """
-    # A kernel that is defined once the interpreter is on cannot be compiled.
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError('kernels cannot be compiled: unset TRITON_INTERPRET')
+    # Nor could one that is defined once it is on.
     import_kernels()
-    compiler, compiled = Compiler(capability), {}
+    kernels = CompiledKernels(capability)
 
     def run(kernel, *args, grid, warmup, **kwargs):
-        variant = compiler.bind(kernel, args, kwargs)
-        if variant.key not in compiled:
-            signature = compiler.source(variant)[0].signature
-            names = [name for name, type_ in signature.items() if type_ != 'constexpr']
-            compiled[variant.key] = compiler.ptx(variant), names
-        ptx, names = compiled[variant.key]
-        values = [variant.bound[name] for name in names]
-        tensors = [value for value in values if isinstance(value, torch.Tensor)]
-        # Triton adds two addresses, which these kernels do not use.
-        run_programs(ptx, tensors, [*map(_bits, values), 0, 0], grid[0])
+        kernels.run(kernel, args, kwargs, grid)
 
     patch.setattr(JITFunction, 'run', run)
     # The package takes tensors of the CPU then.

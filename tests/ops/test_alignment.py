@@ -18,7 +18,7 @@ from mmctx.models.layers import ContextualConv2d, Contextualizing, using_prior
 from mmctx.models.losses import StagewiseCrossEntropy
 from mmctx.ops import contextual_conv2d
 
-pytestmark = pytest.mark.usefixtures('runs_kernels', 'through_kernels')
+pytestmark = pytest.mark.usefixtures('way', 'through_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 LAYERS = {
     'depthwise': dict(groups=6, depthwise_predictor=True),

@@ -13,7 +13,7 @@ from mmctx.models.losses import StagewiseCrossEntropy, stagewise_cross_entropy
 from mmctx.ops import losses
 from mmctx.ops.triton import stage_losses as kernels
 
-pytestmark = pytest.mark.usefixtures('runs_kernels', 'through_kernels')
+pytestmark = pytest.mark.usefixtures('way', 'through_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 WEIGHTS = 0.15, 0.3, 2.0, 1.0
 

@@ -10,7 +10,7 @@ pytest.importorskip('triton')
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.is_available(), reason='make check-gpu does it on a GPU'),
-    pytest.mark.usefixtures('runs_kernels', 'through_kernels'),
+    pytest.mark.usefixtures('way', 'through_kernels'),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The predictors' kernels against PyTorch in float64: on a GPU, else in Triton's interpreter."""
+"""The predictors' kernels against PyTorch in float64, in every way (`conftest`)."""
 
 from copy import deepcopy
 
@@ -21,7 +21,7 @@ from mmctx.ops.triton.predictor_operators import (
 )
 
 pytest.importorskip('triton')
-pytestmark = pytest.mark.usefixtures('runs_kernels', 'through_kernels')
+pytestmark = pytest.mark.usefixtures('way', 'through_kernels')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 # channels, out channels, groups, height, width, kernel, stride, padding, dilation

@@ -1,11 +1,11 @@
-"""The kernels of contextualizing against PyTorch in float64: on a GPU, else in the interpreter."""
+"""The kernels of contextualizing against PyTorch in float64, in every way (`conftest`)."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 pytest.importorskip('triton')
-pytestmark = pytest.mark.usefixtures('runs_kernels')
+pytestmark = pytest.mark.usefixtures('way')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3}
 

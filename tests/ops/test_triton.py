@@ -1,4 +1,4 @@
-"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter, which is slow."""
+"""The Triton kernels: in every way that this machine has (`conftest`)."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from mmctx.ops import BACKENDS, contextual_conv2d
 from mmctx.ops.triton import operator
 
 pytest.importorskip('triton')
-pytestmark = pytest.mark.usefixtures('runs_kernels')
+pytestmark = pytest.mark.usefixtures('way')
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 # batch, channels, height, width, kernel, stride, padding, dilation
 GEOMETRIES = [

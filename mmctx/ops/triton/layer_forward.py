@@ -49,7 +49,7 @@ class SamplingForward:
         """Fields of `Steps`, and the sums of x over tiles if they are needed."""
         norm = predictor.norm()
         hidden, reduced, shares, parts, sums, taps, turned = self.rows(
-            stream, x, prior, predictor.weight.contiguous(), predictor.bias, predictor.last_weight,
+            stream, x, prior, predictor.weight, predictor.bias, predictor.last_weight,
             norm,
         )  # fmt: skip
         if norm is None:
@@ -92,9 +92,7 @@ class WeightOffsetForward:
     ) -> dict[str, Any]:
         """Fields of `Steps`."""
         norm, bias = predictor.norm(), predictor.bias
-        hidden, vectors, inputs = self.vectors(
-            stream, prior, sums, predictor.weight.contiguous(), bias, norm
-        )
+        hidden, vectors, inputs = self.vectors(stream, prior, sums, predictor.weight, bias, norm)
         statistics = mean = variance = None
         if norm is None:
             scale, shift = predictor.scale, predictor.shift

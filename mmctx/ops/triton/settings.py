@@ -92,15 +92,16 @@ def row_tile(length: int) -> tuple[int, int]:
 def precision(tf32: bool) -> str:
     """Precision of `tl.dot` for float32, with TF32 or without.
 
-    Without it, three products of TF32 come as close as one of float32, for which a kernel has too
-    few registers and lanes meet in one bank of shared memory.
+    Without it, three products of TF32 are as precise as one of float32, but for numbers close to
+    the largest and smallest. That one would take more registers than there are, and its lanes would
+    read from one bank of shared memory.
     """
     if torch.version.hip is not None:
         return 'ieee'
     return 'tf32' if tf32 else 'tf32x3'
 
 
-# Of products of vectors, which are in float32 always.
+# Of products of vectors in float32, which use TF32 alone under no option.
 PRECISE = tl.constexpr(precision(tf32=False))
 
 

@@ -19,6 +19,8 @@ class Place:
     """
 
     def __init__(self, operand, space, size):
+        if space not in ('global', 'shared'):
+            raise ValueError(space)
         base, plus = re.fullmatch(r'\[\s*(%?\w+)\s*(?:\+\s*(-?\d+)\s*)?\]', operand).groups()
         self.space, self.size, self.plus = space, size, int(plus or 0)
         self.base = reader(base, TYPES['b64' if space == 'global' else 'b32'])
@@ -115,17 +117,17 @@ def copy(instruction, kernel):
 
 def add_atomically(instruction, kernel):
     """atom.add."""
-    if 'add' not in instruction.parts or instruction.parts[1] != 'global':
-        raise Unknown(instruction)
     out, target, value = instruction.operands
     type_ = TYPES[instruction.parts[-1]]
-    place, get = Place(target, 'global', 4), reader(value, type_)
+    if instruction.parts[-2] != 'add' or type_.dtype.itemsize != 4:
+        raise ValueError(instruction)
+    place, get = Place(target, instruction.parts[1], 4), reader(value, type_)
     write, allowed_of = writer(instruction, out, type_), condition(instruction)
 
     def run(machine):
         allowed = allowed_of(machine)
         at = place.addresses(machine, allowed)
-        before = machine.memory.add(at, only(get(machine), allowed, machine.threads))
+        before = place.memory(machine).add(at, only(get(machine), allowed, machine.threads))
         write(machine, spread(before, allowed, machine.threads))
 
     return run

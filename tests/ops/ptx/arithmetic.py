@@ -17,7 +17,7 @@ def remainder(a, b):
 
 
 def fuse(a, b, c):
-    """a·b + c, rounded once: the product of two float32 is exact in float64."""
+    """a·b + c, in float64, where the product of two float32 is exact, and then rounded."""
     return (a.astype('f8') * b + c).astype(c.dtype)
 
 
@@ -35,7 +35,8 @@ def shift_left(a, n):
 
 
 def shift_right(a, n):
-    return a >> np.minimum(n, 8 * a.dtype.itemsize - 1).astype(a.dtype)
+    last = a >> np.minimum(n, 8 * a.dtype.itemsize - 1).astype(a.dtype)
+    return np.where((n < 8 * a.dtype.itemsize) | (a.dtype.kind == 'i'), last, 0)
 
 
 def extract_bits(a, first, length):
@@ -60,6 +61,13 @@ def flush(a):
     """Numbers of float32 with zero for those too small to be normal (.ftz)."""
     tiny = np.abs(a) < np.finfo(a.dtype).tiny
     return np.where(tiny, np.copysign(a.dtype.type(0), a), a)
+
+
+def to_tf32(bits, half=0x1000):
+    """Bits of float32 rounded to the nearest number of 19, in a tie away from zero; NaN stays."""
+    is_nan = (bits & np.uint32(0x7FFFFFFF)) > 0x7F800000
+    rounded = (bits + np.uint32(half)) & np.uint32(0xFFFFE000)
+    return np.where(is_nan, np.uint32(0x7FFFFFFF), rounded)
 
 
 def choose(kind):

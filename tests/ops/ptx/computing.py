@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from .arithmetic import COMPARISONS, FUNCTIONS, ROUND, flush, wide
+from .arithmetic import COMPARISONS, FUNCTIONS, ROUND, flush, to_tf32, wide
 from .operands import reader, writer
 from .reading import listed
 from .types import TYPES, Type
@@ -15,25 +15,30 @@ SHIFTS = 'shl', 'shr'
 def compute(instruction, kernel):
     """Arithmetic."""
     parts, (out, *operands) = instruction.parts, instruction.operands
-    # Of what may stand between, these change what is computed.
-    name = '.'.join(p for p in parts[:-1] if p in (parts[0], 'lo', 'hi', 'wide', 'NaN', 'full'))
+    # The rounding is the only one that is known, to the nearest.
+    name = '.'.join(p for p in parts[:-1] if p not in ('rn', 'approx', 'ftz'))
     function, type_ = FUNCTIONS[name], TYPES[parts[-1]]
-    types, result = [type_] * len(operands), type_
+    types, out_type = [type_] * len(operands), type_
     if parts[0] in SHIFTS:
         types[1] = TYPES['u32']
     elif parts[0] == 'selp':
         types[2] = TYPES['pred']
     elif parts[0] == 'bfe':
         types[1:] = [TYPES['u32']] * 2
+        if type_.dtype.itemsize != 4:
+            raise ValueError(type_)
     elif 'wide' in parts:
-        result = Type(wide(np.zeros(1, type_.dtype)).dtype)
-        types[2:] = [result] * len(types[2:])
+        out_type = Type(wide(np.zeros(1, type_.dtype)).dtype)
+        types[2:] = [out_type] * len(types[2:])
     read = [reader(operand, of) for operand, of in zip(operands, types, strict=True)]
-    write, flushes = writer(instruction, out, result), 'ftz' in parts
+    write, flushes = writer(instruction, out, out_type), 'ftz' in parts
 
     def run(machine):
-        numbers = function(*[get(machine) for get in read])
-        write(machine, flush(numbers) if flushes else numbers)
+        numbers = [get(machine) for get in read]
+        if flushes:
+            numbers = [flush(of_operand) for of_operand in numbers]
+        result = function(*numbers)
+        write(machine, flush(result) if flushes else result)
 
     return run
 
@@ -82,17 +87,17 @@ def move(instruction, kernel):
 
 def convert(instruction, kernel):
     """cvt."""
-    *_, to, from_ = instruction.parts
+    _, *how, to, from_ = instruction.parts
     out, *operands = instruction.operands
+    if unknown := {*how} - {'rn', 'rna', 'ftz', *ROUND}:
+        raise ValueError(unknown)
     if to == 'tf32':
         get, write = reader(operands[0], TYPES['b32']), writer(instruction, out, TYPES['b32'])
-        # To the nearest number of 19 bits, in a tie away from zero.
-        half, kept = np.uint32(0x1000), np.uint32(0xFFFFE000)
-        return lambda machine: write(machine, (get(machine) + half) & kept)
+        return lambda machine: write(machine, to_tf32(get(machine)))
     read = [reader(operand, TYPES[from_]) for operand in reversed(operands)]
     write, result = writer(instruction, out, TYPES[to]), TYPES[to].dtype
-    rounding = next((ROUND[p] for p in instruction.parts if p in ROUND), None)
-    flushes = 'ftz' in instruction.parts
+    rounding = next((ROUND[part] for part in how if part in ROUND), None)
+    flushes = 'ftz' in how
 
     def run(machine):
         numbers = read[0](machine)

@@ -29,7 +29,6 @@ class Machine:
         self.program = thread // kernel.threads
         self.special = {
             '%tid.x': thread % kernel.threads,
-            '%laneid': thread % 32,
             '%ctaid.x': self.program + np.uint32(programs.start),
         }
         self.registers = {}
@@ -39,16 +38,14 @@ class Machine:
         # Which threads run the present block; None if all do.
         self.active = None
 
-    def write(self, name, bits, condition=None):
-        """Set a register of the active threads for which a condition holds."""
+    def write(self, name, bits, threads):
+        """Set a register of some threads (None: all)."""
         if name == '_':
             return
         before = self.registers[name]
         bits = bits.astype(before.dtype, copy=False)
-        if condition is None:
-            condition = self.active
-        if condition is not None:
-            bits = np.where(condition, bits, before)
+        if threads is not None:
+            bits = np.where(threads, bits, before)
         elif len(bits) < self.threads:
             bits = np.repeat(bits, self.threads)
         self.registers[name] = bits

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 
+from .arithmetic import to_tf32
 from .reading import Unknown
 from .types import TYPES
 
@@ -32,7 +33,7 @@ def from_eight_by_eight(matrices):
 def numbers(bits, kind):
     """Numbers of tensor cores, of 16 bits each or float32 of which they read 19 bits."""
     if kind == 'tf32':
-        return (bits & np.uint32(0xFFFFE000)).view('f4')
+        return to_tf32(bits, half=0).view('f4')
     return TYPES[kind].numbers(bits.reshape(-1)).reshape(bits.shape).astype('f4')
 
 

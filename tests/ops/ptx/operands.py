@@ -5,7 +5,7 @@ from .types import Type, constant, registers_of
 
 def reader(operand, type_):
     """Function of a machine that returns the numbers of an operand."""
-    if operand in ('%tid.x', '%ctaid.x', '%laneid'):
+    if operand in ('%tid.x', '%ctaid.x'):
         return lambda machine: machine.special[operand]
     if operand.startswith('%'):
         return lambda machine: type_.numbers(machine.registers[operand])

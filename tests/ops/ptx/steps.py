@@ -33,14 +33,14 @@ def step(instruction, kernel):
         return lambda machine: None
     try:
         run = MAKERS.get(parts[0], compute)(instruction, kernel)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise Unknown(f'{kernel.name}: {instruction}') from error
 
     def run_and_locate(machine):
         try:
             return run(machine)
         except Exception as error:
-            error.add_note(f'{kernel.name}: {instruction}')
+            error.args = (f'{kernel.name}: {instruction}: {error}',)
             raise
 
     return run_and_locate

@@ -49,7 +49,7 @@ def scattered(values, which):
 
 def wait(instruction, kernel):
     """bar, for all threads of a program or of a warp."""
-    size = 32 if instruction.parts[1] == 'warp' else kernel.threads
+    size = {'warp': 32, 'sync': kernel.threads}[instruction.parts[1]]
     allowed = condition(instruction)
 
     def run(machine):
@@ -67,7 +67,10 @@ def shuffle(instruction, kernel):
 
     def run(machine):
         which = groups_of(machine, allowed(machine), 32)
-        values, distance = grouped(value(machine), which), grouped(by(machine), which).astype('i8')
+        values, distance = (
+            grouped(value(machine), which),
+            grouped(by(machine), which).astype('i8') & 31,
+        )
         clamp, segment = (limits(machine)[0] >> np.uint32(bit) & np.uint32(31) for bit in (0, 8))
         lowest = LANES & segment
         last = lowest | (clamp & ~segment & 31)
@@ -155,7 +158,7 @@ def store_matrix(instruction, kernel):
 def multiply_by_warps(instruction, kernel):
     """mma of 16×8 totals."""
     kind = instruction.parts[-3]
-    if shape_of(instruction.parts[3])[:2] != (16, 8):
+    if shape_of(instruction.parts[3])[:2] != (16, 8) or instruction.parts[-1] != 'f32':
         raise Unknown(instruction)
     out, *operands = instruction.operands
     read = [[reader(register, BITS) for register in listed(operand)] for operand in operands]
@@ -178,7 +181,7 @@ def multiply_by_groups(instruction, kernel):
     _, columns, depth = shape_of(instruction.parts[4])
     out, a, b, adds, *signs_and_order = instruction.operands
     in_registers = a.startswith('{')
-    if signs_and_order[:2] != ['1', '1']:
+    if signs_and_order[:2] != ['1', '1'] or instruction.parts[-3] != 'f32':
         raise Unknown(instruction)
     order = [int(flag) for flag in signs_and_order[2:]] or [0, 0]
     registers = listed(out)
