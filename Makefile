@@ -45,7 +45,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# About an hour on two cores; needs real images and clips beside the repository or in
+# About an hour and a half on two cores; needs real images and clips beside the repository or in
 # MMCTX_SHARED_DATA.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s
