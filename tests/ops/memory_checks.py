@@ -8,6 +8,7 @@ held against the tensors of the launch, and against who accessed the element bef
 
 import numpy as np
 import torch
+from tensor_spans import TensorSpans
 
 NOBODY, SEVERAL = 0, -1
 
@@ -24,17 +25,8 @@ class LaunchMemory:
     """
 
     def __init__(self, tensors):
-        spans = sorted(map(_span, filter(torch.Tensor.numel, tensors)))
-        merged = []
-        for start, end, item in spans:
-            if merged and start < merged[-1][1]:
-                last = merged[-1]
-                merged[-1] = (last[0], max(last[1], end), min(last[2], item))
-            else:
-                merged.append((start, end, item))
-        table = np.array(merged, np.int64).reshape(-1, 3)
-        self.starts, self.ends, self.items = table.T
-        cells = (self.ends - self.starts) // self.items
+        self.spans = TensorSpans(tensors)
+        cells = (self.spans.ends - self.spans.starts) // self.spans.items
         self.first = np.concatenate([[0], cells.cumsum()[:-1]]).astype(np.int64)
         size = int(cells.sum())
         # By element: the program that wrote it, read it, added to it, and after which barrier.
@@ -55,11 +47,10 @@ class LaunchMemory:
         """Numbers of the elements that are accessed; raises if there is none at an address."""
         addresses, mask = np.broadcast_arrays(addresses, mask)
         at = addresses[mask.astype(bool)].astype(np.int64).reshape(-1)
-        place = np.searchsorted(self.starts, at, side='right') - 1
-        outside = (place < 0) | (at >= self.ends[place])
+        place, outside = self.spans.find(at)
         if outside.any():
             raise WrongAccess(f'{outside.sum()} of {at.size} addresses are in no tensor')
-        return self.first[place] + (at - self.starts[place]) // self.items[place]
+        return self.first[place] + (at - self.spans.starts[place]) // self.spans.items[place]
 
     def load(self, addresses, mask):
         """Check that nobody may be writing what is read."""
@@ -119,13 +110,6 @@ class LaunchMemory:
 
 def _others(programs, program):
     return (programs != NOBODY) & (programs != program)
-
-
-def _span(tensor):
-    """First address, end and element size of a tensor's memory."""
-    item = tensor.element_size()
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * item, item
 
 
 def check_memory(patch) -> None:

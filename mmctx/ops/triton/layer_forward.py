@@ -49,9 +49,8 @@ class SamplingForward:
         """Fields of `Steps`, and the sums of x over tiles if they are needed."""
         norm = predictor.norm()
         hidden, reduced, shares, parts, sums, taps, turned = self.rows(
-            stream, x, prior, predictor.weight, predictor.bias, predictor.last_weight,
-            norm,
-        )  # fmt: skip
+            stream, x, prior, predictor.weight, predictor.bias, predictor.last_weight, norm
+        )
         if norm is None:
             statistics = self.statistics(stream, parts, predictor.running)
             norm = predictor.scale, predictor.shift, *statistics.unbind()

@@ -101,7 +101,7 @@ def precision(tf32: bool) -> str:
     return 'tf32' if tf32 else 'tf32x3'
 
 
-# Of products of vectors in float32, which use TF32 alone under no option.
+# Precision of products of vectors in float32, whatever PyTorch's switch for TF32 says.
 PRECISE = tl.constexpr(precision(tf32=False))
 
 

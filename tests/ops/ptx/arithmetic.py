@@ -76,6 +76,11 @@ def choose(kind):
     return lambda a, b: (of_floats if a.dtype.kind == 'f' else of_integers)(a, b)
 
 
+def unordered(a, b):
+    """Whether either is NaN."""
+    return (a != a) | (b != b)
+
+
 ROUND = dict(rzi=np.trunc, rmi=np.floor, rni=np.rint, rpi=np.ceil)
 FUNCTIONS = {
     'add': np.add,
@@ -115,7 +120,7 @@ FUNCTIONS = {
 COMPARISONS = {
     'lt': np.less, 'le': np.less_equal, 'gt': np.greater, 'ge': np.greater_equal, 'eq': np.equal,
     'ne': lambda a, b: (a != b) & ~unordered(a, b),
-    'nan': lambda a, b: unordered(a, b),
+    'nan': unordered,
     'num': lambda a, b: ~unordered(a, b),
 }  # fmt: skip
 # With a u at its end a comparison is true for NaN too.
@@ -123,8 +128,3 @@ COMPARISONS |= {
     f'{name}u': lambda a, b, compare=COMPARISONS[name]: compare(a, b) | unordered(a, b)
     for name in ('lt', 'le', 'gt', 'ge', 'eq', 'ne')
 }
-
-
-def unordered(a, b):
-    """Whether either is NaN."""
-    return (a != a) | (b != b)

@@ -87,7 +87,7 @@ def run_programs(kernel: PTX, tensors, values, programs: int) -> None:
         values (list[int]): Bits of its parameters, addresses among them.
         programs (int): Number of programs.
     """
-    if not hasattr(kernel, 'steps'):
+    if kernel.steps is None:
         kernel.steps = [[step(i, kernel) for i in block] for block in kernel.blocks]
     memory = GlobalMemory(tensors)
     sizes = [size for _, size in kernel.parameters]

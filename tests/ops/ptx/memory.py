@@ -3,6 +3,7 @@
 import ctypes
 
 import numpy as np
+from tensor_spans import TensorSpans
 
 from .types import UNSIGNED
 
@@ -54,25 +55,16 @@ class GlobalMemory(Memory):
     """
 
     def __init__(self, tensors):
-        spans = sorted(_span(tensor) for tensor in tensors if tensor.numel())
-        merged = []
-        for start, end in spans:
-            if merged and start <= merged[-1][1]:
-                merged[-1][1] = max(merged[-1][1], end)
-            else:
-                merged.append([start, end])
-        self.starts, self.ends = np.array(merged, 'i8').reshape(-1, 2).T
-        base = int(self.starts.min(initial=2**62)) & ~15
-        length = max(0, int(self.ends.max(initial=0)) - base)
+        self.spans = TensorSpans(tensors)
+        base = int(self.spans.starts.min(initial=2**62)) & ~15
+        length = max(0, int(self.spans.ends.max(initial=0)) - base)
         # It spans what lies between the tensors, where nothing is read or written.
         between = (ctypes.c_uint8 * (-(-length // 16) * 16)).from_address(base)
         super().__init__(np.frombuffer(between, np.uint8), base)
 
     def check(self, at, size):
         """Raise unless all addresses are in a tensor and divisible by the size of the access."""
-        place = np.searchsorted(self.starts, at, side='right') - 1
-        outside = (place < 0) | (at + size > self.ends[place])
-        _refuse(outside, 'is in no tensor')
+        _refuse(self.spans.find(at, size)[1], 'is in no tensor')
         _refuse(at % size != 0, f'is not divisible by {size}')
 
 
@@ -97,9 +89,3 @@ class SharedMemory(Memory):
 def _refuse(wrong, what):
     if wrong.any():
         raise WrongAddress(f'{what}: {wrong.sum()} of {wrong.size} addresses')
-
-
-def _span(tensor):
-    """First address and end of a tensor's memory."""
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()

@@ -45,6 +45,7 @@ class PTX:
     registers: dict[str, int] = field(init=False)  # number of each kind
     blocks: list[list[Instruction]] = field(init=False)
     labels: dict[str, int] = field(init=False)  # of blocks
+    steps: list | None = field(init=False, repr=False, default=None)  # functions, once it has run
 
     def __post_init__(self):
         head, body = re.search(r'\.entry (.*?)\{\n(.*?)\n\}', self.text, re.DOTALL).groups()

@@ -24,9 +24,8 @@ class Type:
 
     def __init__(self, dtype, pair=False):
         self.dtype, self.pair = np.dtype(dtype), pair
-        self.item = self.raw = self.dtype
+        self.raw = self.dtype
         if self.dtype != bool:
-            self.item = UNSIGNED[self.dtype.itemsize]
             self.raw = UNSIGNED[self.dtype.itemsize * (1 + pair)]
 
     def numbers(self, bits):
@@ -53,9 +52,8 @@ class Brain(Type):
         numbers = np.ascontiguousarray(numbers, 'f4')
         raw = numbers.view('u4')
         # To the nearest value, and in a tie to the even one.
-        rounded = (raw + np.uint32(0x7FFF) + ((raw >> np.uint32(16)) & np.uint32(1))) >> np.uint32(
-            16
-        )
+        is_odd = (raw >> np.uint32(16)) & np.uint32(1)
+        rounded = (raw + np.uint32(0x7FFF) + is_odd) >> np.uint32(16)
         return super().bits(np.where(np.isnan(numbers), 0x7FFF, rounded))
 
 

@@ -67,10 +67,8 @@ def shuffle(instruction, kernel):
 
     def run(machine):
         which = groups_of(machine, allowed(machine), 32)
-        values, distance = (
-            grouped(value(machine), which),
-            grouped(by(machine), which).astype('i8') & 31,
-        )
+        values = grouped(value(machine), which)
+        distance = grouped(by(machine), which).astype('i8') & 31
         clamp, segment = (limits(machine)[0] >> np.uint32(bit) & np.uint32(31) for bit in (0, 8))
         lowest = LANES & segment
         last = lowest | (clamp & ~segment & 31)
