@@ -58,7 +58,11 @@ class Recorder:
         triton.knobs.runtime.interpret = True
 
     def compile(self, variant):
-        """Compile a variant to machine code; registers, bytes spilled, bytes of a load."""
+        """Compile a variant to machine code; what it takes of a GPU.
+
+        That is registers, bytes spilled, bytes of the widest load, and whether matrices are
+        transposed in shared memory.
+        """
         compiled = self.compiler.machine_code(variant)
         with tempfile.NamedTemporaryFile(suffix='.cubin') as cubin:
             cubin.write(compiled.asm['cubin'])
@@ -71,6 +75,7 @@ class Recorder:
             registers=int(re.search(r'REG:(\d+)', usage)[1]),
             spilled=int(re.search(r'STACK:(\d+)', usage)[1]),
             widest_load=max((int(count or 1) * int(bits) // 8 for count, bits in loads), default=0),
+            transposes=bool(re.search(r'ldmatrix\S*\.trans', compiled.asm['ptx'])),
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('triton')
 KERNELS = {
     'prepare_kernel', 'depthwise_kernel', 'columns_kernel', 'sampling_gradient_kernel',
-    'kernel_gradient_kernel', 'list_kernel', 'gather_kernel',
+    'kernel_gradient_kernel', 'list_kernel', 'gather_product_kernel',
 }  # fmt: skip
 
 
@@ -37,13 +37,13 @@ def test_image_sizes_need_no_kernels_of_their_own():
         'sampling_gradient_kernel': 4,  # of these, depthwise and dense
         'kernel_gradient_kernel': 2,
         'list_kernel': 4,  # depthwise and dense, counting and filling
-        'gather_kernel': 2,
+        'gather_product_kernel': 2,
     }
 
 
 def test_every_combination_of_arguments_compiles():
     """Each set of optional arguments, with no gradient, each alone and all."""
-    assert {*KERNELS, 'order_kernel'} == offline('combinations').keys()
+    assert {*KERNELS, 'gather_kernel', 'order_kernel'} == offline('combinations').keys()
 
 
 IN_LAYERS = {
@@ -64,6 +64,8 @@ def check_machine_code(mode, capability, *dtypes):
     assert {name.split()[1] for name in kernels} >= KERNELS | IN_LAYERS
     for name, kernel in kernels.items():
         assert kernel['spilled'] <= 32, name  # bytes
+        if name.endswith('gather_product_kernel'):
+            assert not kernel['transposes'], name
 
 
 def test_kernels_of_all_shipped_networks_compile_for_hopper():
