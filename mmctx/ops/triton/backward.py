@@ -8,10 +8,11 @@ import triton.language as tl
 from torch import Tensor
 
 from .forward import Preparation, Tables, weight_table
-from .input_gradient import gather_kernel, gather_product_kernel
+from .input_gradient import gather_kernel
+from .input_gradient_product import gather_product_kernel
 from .launching import Launch, current_stream
 from .operator import ARGUMENTS
-from .problem import Problem, channels_last
+from .problem import Problem, channels_last, multiplies_halves
 from .sample_lists import list_kernel, order_kernel
 from .sampling_gradient import kernel_gradient_kernel, sampling_gradient_kernel
 from .settings import (
@@ -27,6 +28,27 @@ from .settings import (
 )
 
 Needed = tuple[bool, ...]
+
+
+def tap_rows(problem: Problem) -> int:
+    """Number of taps as `tl.dot` takes them."""
+    return max(triton.next_power_of_2(problem.taps), SMALLEST_SIDE)
+
+
+def gathers_by_products(problem: Problem) -> bool:
+    """Whether x's gradient is gathered by products of matrices, or by sums for each pixel.
+
+    As counted in code compiled for sm_90, products take a third to a half of the instructions, and
+    45 to 70 % of the bytes from L2. In float32 they would be of TF32, or three for each. Without
+    tensor cores they take more instructions than sums. Dense convolutions with Δw also add up a sum
+    for each tap, which takes more registers than there are for more than 16 taps.
+    """
+    sums_by_tap = not problem.depthwise and problem.weight_offset is not None
+    return (
+        problem.type.itemsize == 2
+        and multiplies_halves(problem.device)
+        and not (sums_by_tap and tap_rows(problem) > SMALLEST_SIDE)
+    )
 
 
 class InputGradient:
@@ -72,9 +94,7 @@ class InputGradient:
         if deterministic:
             self.order = Launch(order_kernel, batch * pixels, values, warps=1)
         kernel, name = gather_kernel, 'gather'
-        # Products take 30 to 45 % of the instructions of sums, as counted in compiled code, and
-        # 45 to 70 % of the bytes. In float32 they would be of TF32, or three for each.
-        if problem.type.itemsize == 2:
+        if gathers_by_products(problem):
             kernel, name = gather_product_kernel, 'gather_product'
         tile = settings.tile(name, problem.type, channels)
         blocks, chunks = triton.cdiv(channels, tile.channels), triton.cdiv(pixels, tile.pixels)
@@ -82,8 +102,7 @@ class InputGradient:
         values_of_grad = channels * (problem.out_pixels if problem.depthwise else entries)
         gathering = dict(
             values, **problem.tiled(tile), blocks=blocks, chunks=chunks, ENTRIES=MULTIPLIED_AT_ONCE,
-            TAP_ROWS=max(values['SLOT'], SMALLEST_SIDE),
-            INDEX=tl.int32 if values_of_grad < 2**31 else tl.int64,
+            TAP_ROWS=tap_rows(problem), INDEX=tl.int32 if values_of_grad < 2**31 else tl.int64,
         )  # fmt: skip
         programs = batch * blocks * chunks
         self.gather = Launch(kernel, programs, gathering, tile.warps, tile.registers)

@@ -202,3 +202,11 @@ def _processors(device: torch.device) -> int:
     if device.type != 'cuda':
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@lru_cache
+def multiplies_halves(device: torch.device) -> bool:
+    """Whether `tl.dot` multiplies half precision by tensor cores, with the layout of sm_80."""
+    if device.type != 'cuda':
+        return True  # as the GPU whose kernels run here
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -97,3 +97,20 @@ def order_kernel(
         w00, w01, w10, w11 = load_weights(weights, at + entry, listed, planes, HALF)
         tl.store(ordered_sources + at + place, source, listed)
         store_weights(ordered_weights, at + place, listed, planes, w00, w01, w10, w11, HALF)
+
+
+@triton.jit
+def list_bounds(starts, counts, pixel, below, valid, width):
+    """Bounds of the lists that pixels read in their row, or in the row above (`below` is 1).
+
+    The lists of the pixel to the left and of a pixel are adjacent. It is the right one of the
+    samples from `begin` on, and the left one of those from `middle` to `end`. Returns whether there
+    is such a row, then these bounds, 0 if there is none.
+    """
+    slot = pixel - below * width
+    exists = valid & (slot >= 0)
+    middle = tl.load(starts + slot, exists, 0)
+    end = middle + tl.load(counts + slot, exists, 0)
+    has_before = exists & (pixel % width > 0)
+    begin = tl.where(has_before, tl.load(starts + slot - 1, has_before, 0), middle)
+    return exists, begin, middle, end

@@ -41,12 +41,13 @@ class Tile:
 # Each was chosen from 5 to 12 on an H200, in float16, over the shapes of ConvNeXt-T and ResNet50 at
 # 224² and a batch of 128. They were chosen for earlier kernels, and are not the fastest at every
 # shape. In half precision 64 channels fill a cache line of 128 bytes. No GPU has timed those of
-# `gather_product`, whose registers are just enough that none is spilled on sm_90; its layout needs
-# one warp and one group.
+# `gather_product`; its layout needs one warp and 64 lanes, and on sm_90 its registers are just
+# enough that none is spilled.
 HALF = {
     'depthwise': Tile(32, 1, 64, registers=64),
     'columns': Tile(32, 1, 64),
     'sampling_gradient': Tile(16, 2, 32, warps=2, registers=128),
+    'gather': Tile(16, 1, 64),
     'gather_product': Tile(16, 1, 64, warps=1, registers=144),
 }
 # bfloat16 is blended in float32, which takes more registers.
@@ -54,7 +55,8 @@ BFLOAT16 = {'depthwise': Tile(32, 1, 64)}
 # For channels that are a multiple of 128.
 HALF_WIDE = {
     'sampling_gradient': Tile(8, 2, 64, warps=2, registers=128),
-    'gather_product': Tile(16, 1, 128, warps=1, registers=200),
+    'gather': Tile(4, 2, 64, warps=1),
+    'gather_product': Tile(16, 2, 64, warps=1, registers=200),
 }
 FULL = {
     'depthwise': Tile(32, 1, 32),

@@ -1,0 +1,197 @@
+"""The gradient of x in half precision, by products of matrices and by sums."""
+
+import pytest
+import torch
+from conftest import forget_launches
+from contextual_cases import make_case, relative_error
+
+from mmctx.ops import contextual_conv2d
+
+pytest.importorskip('triton')
+pytestmark = pytest.mark.usefixtures('way')
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+# batch, channels, height, width, kernel, stride, padding, dilation: images of one and of several
+# programs, with a row in several, and with several rows in one.
+GEOMETRIES = [
+    (2, 70, 6, 5, (3, 3), 2, 1, 1),
+    (1, 64, 3, 21, (3, 3), 1, 1, 1),
+    (1, 128, 7, 7, (7, 7), 1, 3, 1),
+    (2, 130, 5, 1, (3, 5), 1, (1, 2), 1),
+    (1, 16, 1, 1, (1, 1), 1, 0, 1),
+]
+SMALL = (1, 64, 12, 12, (3, 3), 1, 1, 1)
+
+
+@pytest.fixture(params=['products', 'sums'])
+def gathering(request, monkeypatch):
+    """The gradient of x by products, where the shape allows it, or by sums."""
+    from mmctx.ops.triton import backward
+
+    if request.param == 'sums':
+        monkeypatch.setattr(backward, 'gathers_by_products', lambda problem: False)
+    forget_launches()
+    yield request.param
+    forget_launches()
+
+
+def gradient_of_x(tensors, options, backend, grad=None):
+    x = tensors['x'].detach().requires_grad_()
+    out = contextual_conv2d(**dict(tensors, x=x), **options, backend=backend)
+    if grad is None:
+        grad = torch.linspace(-1, 2, out.numel(), device=out.device).view_as(out)
+    return torch.autograd.grad(out, x, grad.to(out.dtype))[0]
+
+
+def gradients_of_x(tensors, options, grad=None):
+    """From the kernels, and from the reference in float64."""
+    exact = {k: v if v is None else v.double() for k, v in tensors.items()}
+    expected = gradient_of_x(exact, options, 'reference', grad)
+    return gradient_of_x(tensors, options, 'triton', grad).double(), expected
+
+
+# Seen: at most 5.5e-4 of the norm in float16, and 8.6e-3 in bfloat16, to which the interpreter cuts
+# off.
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance', 'absent'),
+    [
+        (torch.float16, 1e-3, ()),
+        (torch.float16, 1e-3, ('weight_offset',)),
+        (torch.float16, 1e-3, ('sampling_offset', 'mask')),
+        (torch.bfloat16, 1.2e-2, ()),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('depthwise', [True, False])
+@pytest.mark.parametrize('geometry', GEOMETRIES, ids=str)
+def test_agrees_with_the_reference(geometry, depthwise, dtype, tolerance, absent):
+    tensors, options = make_case(geometry, depthwise, dtype=dtype, device=DEVICE)
+    tensors.update(dict.fromkeys(absent))
+    assert relative_error(*gradients_of_x(tensors, options)) < tolerance
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_sums_agree_too(depthwise, dtype, monkeypatch):
+    """As on a GPU whose tensor cores products do not fit."""
+    from mmctx.ops.triton import backward
+
+    monkeypatch.setattr(backward, 'multiplies_halves', lambda device: False)
+    forget_launches()
+    tensors, options = make_case(GEOMETRIES[0], depthwise, dtype=dtype, device=DEVICE)
+    tolerance = 1e-3 if dtype == torch.float16 else 1.2e-2
+    assert relative_error(*gradients_of_x(tensors, options)) < tolerance
+    forget_launches()
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+@pytest.mark.parametrize('pixels', [16, 32])
+def test_tiles_do_not_matter(pixels, groups):
+    from mmctx.ops.triton import settings
+
+    tensors, options = make_case(GEOMETRIES[0], True, dtype=torch.float16, device=DEVICE)
+    with settings.override(gather_product=settings.Tile(pixels, groups, 64, warps=1)):
+        assert relative_error(*gradients_of_x(tensors, options)) < 1e-3
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_all_samples_on_one_pixel(depthwise):
+    """A list of several steps, and all others empty."""
+    tensors, options = make_case(SMALL, depthwise, dtype=torch.float16, device=DEVICE)
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing='ij')
+    taps = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing='ij'), -1) - 1
+    position = torch.stack([rows, columns]) + taps.reshape(1, 9, 2, 1, 1)
+    offset = (4 - position).flatten(1, 2) - 0.25
+    tensors['sampling_offset'] = offset.to(tensors['sampling_offset'])
+    got, expected = gradients_of_x(tensors, options)
+    assert expected.ne(0).any(1).sum() == 4
+    assert torch.equal(got.eq(0), expected.eq(0))
+    assert relative_error(got, expected) < 1e-3
+
+
+@pytest.mark.parametrize('name', ['sampling_offset', 'mask'])
+def test_nan_of_a_sample_stays_with_its_pixels(gathering, name):
+    tensors, options = make_case(SMALL, True, dtype=torch.float16, device=DEVICE)
+    tensors['sampling_offset'][0, :2, 2, 3] = 0.25  # inside the image
+    tensors[name][0, 0, 2, 3] = float('nan')
+    got = gradient_of_x(tensors, options, 'triton')
+    assert 0 < got.isnan().any(1).sum() <= 4
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_an_infinite_gradient_does_not_spread_far(gathering, depthwise):
+    """To 16 neighbouring pixels of each that reads it, of which the lowest is in the second row."""
+    tensors, options = make_case(SMALL, depthwise, dtype=torch.float16, device=DEVICE)
+    tensors['sampling_offset'] = None
+    out = contextual_conv2d(**tensors, **options, backend='triton')
+    grad = torch.ones_like(out)
+    grad[..., 0, 0] = float('inf')
+    got = gradient_of_x(tensors, options, 'triton', grad)
+    assert not got[..., :2, :2].isfinite().all()
+    assert got[..., 4:, :].isfinite().all()
+
+
+# The first two have few bits themselves, so that products are less precise by a few percent.
+@pytest.mark.parametrize(
+    ('gradient', 'kernel', 'mask', 'tolerance'),
+    [(1.2e-6, 0.02, 1, 0.03), (2e-6, 6e-4, 1, 0.03), (4e4, 2, 0.01, 2e-3)],
+)
+def test_gradients_at_the_limits_of_float16(gathering, gradient, kernel, mask, tolerance):
+    """Their products with the kernel are beyond float16, but not the gradient of x."""
+    geometry = (1, 64, 8, 8, (7, 7), 1, 3, 1)
+    tensors, options = make_case(geometry, True, dtype=torch.float16, device=DEVICE)
+    tensors['weight'].fill_(kernel)
+    tensors['mask'].fill_(mask)
+    tensors['sampling_offset'].zero_()
+    tensors['weight_offset'] = None
+    grad = torch.full((1, 64, 8, 8), gradient, device=DEVICE, dtype=torch.float16)
+    if gradient > 1:
+        grad[..., 1:, :] = 0
+    got, expected = gradients_of_x(tensors, options, grad)
+    half_of_a_step = 3e-8
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=half_of_a_step)
+
+
+def test_shared_gradients_are_not_cut_off():
+    """Numbers of one sign, whose rounding errors would add up if they were of one sign too."""
+    geometry = (1, 64, 6, 6, (3, 3), 1, 1, 1)
+    tensors, options = make_case(geometry, False, dtype=torch.float16, device=DEVICE)
+    tensors['weight'].zero_()
+    tensors['weight_offset'] = tensors['weight_offset'].abs() + 0.5
+    grad = torch.rand(1, 66, 6, 6, device=DEVICE).half()
+    got, expected = gradients_of_x(tensors, options, grad)
+    assert ((got - expected) / expected).mean().abs() < 5e-5
+
+
+@pytest.mark.parametrize('channels', [70, 128])
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_gradient_of_the_mean_is_added(gathering, depthwise, channels):
+    """From rows at any distance, as those of the gradient of several inputs are."""
+    from mmctx.ops.triton import settings
+    from mmctx.ops.triton.backward import Backward
+    from mmctx.ops.triton.launching import current_stream
+    from mmctx.ops.triton.problem import channels_last, problem_of
+
+    geometry = (2, channels, 5, 3, (3, 3), 1, 1, 1)
+    tensors, _ = make_case(geometry, depthwise, dtype=torch.float16, device=DEVICE)
+    pairs = dict.fromkeys(('stride', 'padding', 'dilation'), (1, 1))
+    problem = problem_of(**tensors, **pairs, mask_is_logits=False)
+    of_x_only = (True, *[False] * 5)
+    run = Backward(problem, settings.current(), of_x_only, False, pooled_image=channels + 7)
+    tensors.pop('bias')
+    x = channels_last(tensors.pop('x'))
+    grad = 0.1 * torch.randn(2, problem.out_channels, 5, 3, device=DEVICE).half()
+    stream = current_stream(x.device)
+    _, grad, grad_sum, kernels = run.of_kernels(
+        stream, channels_last(grad), x, **tensors, tables=None
+    )
+    rows = torch.randn(2, channels + 7, device=DEVICE)
+    without, with_mean = (
+        run.input(
+            stream, x, tensors['sampling_offset'], tensors['mask'], kernels, grad, grad_sum,
+            of_pooled[:, 7:],
+        ).double()
+        for of_pooled in (torch.zeros_like(rows), rows)
+    )  # fmt: skip
+    share = (rows[:, 7:].double() / 15)[..., None, None].expand_as(without)
+    torch.testing.assert_close(with_mean - without, share, rtol=0, atol=1e-2)
+    assert share.abs().max() > 0.1
