@@ -74,14 +74,14 @@ def test_study_stops_resumes_and_does_nothing_twice(run_tool, tiny_imagenet):
 
 def test_interrupted_study_resumes_its_training(repo, run_tool, tiny_imagenet, tmp_path_factory):
     """Ctrl-C reaches the training as SIGTERM, which saves; the same command resumes from there."""
-    longer = [option.replace('_iters=3', '_iters=15') for option in OPTIONS]
-    longer.append('train_cfg.val_interval=15')
+    longer = [option.replace('_iters=3', '_iters=60') for option in OPTIONS]
+    longer.append('train_cfg.val_interval=60')
     env = {'TINY_IMAGENET_ROOT': str(tiny_imagenet)}
     study = Command(
         [repo / 'tools' / 'study.py', *longer], tiny_imagenet, {**ENVIRONMENT, **env},
         tmp_path_factory.mktemp('printed'),
     )  # fmt: skip
-    while study.wait(0.1) is None and 'Iter(train) [ 5/15]' not in log_of(tiny_imagenet):
+    while study.wait(0.1) is None and 'Iter(train) [ 5/60]' not in log_of(tiny_imagenet):
         pass
     os.kill(study.pid, signal.SIGINT)
     interrupted = study.completed(200)
@@ -93,7 +93,7 @@ def test_interrupted_study_resumes_its_training(repo, run_tool, tiny_imagenet, t
     finished = run_tool('study.py', *longer, cwd=tiny_imagenet, **env)
     assert finished.returncode == 0, finished.stderr
     log = log_of(tiny_imagenet)
-    assert log.count('[ 5/15]') == 1 and log.count('[15/15]') == 1
+    assert log.count('[ 5/60]') == 1 and log.count('[60/60]') == 1
 
 
 def log_of(folder):
