@@ -117,14 +117,15 @@ def test_nan_of_a_sample_stays_with_its_pixels(gathering, name):
     assert 0 < got.isnan().any(1).sum() <= 4
 
 
+@pytest.mark.parametrize('value', [float('inf'), float('nan')])
 @pytest.mark.parametrize('depthwise', [True, False])
-def test_an_infinite_gradient_does_not_spread_far(gathering, depthwise):
+def test_a_gradient_that_is_no_number_does_not_spread_far(gathering, depthwise, value):
     """To 16 neighbouring pixels of each that reads it, of which the lowest is in the second row."""
     tensors, options = make_case(SMALL, depthwise, dtype=torch.float16, device=DEVICE)
     tensors['sampling_offset'] = None
     out = contextual_conv2d(**tensors, **options, backend='triton')
     grad = torch.ones_like(out)
-    grad[..., 0, 0] = float('inf')
+    grad[..., 0, 0] = value
     got = gradient_of_x(tensors, options, 'triton', grad)
     assert not got[..., :2, :2].isfinite().all()
     assert got[..., 4:, :].isfinite().all()

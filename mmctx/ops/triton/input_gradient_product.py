@@ -24,15 +24,15 @@ def half_weight(words, corner: tl.constexpr):
 def round_to_tf32(values):
     """The nearest numbers that TF32 holds; products would cut float32 off towards zero."""
     bits = values.to(tl.int32, bitcast=True)
-    return ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return tl.where(values == values, rounded, values)  # the bits of NaN may be the largest integer
 
 
 @triton.jit
 def power_for_kernels(kernels, channel, exists, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Power of 2 for each channel by which its kernel values are below 1, the largest just so.
+    """Power of 2, at most 2¹⁵, that brings each channel's largest kernel value to between ½ and 1.
 
-    A product with a gradient is then finite where the gradient is, and not smaller than it by more
-    than the kernel value is smaller than the largest.
+    Products of kernels and gradients then stay in the range of float16 wherever gradients do.
     """
     largest = tl.zeros(channel.shape, tl.float32)
     own = tl.arange(0, 4)[:, None, None, None, None]
