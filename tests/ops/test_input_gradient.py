@@ -71,16 +71,56 @@ def test_agrees_with_the_reference(geometry, depthwise, dtype, tolerance, absent
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('depthwise', [True, False])
-def test_sums_agree_too(depthwise, dtype, monkeypatch):
-    """As on a GPU whose tensor cores products do not fit."""
-    from mmctx.ops.triton import backward
-
-    monkeypatch.setattr(backward, 'multiplies_halves', lambda device: False)
-    forget_launches()
+def test_both_ways_agree_with_the_reference(gathering, depthwise, dtype):
     tensors, options = make_case(GEOMETRIES[0], depthwise, dtype=dtype, device=DEVICE)
     tolerance = 1e-3 if dtype == torch.float16 else 1.2e-2
     assert relative_error(*gradients_of_x(tensors, options)) < tolerance
-    forget_launches()
+
+
+def problem_of_case(tensors):
+    from mmctx.ops.triton.problem import problem_of
+
+    pairs = dict.fromkeys(('stride', 'padding', 'dilation'), (1, 1))
+    return problem_of(**tensors, **pairs, mask_is_logits=False)
+
+
+def test_chosen_way_runs(gathering):
+    from mmctx.ops.triton import backward, settings
+
+    tensors, _ = make_case(GEOMETRIES[0], True, dtype=torch.float16, device=DEVICE)
+    run = backward.InputGradient(problem_of_case(tensors), settings.current(), False)
+    wanted = dict(products=backward.gather_product_kernel, sums=backward.gather_kernel)
+    assert run.gather.kernel is wanted[gathering]
+
+
+@pytest.mark.parametrize('halves', [True, False])
+def test_products_where_they_fit(halves, monkeypatch):
+    from mmctx.ops.triton import backward
+
+    monkeypatch.setattr(backward, 'multiplies_halves', lambda device: halves)
+    for side in (3, 4, 5):
+        for depthwise in (True, False):
+            for delta in (True, False):
+                for dtype in (torch.float16, torch.bfloat16, torch.float32):
+                    geometry = (1, 2, 5, 5, (side, side), 1, 1, 1)
+                    tensors, _ = make_case(geometry, depthwise, dtype=dtype, device=DEVICE)
+                    if not delta:
+                        tensors['weight_offset'] = None
+                    fits = depthwise or not delta or side < 5
+                    fits = fits and halves and dtype != torch.float32
+                    assert backward.gathers_by_products(problem_of_case(tensors)) == fits
+
+
+def test_tensor_cores_of_a_device(monkeypatch):
+    from mmctx.ops.triton.problem import multiplies_halves
+
+    def ask(hip, capability):
+        monkeypatch.setattr(torch.version, 'hip', hip)
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+        return multiplies_halves.__wrapped__(torch.device('cuda', 0))
+
+    assert [ask(None, c) for c in ((7, 5), (8, 0), (9, 0), (12, 0))] == [False, True, True, True]
+    assert not ask('6.2', (9, 4))
 
 
 @pytest.mark.parametrize('groups', [1, 2])
@@ -120,7 +160,7 @@ def test_nan_of_a_sample_stays_with_its_pixels(gathering, name):
 @pytest.mark.parametrize('value', [float('inf'), float('nan')])
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_a_gradient_that_is_no_number_does_not_spread_far(gathering, depthwise, value):
-    """To 16 neighbouring pixels of each that reads it, of which the lowest is in the second row."""
+    """All tiles of 16 pixels that load it end before row 4."""
     tensors, options = make_case(SMALL, depthwise, dtype=torch.float16, device=DEVICE)
     tensors['sampling_offset'] = None
     out = contextual_conv2d(**tensors, **options, backend='triton')
@@ -134,7 +174,7 @@ def test_a_gradient_that_is_no_number_does_not_spread_far(gathering, depthwise, 
 # The first two have few bits themselves, so that products are less precise by a few percent.
 @pytest.mark.parametrize(
     ('gradient', 'kernel', 'mask', 'tolerance'),
-    [(1.2e-6, 0.02, 1, 0.03), (2e-6, 6e-4, 1, 0.03), (4e4, 2, 0.01, 2e-3)],
+    [(1.2e-6, 0.02, 1, 0.03), (2e-6, 6e-4, 1, 0.03), (4e4, 2, 0.01, 2e-3), (1, 0, 1, 0)],
 )
 def test_gradients_at_the_limits_of_float16(gathering, gradient, kernel, mask, tolerance):
     """Their products with the kernel are beyond float16, but not the gradient of x."""
@@ -152,6 +192,15 @@ def test_gradients_at_the_limits_of_float16(gathering, gradient, kernel, mask, t
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=half_of_a_step)
 
 
+def test_kernels_of_many_taps(gathering):
+    """The largest value of a channel may be any of them."""
+    geometry = (1, 64, 5, 4, (9, 9), 1, 4, 1)
+    tensors, options = make_case(geometry, True, dtype=torch.float16, device=DEVICE)
+    tensors['weight_offset'] = None
+    tensors['weight'].flatten(1)[:, :64] = 0
+    assert relative_error(*gradients_of_x(tensors, options)) < 1e-3
+
+
 def test_shared_gradients_are_not_cut_off():
     """Numbers of one sign, whose rounding errors would add up if they were of one sign too."""
     geometry = (1, 64, 6, 6, (3, 3), 1, 1, 1)
@@ -163,36 +212,48 @@ def test_shared_gradients_are_not_cut_off():
     assert ((got - expected) / expected).mean().abs() < 5e-5
 
 
+def parts_of_backward(geometry, depthwise):
+    """What computes the gradient of x, its arguments but that of the mean, and their names."""
+    from mmctx.ops.triton import settings
+    from mmctx.ops.triton.backward import Backward
+    from mmctx.ops.triton.launching import current_stream
+    from mmctx.ops.triton.problem import channels_last
+
+    tensors, _ = make_case(geometry, depthwise, dtype=torch.float16, device=DEVICE)
+    problem = problem_of_case(tensors)
+    of_x_only = (True, *[False] * 5)
+    run = Backward(problem, settings.current(), of_x_only, False, pooled_image=geometry[1] + 7)
+    tensors.pop('bias')
+    x = channels_last(tensors.pop('x'))
+    grad = 0.1 * torch.randn(len(x), problem.out_channels, *problem.out_size, device=DEVICE)
+    stream = current_stream(x.device)
+    _, grad, grad_sum, kernels = run.of_kernels(
+        stream, channels_last(grad.half()), x, **tensors, tables=None
+    )
+    return run.input, dict(
+        stream=stream, x=x, sampling_offset=tensors['sampling_offset'], mask=tensors['mask'],
+        kernels=kernels, grad=grad, grad_sum=grad_sum,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize('channels', [70, 128])
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_gradient_of_the_mean_is_added(gathering, depthwise, channels):
     """From rows at any distance, as those of the gradient of several inputs are."""
-    from mmctx.ops.triton import settings
-    from mmctx.ops.triton.backward import Backward
-    from mmctx.ops.triton.launching import current_stream
-    from mmctx.ops.triton.problem import channels_last, problem_of
-
-    geometry = (2, channels, 5, 3, (3, 3), 1, 1, 1)
-    tensors, _ = make_case(geometry, depthwise, dtype=torch.float16, device=DEVICE)
-    pairs = dict.fromkeys(('stride', 'padding', 'dilation'), (1, 1))
-    problem = problem_of(**tensors, **pairs, mask_is_logits=False)
-    of_x_only = (True, *[False] * 5)
-    run = Backward(problem, settings.current(), of_x_only, False, pooled_image=channels + 7)
-    tensors.pop('bias')
-    x = channels_last(tensors.pop('x'))
-    grad = 0.1 * torch.randn(2, problem.out_channels, 5, 3, device=DEVICE).half()
-    stream = current_stream(x.device)
-    _, grad, grad_sum, kernels = run.of_kernels(
-        stream, channels_last(grad), x, **tensors, tables=None
-    )
+    of_x, arguments = parts_of_backward((2, channels, 5, 3, (3, 3), 1, 1, 1), depthwise)
     rows = torch.randn(2, channels + 7, device=DEVICE)
     without, with_mean = (
-        run.input(
-            stream, x, tensors['sampling_offset'], tensors['mask'], kernels, grad, grad_sum,
-            of_pooled[:, 7:],
-        ).double()
+        of_x(**arguments, of_pooled=of_pooled[:, 7:]).double()
         for of_pooled in (torch.zeros_like(rows), rows)
-    )  # fmt: skip
+    )
     share = (rows[:, 7:].double() / 15)[..., None, None].expand_as(without)
     torch.testing.assert_close(with_mean - without, share, rtol=0, atol=1e-2)
     assert share.abs().max() > 0.1
+
+
+def test_nan_of_shared_gradients_is_kept(gathering):
+    """Also as a GPU makes it, with all bits set but the sign."""
+    of_x, arguments = parts_of_backward((1, 64, 5, 3, (3, 3), 1, 1, 1), False)
+    arguments['grad_sum'].view(torch.int32).fill_(0x7FFFFFFF)
+    arguments['sampling_offset'].zero_()
+    assert of_x(**arguments).isnan().all()

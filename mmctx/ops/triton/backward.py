@@ -39,9 +39,9 @@ def gathers_by_products(problem: Problem) -> bool:
     """Whether x's gradient is gathered by products of matrices, or by sums for each pixel.
 
     As counted in code compiled for sm_90, products take a third to a half of the instructions, and
-    45 to 70 % of the bytes from L2. In float32 they would be of TF32, or three for each. Without
-    tensor cores they take more instructions than sums. Dense convolutions with Δw also add up a sum
-    for each tap, which takes more registers than there are for more than 16 taps.
+    45 to 70 % of the bytes from L2. In float32, tensor cores would need three products of TF32.
+    Without tensor cores, products take more instructions than sums. Dense convolutions with Δw also
+    keep a sum for each tap in registers, of which there are too few for more than 16 taps.
     """
     sums_by_tap = not problem.depthwise and problem.weight_offset is not None
     return (

@@ -30,9 +30,10 @@ def round_to_tf32(values):
 
 @triton.jit
 def power_for_kernels(kernels, channel, exists, CHANNELS: tl.constexpr, TAPS: tl.constexpr):
-    """Power of 2, at most 2¹⁵, that brings each channel's largest kernel value to between ½ and 1.
+    """Power of 2 that brings each channel's largest kernel value to between ½ and 1.
 
-    Products of kernels and gradients then stay in the range of float16 wherever gradients do.
+    Products of kernels and gradients then stay in the range of float16 wherever gradients do. It is
+    at most 2¹⁵, which float16 can hold, also where all values are 0.
     """
     largest = tl.zeros(channel.shape, tl.float32)
     own = tl.arange(0, 4)[:, None, None, None, None]

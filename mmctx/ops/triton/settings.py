@@ -41,8 +41,8 @@ class Tile:
 # Each was chosen from 5 to 12 on an H200, in float16, over the shapes of ConvNeXt-T and ResNet50 at
 # 224² and a batch of 128. They were chosen for earlier kernels, and are not the fastest at every
 # shape. In half precision 64 channels fill a cache line of 128 bytes. No GPU has timed those of
-# `gather_product`; its layout needs one warp and 64 lanes, and on sm_90 its registers are just
-# enough that none is spilled.
+# `gather_product`; its layout needs one warp and 64 lanes, and its registers are just enough that
+# at most 16 bytes are spilled on sm_90.
 HALF = {
     'depthwise': Tile(32, 1, 64, registers=64),
     'columns': Tile(32, 1, 64),
