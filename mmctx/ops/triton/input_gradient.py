@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from .coordinates import SIZES, tile_channels
+from .prepare import half_weight
 from .sample_lists import list_bounds
 
 
@@ -14,8 +15,7 @@ from .sample_lists import list_bounds
 def load_weight(weights, at, keep, planes, corner, HALF: tl.constexpr):
     """Load the weight of one corner, 0 to 3, that `store_weights` wrote."""
     if HALF:
-        word = tl.load(weights + at, keep, 0)
-        weight = (word >> (16 * corner)).to(tl.uint16).to(tl.float16, bitcast=True)
+        weight = half_weight(tl.load(weights + at, keep, 0), corner)
     else:
         weight = tl.load(weights + at + corner * planes, keep, 0)
     return weight

@@ -8,16 +8,11 @@ import triton
 import triton.language as tl
 
 from .coordinates import SIZES
+from .prepare import half_weight
 from .sample_lists import list_bounds
 from .settings import precision
 
 TF32 = tl.constexpr(precision(tf32=True))
-
-
-@triton.jit
-def half_weight(words, corner: tl.constexpr):
-    """Weight of one corner, 0 to 3, from the words that `store_weights` stores."""
-    return (words >> (16 * corner)).to(tl.uint16).to(tl.float16, bitcast=True)
 
 
 @triton.jit

@@ -34,15 +34,19 @@ def store_weights(weights, at, valid, planes, w00, w01, w10, w11, HALF: tl.const
 
 
 @triton.jit
+def half_weight(words, corner):
+    """Weight of one corner, 0 to 3, in the integers that `store_weights` stores."""
+    return (words >> (16 * corner)).to(tl.uint16).to(tl.float16, bitcast=True)
+
+
+@triton.jit
 def load_weights(weights, at, keep, planes, HALF: tl.constexpr):
     """Load the weights that `store_weights` stored; `keep` is None for all."""
     other: tl.constexpr = None if keep is None else 0
     if HALF:
         word = tl.load(weights + at, keep, other)
-        w00 = word.to(tl.uint16).to(tl.float16, bitcast=True)
-        w01 = (word >> 16).to(tl.uint16).to(tl.float16, bitcast=True)
-        w10 = (word >> 32).to(tl.uint16).to(tl.float16, bitcast=True)
-        w11 = (word >> 48).to(tl.uint16).to(tl.float16, bitcast=True)
+        w00, w01 = half_weight(word, 0), half_weight(word, 1)
+        w10, w11 = half_weight(word, 2), half_weight(word, 3)
     else:
         w00 = tl.load(weights + at, keep, other)
         w01 = tl.load(weights + at + planes, keep, other)
