@@ -3,6 +3,7 @@
 import torch
 from torchvision.ops import deform_conv2d
 
+from mmctx.ops import contextual_conv2d
 from mmctx.ops.sampling import output_size
 
 # batch, channels, height, width, kernel, stride, padding, dilation
@@ -50,3 +51,26 @@ def by_torchvision(x, weight, bias, sampling_offset, weight_offset, mask, **geom
 
 def relative_error(value, expected):
     return (value - expected).norm() / expected.norm().clamp(min=1e-12)
+
+
+def offset_to_one_pixel(like):
+    """Δp of a 3×3 kernel, [1, 18, H, W], by which all samples are of the pixel (4, 4)."""
+    rows, columns = (torch.arange(size) for size in like.shape[-2:])
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing='ij'))
+    taps = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing='ij'), -1) - 1
+    position = grid + taps.reshape(1, 9, 2, 1, 1)
+    return (4 - position).flatten(1, 2).to(like).contiguous()
+
+
+def with_gradients(tensors, options, cotangent=None, **extra):
+    """Output and gradients by name; a fixed cotangent so that calls compare."""
+    leaves = {
+        k: v if v is None else v.detach().requires_grad_(v.requires_grad)
+        for k, v in tensors.items()
+    }
+    out = contextual_conv2d(**leaves, **options, **extra)
+    wanted = [k for k, v in leaves.items() if v is not None and v.requires_grad]
+    if cotangent is None:
+        cotangent = torch.linspace(-1, 2, out.numel(), device=out.device).view_as(out)
+    grads = torch.autograd.grad(out, [leaves[k] for k in wanted], cotangent.to(out.dtype))
+    return {'out': out.detach(), **dict(zip(wanted, grads))}

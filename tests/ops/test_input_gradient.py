@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import forget_launches
-from contextual_cases import make_case, relative_error
+from contextual_cases import make_case, offset_to_one_pixel, relative_error, with_gradients
 
 from mmctx.ops import contextual_conv2d
 
@@ -35,11 +35,8 @@ def gathering(request, monkeypatch):
 
 
 def gradient_of_x(tensors, options, backend, grad=None):
-    x = tensors['x'].detach().requires_grad_()
-    out = contextual_conv2d(**dict(tensors, x=x), **options, backend=backend)
-    if grad is None:
-        grad = torch.linspace(-1, 2, out.numel(), device=out.device).view_as(out)
-    return torch.autograd.grad(out, x, grad.to(out.dtype))[0]
+    leaves = dict(tensors, x=tensors['x'].detach().requires_grad_())
+    return with_gradients(leaves, options, grad, backend=backend)['x']
 
 
 def gradients_of_x(tensors, options, grad=None):
@@ -137,11 +134,7 @@ def test_tiles_do_not_matter(pixels, groups):
 def test_all_samples_on_one_pixel(depthwise):
     """A list of several steps, and all others empty."""
     tensors, options = make_case(SMALL, depthwise, dtype=torch.float16, device=DEVICE)
-    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing='ij')
-    taps = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing='ij'), -1) - 1
-    position = torch.stack([rows, columns]) + taps.reshape(1, 9, 2, 1, 1)
-    offset = (4 - position).flatten(1, 2) - 0.25
-    tensors['sampling_offset'] = offset.to(tensors['sampling_offset'])
+    tensors['sampling_offset'] = offset_to_one_pixel(tensors['sampling_offset']) - 0.25
     got, expected = gradients_of_x(tensors, options)
     assert expected.ne(0).any(1).sum() == 4
     assert torch.equal(got.eq(0), expected.eq(0))

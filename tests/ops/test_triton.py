@@ -5,7 +5,13 @@ import os
 
 import pytest
 import torch
-from contextual_cases import by_torchvision, make_case, relative_error
+from contextual_cases import (
+    by_torchvision,
+    make_case,
+    offset_to_one_pixel,
+    relative_error,
+    with_gradients,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,20 +43,6 @@ def deterministic(switch):
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def with_gradients(tensors, options, cotangent=None, **extra):
-    """Output and gradients by name; a fixed cotangent so that calls compare."""
-    leaves = {
-        k: v if v is None else v.detach().requires_grad_(v.requires_grad)
-        for k, v in tensors.items()
-    }
-    out = contextual_conv2d(**leaves, **options, **extra)
-    wanted = [k for k, v in leaves.items() if v is not None and v.requires_grad]
-    if cotangent is None:
-        cotangent = torch.linspace(-1, 2, out.numel(), device=out.device).view_as(out)
-    grads = torch.autograd.grad(out, [leaves[k] for k in wanted], cotangent.to(out.dtype))
-    return {'out': out.detach(), **dict(zip(wanted, grads))}
 
 
 def assert_same(got, expected, tolerance):
@@ -108,14 +100,7 @@ def test_integer_positions_and_the_border():
 def test_all_samples_on_one_pixel(depthwise):
     """A list of x's gradient as long as there are samples, and all others empty."""
     tensors, options = leaves_of((1, 3, 6, 5, (3, 3), 1, 1, 1), depthwise)
-    rows, columns = torch.meshgrid(torch.arange(6), torch.arange(5), indexing='ij')
-    grid = torch.stack([rows, columns])[None, None]  # [1, 1, 2, H, W]
-    taps = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(3), indexing='ij'), -1) - 1
-    position = grid + taps.reshape(1, 9, 2, 1, 1)
-    sampling_offset = (4 - position).flatten(1, 2)
-    tensors['sampling_offset'] = (
-        sampling_offset.to(tensors['sampling_offset']).contiguous().requires_grad_()
-    )
+    tensors['sampling_offset'] = offset_to_one_pixel(tensors['sampling_offset']).requires_grad_()
     expected = with_gradients(tensors, options, backend='reference')
     for switch in (False, True):
         with deterministic(switch):
