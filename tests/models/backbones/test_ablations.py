@@ -64,7 +64,9 @@ def test_starts_as_the_vanilla_network(options):
                                      dict(contextual_stages=(4,)),
                                      dict(contextual_stages=(1, 2, 3, 4))])  # fmt: skip
 def test_convnext_starts_as_the_vanilla_network_and_all_of_it_learns(options):
-    vanilla, model = ConvNeXt(**CONVNEXT), make_convnext(**options)
+    # With fewer channels Δw's predictor has one hidden feature, of which a norm leaves nothing.
+    wider = dict(arch=dict(depths=[2, 1, 4, 1], channels=[64, 64, 96, 64]))
+    vanilla, model = ConvNeXt(**{**CONVNEXT, **wider}), make_convnext(**options, **wider)
     assert not model.load_state_dict(vanilla.state_dict(), strict=False).unexpected_keys
     vanilla.eval()
     x = torch.randn(IMAGES)
