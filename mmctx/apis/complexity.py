@@ -7,7 +7,7 @@ import torch.nn as nn
 from mmengine.analysis import FlopAnalyzer, parameter_count
 
 from mmctx.models.eval_mode import eval_mode
-from mmctx.ops.counting import multiply_adds
+from mmctx.ops.counting import multiply_adds, sampled_dense_multiply_adds
 
 from .image_network import ImageNetwork
 
@@ -29,9 +29,15 @@ def _count_sampled_depthwise_conv(inputs, outputs) -> int:
 
     The four multiply-adds of interpolation are left out, as is usual for deformable convolutions.
     """
-    taps = inputs[1].type().sizes()[0]
+    taps = inputs[1].type().sizes()[2]
     batch, pixels, channels = outputs[0].type().sizes()
     return taps * batch * pixels * channels
+
+
+def _count_sampled_dense_conv(inputs, outputs) -> int:
+    indices_shape, weight_shape = (inputs[i].type().sizes() for i in (1, 3))
+    has_weight_offset = inputs[4].type().kind() == 'TensorType'
+    return sampled_dense_multiply_adds(indices_shape, weight_shape, has_weight_offset)
 
 
 def _count_contextual_conv2d(inputs, outputs) -> int:
@@ -58,6 +64,7 @@ def measure_complexity(model: nn.Module, shape: tuple[int, int]) -> Complexity:
     with eval_mode(model):
         analyzer = FlopAnalyzer(network, images)
         analyzer.set_op_handle('mmctx::sampled_depthwise_conv', _count_sampled_depthwise_conv)
+        analyzer.set_op_handle('mmctx::sampled_dense_conv', _count_sampled_dense_conv)
         analyzer.set_op_handle('mmctx::contextual_conv2d', _count_contextual_conv2d)
         analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         return Complexity(parameter_count(model)[''], int(analyzer.total()))

@@ -12,23 +12,23 @@ from torch import Tensor
 CORNERS = 4
 
 
-def blend(rows: Tensor, indices: Tensor, weights: Tensor, starts: Tensor) -> Tensor:
+def weighted_rows(rows: Tensor, indices: Tensor, weights: Tensor, starts: Tensor) -> Tensor:
     """Weighted sum of rows (R, C) for each bag n, indices[starts[n]:starts[n + 1]] -> (N, C)."""
-    # Detached, because embedding_bag prepares its own backward if the rows require gradients.
-    return F.embedding_bag(
-        indices, rows.detach(), starts, mode='sum', per_sample_weights=weights.detach(),
-        include_last_offset=True,
-    )  # fmt: skip
+    # Detached, because embedding_bag prepares its own backward if either requires gradients.
+    return torch.embedding_bag(
+        rows.detach(), indices.flatten(), starts, mode=0,
+        per_sample_weights=weights.detach().flatten(), include_last_offset=True,
+    )[0]  # fmt: skip
 
 
-def sample_starts(indices: Tensor, samples: int) -> Tensor:
-    """Starts for `blend` of the bags that hold the four corners of each sample."""
-    return torch.arange(0, CORNERS * samples + 1, CORNERS, device=indices.device)
+def even_starts(bags: int, size: int, device: torch.device) -> Tensor:
+    """Starts for `weighted_rows` of bags that hold `size` entries each, (N + 1,)."""
+    return torch.arange(0, bags * size + 1, size, dtype=torch.int32, device=device)
 
 
 def transpose_samples(
     indices: Tensor, corners: Tensor, row_count: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Sort samples by the row that they read.
 
     Args:
@@ -37,23 +37,25 @@ def transpose_samples(
         row_count (int): Number of rows, R.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor]: For each group the entries in order of their rows: the sample
-        of each entry, (T, 4N), its weight, (T, 4N), and the start of each row's entries,
-        (T, R + 1).
+        list[tuple[Tensor, Tensor, Tensor]]: For each group what `weighted_rows` takes to add to
+        rows instead of reading them: in order of their rows the samples that read them, (4N,),
+        their weights, (4N,), and the start of each row's entries, (R + 1,).
     """
     groups, samples, _ = indices.shape
     group = torch.arange(groups, device=indices.device)[:, None]
     keys = (indices.flatten(1) + group * row_count).flatten()
     order = keys.sort(stable=True).indices
-    ends = keys.bincount(minlength=groups * row_count).view(groups, row_count).cumsum(1)
+    counts = keys.bincount(minlength=groups * row_count).view(groups, row_count)
+    starts = F.pad(counts.cumsum(1), (1, 0))
     sources = (order >> 2).view(groups, CORNERS * samples) - group * samples
-    return sources, corners.flatten()[order].view_as(sources), F.pad(ends, (1, 0))
+    return list(zip(sources, corners.flatten()[order].view_as(sources), starts))
 
 
-def corner_gradients(grad: Tensor, rows: Tensor, indices: Tensor, starts: Tensor) -> Tensor:
-    """Inner products of gradients (N, C) with the rows that each sample reads -> (N, 4)."""
-    bags = torch.arange(len(indices), device=indices.device).repeat_interleave(CORNERS)
+def corner_gradients(grad: Tensor, rows: Tensor, indices: Tensor) -> Tensor:
+    """Inner products of gradients (N, C) with the rows that samples (N, 4) read -> (N, 4)."""
+    samples = torch.arange(len(indices), dtype=indices.dtype, device=indices.device)
+    samples = samples.repeat_interleave(CORNERS)
     # Autograd calls this function for embedding_bag, but does not work inside an operator.
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad, rows, indices.flatten(), starts[:-1], bags, 0
-    ).view(-1, CORNERS)
+        grad, rows, indices.flatten(), samples[:0], samples, 0
+    ).view(indices.shape)

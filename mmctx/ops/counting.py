@@ -37,10 +37,28 @@ def _(
 
 
 @register_flop_formula(torch.ops.mmctx.sampled_depthwise_conv)
-def _(rows_shape, indices_shape, *args, out_shape, **kwargs) -> int:
-    return 2 * indices_shape[0] * prod(out_shape)
+def _(x_shape, indices_shape, *args, out_shape, **kwargs) -> int:
+    return 2 * indices_shape[2] * prod(out_shape)
 
 
 @register_flop_formula(torch.ops.mmctx.sampled_depthwise_conv_backward)
-def _(grad_shape, rows_shape, indices_shape, *args, **kwargs) -> int:
-    return 4 * indices_shape[0] * prod(grad_shape)
+def _(grad_shape, x_shape, indices_shape, *args, **kwargs) -> int:
+    return 4 * indices_shape[2] * prod(grad_shape)
+
+
+@register_flop_formula(torch.ops.mmctx.sampled_dense_conv)
+def _(x_shape, indices_shape, corners_shape, weight_shape, weight_offset, **kwargs) -> int:
+    return 2 * sampled_dense_multiply_adds(indices_shape, weight_shape, weight_offset is not None)
+
+
+@register_flop_formula(torch.ops.mmctx.sampled_dense_conv_backward)
+def _(
+    grad_shape, x_shape, indices_shape, corners_shape, weight_shape, weight_offset, *args, **kwargs
+) -> int:
+    return 4 * sampled_dense_multiply_adds(indices_shape, weight_shape, weight_offset is not None)
+
+
+def sampled_dense_multiply_adds(indices_shape, weight_shape, has_weight_offset: bool) -> int:
+    """Count the multiply-adds of `sampled_dense_conv`."""
+    channels_out, *products = weight_shape
+    return prod(indices_shape[:2]) * (channels_out + has_weight_offset) * prod(products)

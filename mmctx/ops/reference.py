@@ -27,12 +27,12 @@ def contextual_conv2d_reference(
     out_size = output_size(size, kernel, stride, padding, dilation)
     # Pixels around each sample and their bilinear weights.
     indices, shares = sample_taps(x, kernel, stride, padding, dilation, sampling_offset)
-    indices = indices.flatten(1).expand(batch, -1)  # [B, K·P·4], P output pixels
+    indices = indices.long().flatten(1).expand(batch, -1)  # [B, P·K·4], P output pixels
     pixels = x.flatten(2).gather(2, indices[:, None].expand(-1, channels, -1))
-    pixels = pixels.view(batch, channels, *shares.shape[1:])  # [B, C, K, P, 4]
-    sampled = (pixels * shares[:, None]).sum(-1)  # [B, C, K, P]
+    pixels = pixels.view(batch, channels, *shares.shape[1:])  # [B, C, P, K, 4]
+    sampled = (pixels * shares[:, None]).sum(-1)  # [B, C, P, K]
     if mask is not None:
-        sampled = sampled * mask.flatten(2)[:, None]
+        sampled = sampled * mask.flatten(2).transpose(1, 2)[:, None]
 
     kernels = weight.flatten(2)  # [C_out, C_in / groups, K]
     weight_offsets = None if weight_offset is None else weight_offset.flatten(3).to(sampled.dtype)
@@ -40,11 +40,11 @@ def contextual_conv2d_reference(
         kernels = kernels[None, :, 0].to(sampled.dtype)  # [1, C, K]
         if weight_offsets is not None:
             kernels = kernels + weight_offsets[:, :, 0]
-        out = torch.einsum('bckp,bck->bcp', sampled, kernels.expand(batch, -1, -1))
+        out = torch.einsum('bcpk,bck->bcp', sampled, kernels.expand(batch, -1, -1))
     else:
-        out = torch.einsum('bikp,oik->bop', sampled, kernels.to(sampled.dtype))
+        out = torch.einsum('bipk,oik->bop', sampled, kernels.to(sampled.dtype))
         if weight_offsets is not None:
-            out = out + torch.einsum('bikp,bik->bp', sampled, weight_offsets[:, 0])[:, None]
+            out = out + torch.einsum('bipk,bik->bp', sampled, weight_offsets[:, 0])[:, None]
     if bias is not None:
         out = out + bias.to(out.dtype)[:, None]
     return out.to(x.dtype).unflatten(2, out_size)

@@ -67,31 +67,30 @@ def bilinear_corners(y: Tensor, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:
         size (tuple[int, int]): Height H and width W of the input, in pixels.
 
     Returns:
-        tuple[Tensor, Tensor]: Indices into the H·W pixels in row-major order (int64, always
+        tuple[Tensor, Tensor]: Indices into the H·W pixels in row-major order (int32, always
         valid), and weights, both of the positions' shape with a last axis of 4.
     """
-    rows, columns = _axis_neighbours(y, size[0]), _axis_neighbours(x, size[1])
-    indices, weights = [], []
-    for row, weight_y in rows:
-        first = row * size[1]
-        for column, weight_x in columns:
-            indices.append(first + column)
-            weights.append(weight_y * weight_x)
+    height, width = size
+    # More than a pixel outside nothing is read; clamping keeps far positions within int32.
+    positions = torch.stack([y.clamp(-1, height), x.clamp(-1, width)])  # [2, ...]
+    before = positions.detach().floor()
+    share = positions - before
+    # The pixels before and after each position, on each axis
+    pixels = before.int()
+    pixels = torch.stack([pixels, pixels + 1])  # [2, 2, ...]
+    # NaN has no index: clamping makes it a valid one.
+    inside = torch.stack(
+        [pixels[:, 0].clamp(0, height - 1), pixels[:, 1].clamp(0, width - 1)], dim=1
+    )
+    rows, columns = inside.unbind(1)
+    indices = [row + column for row in (rows * width).unbind() for column in columns.unbind()]
+    reads = (pixels == inside).to(share.dtype)
+    # Pairs, as autograd would add up gradients of a product that broadcasts.
+    (y_before, x_before), (y_after, x_after) = (1 - share) * reads[0], share * reads[1]
+    weights = [
+        y_before * x_before, y_before * x_after, y_after * x_before, y_after * x_after
+    ]  # fmt: skip
     return torch.stack(indices, -1), torch.stack(weights, -1)
-
-
-def _axis_neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    """Index and weight on an axis, of the pixel before each position and of the pixel after it."""
-    # More than a pixel outside nothing is read; clamping keeps far positions within int64.
-    position = position.clamp(-1, size)
-    before = position.detach().floor()
-    share = position - before
-    neighbours = []
-    for pixel, weight in ((before, 1 - share), (before + 1, share)):
-        inside = pixel.clamp(0, size - 1)
-        # NaN has no index: the second clamp makes it a valid one.
-        neighbours.append((inside.long().clamp_(0, size - 1), weight * (pixel == inside)))
-    return neighbours
 
 
 def sample_taps(
@@ -101,6 +100,7 @@ def sample_taps(
     padding: Pair,
     dilation: Pair,
     sampling_offset: Tensor | None,
+    tap_by_tap: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Pixels that each tap blends at each output pixel, and their weights.
 
@@ -108,15 +108,20 @@ def sample_taps(
         x (Tensor): Images, (B, C, H, W).
         kernel, stride, padding, dilation (tuple[int, int]): Same as in a convolution, in pixels.
         sampling_offset (Tensor, optional): Δp, same as in `tap_positions`.
+        tap_by_tap (bool): Whether all that belongs to a tap lies together in memory, instead of all
+            that belongs to a pixel. Defaults to False.
 
     Returns:
         tuple[Tensor, Tensor]: Indices into the H·W pixels and weights, in float32 at least, each
-        (B or 1, K, H_out·W_out, 4).
+        (B or 1, H_out·W_out, K, 4).
     """
     size = x.shape[-2:]
     dtype = torch.promote_types(x.dtype, torch.float32)
     positions = tap_positions(
         size, kernel, stride, padding, dilation, sampling_offset, x.device, dtype
     )
-    indices, weights = bilinear_corners(*positions, size)
-    return indices.flatten(2, 3), weights.flatten(2, 3)
+    batch, tap = (1, 0) if tap_by_tap else (0, -1)
+    y, x = (t.movedim((0, 1), (batch, tap)) for t in positions)  # [B, H_out, W_out, K] or [K, B, …]
+    found = (t.flatten(batch + 1, batch + 2) for t in bilinear_corners(y, x, size))
+    indices, weights = (t.movedim(0, 2) if tap_by_tap else t for t in found)
+    return indices, weights

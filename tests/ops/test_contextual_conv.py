@@ -10,7 +10,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from mmctx.errors import UserError
 from mmctx.models.layers.contextual_conv import ContextualConv2d
 from mmctx.ops import BACKENDS, contextual_conv2d
-from mmctx.ops.tapwise import sampled_depthwise_conv
 
 # Triton without a GPU runs in an interpreter: test_triton.py, on fewer cases.
 ON_CPU = [name for name in BACKENDS if name != 'triton']
@@ -198,13 +197,6 @@ def test_reference_refuses_no_derivative_and_others_refuse_aloud():
             for some in (arguments, of_logits):
                 with pytest.raises(NotImplementedError, match='forward-mode'):
                     contextual_conv2d(**some)
-
-
-def test_operator_is_registered_soundly():
-    rows, corners, kernels = torch.randn(6, 3), torch.rand(2, 2, 3, 4), torch.randn(2, 2, 3)
-    indices = torch.randint(0, 6, (2, 2, 3, 4))
-    leaves = [t.requires_grad_() for t in (rows, corners, kernels)]
-    torch.library.opcheck(sampled_depthwise_conv, (leaves[0], indices, leaves[1], leaves[2]))
 
 
 @pytest.mark.parametrize('depthwise', [True, False])

@@ -6,8 +6,7 @@ import pytest
 import torch
 from contextual_cases import make_case
 
-from mmctx.ops import contextual_conv2d
-from mmctx.ops import tapwise as operators
+from mmctx.ops import contextual_conv2d, tapwise, tapwise_depthwise
 
 # batch, channels, height, width, kernel, stride, padding, dilation
 GEOMETRIES = [
@@ -53,6 +52,18 @@ def test_any_subset_of_gradients(depthwise):
                 torch.testing.assert_close(got, everything[name], rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize('table_values', [tapwise_depthwise.TABLE_VALUES, 0], ids=['', 'no table'])
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_any_argument_may_be_absent(depthwise, table_values, monkeypatch):
+    monkeypatch.setattr(tapwise_depthwise, 'TABLE_VALUES', table_values)
+    everything, options = make_case(GEOMETRIES[1], depthwise)
+    optional = [name for name in NAMES if name not in ('x', 'weight')]
+    for chosen in product([False, True], repeat=len(optional)):
+        absent = [name for name, left_out in zip(optional, chosen) if left_out]
+        tensors = {name: t for name, t in everything.items() if name not in absent}
+        assert_agrees(tensors, options, list(tensors))
+
+
 @pytest.mark.parametrize('depthwise', [True, False])
 def test_every_sample_at_one_pixel(depthwise):
     tensors, options = make_case((2, 6, 9, 8, (3, 3), 1, 1, 1), depthwise)
@@ -76,10 +87,20 @@ def test_nothing_sampled_gives_no_gradient(depthwise):
     assert not any(got[n].any() for n in NAMES if n != 'bias')
 
 
+@pytest.mark.parametrize(('values', 'taps'), [(49, 49), (20, 20), (4, 4), (3, 0)])
+def test_tables_of_any_size_agree(values, taps, monkeypatch):
+    """Tables of all taps, of unequal length, and none at all."""
+    tensors, options = make_case((3, 6, 9, 8, (7, 7), 1, 3, 1), True)
+    monkeypatch.setattr(tapwise_depthwise, 'TABLE_VALUES', values * tensors['x'].numel())
+    assert tapwise_depthwise.taps_of_table(tensors['x'].numel()) == taps
+    assert_agrees(tensors, options)
+
+
 def test_sorting_some_taps_at_a_time_changes_nothing(monkeypatch):
     tensors, options = make_case(GEOMETRIES[0], True)
     at_once = gradients(tensors, options, NAMES)[1]
-    monkeypatch.setattr(operators, 'SORTED_AT_ONCE', 4 * 13 * 5 * 4)  # lots of 4 of the 49 taps
+    # lots of 4 of the 49 taps
+    monkeypatch.setattr(tapwise_depthwise, 'SORTED_AT_ONCE', 4 * 13 * 5 * 4)
     for a, b in zip(gradients(tensors, options, NAMES)[1], at_once):
         assert torch.equal(a, b)
 
@@ -112,29 +133,30 @@ def test_gradients_of_an_empty_batch(depthwise):
         assert not by_input.any()
 
 
-def test_operators_are_registered_soundly():
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(8, 3, generator=generator, dtype=torch.float64)
-    indices = torch.randint(0, 8, (2, 2, 3, 4), generator=generator)
-    corners = torch.rand(indices.shape, generator=generator, dtype=torch.float64)
-    kernels = torch.randn(2, 2, 3, generator=generator, dtype=torch.float64)
-    grad = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64)
-    samples = indices.flatten(0, 2), corners.flatten(0, 2)
-    by_sample = torch.randn(12, 3, generator=generator, dtype=torch.float64)
-    for needed in ([True, True, True], [False, True, False], [True, False, False]):
-        torch.library.opcheck(
-            operators.sampled_depthwise_conv_backward,
-            (grad, rows, indices, corners, kernels, needed),
-        )
-    for needed in ([True, True], [False, True]):
-        torch.library.opcheck(operators.sampled_rows_backward, (by_sample, rows, *samples, needed))
-    leaves = [t.clone().requires_grad_() for t in (rows, corners, kernels)]
-    torch.library.opcheck(
-        operators.sampled_depthwise_conv, (leaves[0], indices, leaves[1], leaves[2])
-    )
-    torch.library.opcheck(
-        operators.sampled_rows, (leaves[0], samples[0], samples[1].clone().requires_grad_())
-    )
+def double(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).double()
+
+
+@pytest.mark.parametrize(
+    ('name', 'kernels'),
+    [
+        ('sampled_depthwise_conv', [double(2, 5, 4)]),
+        ('sampled_dense_conv', [double(6, 4, 5), double(2, 5, 4)]),
+        ('sampled_dense_conv', [double(6, 4, 5), None]),
+    ],
+    ids=['depthwise', 'dense', 'dense without Δw'],
+)
+def test_operators_are_registered_soundly(name, kernels):
+    operator, backward = (getattr(torch.ops.mmctx, name + end) for end in ('', '_backward'))
+    x, corners = double(2, 8, 4), double(2, 3, 5, 4)  # 8 pixels, 3 output pixels, 5 taps
+    indices = torch.randint(0, 8, corners.shape, dtype=torch.int32)
+    grad = operator(x, indices, corners, *kernels)
+    tensors = x, corners, *kernels
+    for needed in product([True, False], repeat=len(tensors)):
+        needed = [wanted and t is not None for wanted, t in zip(needed, tensors)]
+        torch.library.opcheck(backward, (grad, x, indices, corners, *kernels, needed))
+    leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
+    torch.library.opcheck(operator, (leaves[0], indices, *leaves[1:]))
 
 
 @pytest.mark.parametrize('depthwise', [True, False])
@@ -162,18 +184,16 @@ def test_derivatives_it_lacks_are_refused(depthwise):
         by_x.sum().backward()
 
 
-@pytest.mark.parametrize(
-    ('name', 'depthwise'), [('sampled_depthwise_conv', True), ('sampled_rows', False)]
-)
+@pytest.mark.parametrize(('name', 'depthwise'), [('depthwise_conv', True), ('dense_conv', False)])
 def test_rows_of_one_image_are_laid_out_for_the_gather(name, depthwise, monkeypatch):
     """Strided rows give the same numbers, ten times as slowly."""
-    laid_out, operator = [], getattr(operators, name)
+    laid_out, operator = [], getattr(tapwise, name)
 
     def look(rows, *rest):
         laid_out.append(rows.is_contiguous())
         return operator(rows, *rest)
 
-    monkeypatch.setattr(operators, name, look)
+    monkeypatch.setattr(tapwise, name, look)
     tensors, options = make_case((1, 5, 7, 9, (3, 3), 1, 1, 1), depthwise)
     contextual_conv2d(**tensors, **options, backend='tapwise')
     assert laid_out == [True]
