@@ -18,6 +18,7 @@ from mmctx.models.layers import (
 from mmctx.models.layers.contextual_conv import OFFSETS, ContextualConv2d, PriorInputConv2d
 from mmctx.models.layers.contextualizing import usually_considered
 from mmctx.models.layers.merging import Merging
+from mmctx.ops.layout import channels_last_on_cpu
 
 if TYPE_CHECKING:
     from mmengine.model import BaseModule as Vanilla
@@ -215,6 +216,7 @@ class ContextualBackbone(Vanilla):
                 f'images of {x.shape[-2]}×{x.shape[-1]} pixels are smaller than the stride '
                 f'{self.stride} of {type(self).__name__}: enlarge or pad them'
             )
+        x = channels_last_on_cpu(x)
         maps, logits = [], []
         kept, prior = None, self.first_prior(x)
         classifying: nn.ModuleList | tuple[()] = ()

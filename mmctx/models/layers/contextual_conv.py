@@ -13,6 +13,7 @@ from mmctx.errors import UserError
 from mmctx.ops import check_geometry, contextual_conv2d
 from mmctx.ops.autocasting import autocast_input, without_autocast
 from mmctx.ops.layer_memory import LayerMemory
+from mmctx.ops.layout import channels_last_on_cpu
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import (
     conv2d_in_float32,
@@ -273,7 +274,6 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             RuntimeError: Called without a prior.
         """
         prior = self.current_prior()
-        # Once for both predictors and the convolution.
         x = autocast_input(x)
         listener = current_listener()
         if listener is None:
@@ -281,8 +281,11 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
             if out is not None:
                 return out
         with without_autocast(x):
+            # Once for both predictors and the convolution.
             if runs_kernels(x):
                 x = x.contiguous(memory_format=torch.channels_last)
+            else:
+                x = channels_last_on_cpu(x)
             sampling_offset, mask_logits, weight_offset = self.predict_offsets(x, prior)
             if listener is not None:
                 mask = None if mask_logits is None else mask_logits.sigmoid()
