@@ -14,6 +14,7 @@ from mmctx.ops import check_geometry, contextual_conv2d
 from mmctx.ops.autocasting import autocast_input, without_autocast
 from mmctx.ops.layer_memory import LayerMemory
 from mmctx.ops.layout import channels_last_on_cpu
+from mmctx.ops.pointwise import linear_of_pixels
 from mmctx.ops.pooling import pooled
 from mmctx.ops.predicting import (
     conv2d_in_float32,
@@ -221,7 +222,7 @@ class ContextualConv2d(PriorConv, nn.Conv2d):
         of_prior, of_x = reduce.weight.flatten(1).split_with_sizes(lengths, dim=1)
         # The prior is the same at every pixel, so its share of the 1×1 convolution is too.
         shares = F.linear(prior, of_prior, reduce.bias)  # [B, C']
-        rows = F.linear(x.permute(0, 2, 3, 1), of_x.to(x.dtype))  # [B, H, W, C']
+        rows = linear_of_pixels(x, of_x.to(x.dtype))  # [B, H, W, C']
         if isinstance(norm, nn.LayerNorm):
             hidden = norm_relu(rows, shares, norm.weight, norm.bias, norm.eps)
         else:
