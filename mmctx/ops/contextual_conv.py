@@ -86,7 +86,8 @@ def contextual_conv2d(
         UserError: Stride, padding or dilation is out of range, or there is no back end of that
             name.
         NotImplementedError: `triton` is chosen without a GPU or without the package, or a back end
-            other than `reference` is asked for forward-mode or second derivatives.
+            other than `reference` is asked for forward-mode or second derivatives, or for those of
+            `torch.func`.
     """
     stride, padding, dilation = check_geometry(stride, padding, dilation)
     if mask is not None and mask_logits is not None:
@@ -111,7 +112,7 @@ def contextual_conv2d(
     if name not in BACKENDS:
         raise UserError(f'no back end {name!r} (`backend` or {BACKEND_VARIABLE}): {list(BACKENDS)}')
     if name != 'reference':
-        _refuse_forward_mode(name, x, weight, bias, sampling_offset, weight_offset, either)
+        _refuse_transforms(name, x, weight, bias, sampling_offset, weight_offset, either)
     options = {}
     if mask_logits is not None and name == 'triton':
         mask, options = mask_logits, dict(mask_is_logits=True)
@@ -159,12 +160,27 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> Pair:
     return pair
 
 
-def _refuse_forward_mode(backend: str, *inputs: Tensor | None):
-    # An operator of torch.library drops tangents silently. There are none outside of forward mode,
-    # which a compiler does not enter.
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+def _refuse_transforms(backend: str, *inputs: Tensor | None):
+    if torch.compiler.is_compiling():
         return
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs):
+    # An operator of torch.library drops tangents silently. There are none outside of forward mode.
+    if forward_ad._current_level >= 0 and any(
+        t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs
+    ):
         raise NotImplementedError(
             f"back end '{backend}' has no forward-mode derivatives: pass backend='reference'"
         )
+    if torch._C._functorch.peek_interpreter_stack() is not None and any(map(_is_tracked, inputs)):
+        raise NotImplementedError(
+            f"back end '{backend}' has no derivatives by torch.func: pass backend='reference'"
+        )
+
+
+def _is_tracked(tensor: Tensor | None) -> bool:
+    """Whether `torch.func.grad` or one of its kin differentiates by a tensor."""
+    functorch = torch._C._functorch
+    while tensor is not None and functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False

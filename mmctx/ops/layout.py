@@ -14,6 +14,6 @@ def channels_last_on_cpu(x: Tensor) -> Tensor:
 
     A map that an exporter records is left alone, as a copy would become part of the program.
     """
-    if x.device.type != 'cpu' or is_exporting():
+    if x.device.type != 'cpu' or x.dim() != 4 or is_exporting():
         return x
     return x.contiguous(memory_format=torch.channels_last)

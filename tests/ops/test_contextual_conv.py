@@ -200,6 +200,23 @@ def test_reference_refuses_no_derivative_and_others_refuse_aloud():
 
 
 @pytest.mark.parametrize('depthwise', [True, False])
+def test_derivatives_by_torch_func_need_the_reference(depthwise):
+    tensors, options = make_case(GEOMETRIES[0], depthwise)
+    weight = tensors.pop('weight')
+
+    def total(weight, backend):
+        return contextual_conv2d(weight=weight, **tensors, **options, backend=backend).sum()
+
+    expected = torch.autograd.grad(total(weight.requires_grad_(), 'tapwise'), weight)[0]
+    derivative = torch.func.grad(total)
+    torch.testing.assert_close(derivative(weight.detach(), 'reference'), expected)
+    two = torch.stack([weight.detach()] * 2)
+    for tested in (derivative, lambda w, b: torch.func.vmap(derivative, (0, None))(two, b)):
+        with pytest.raises(NotImplementedError, match=r'torch\.func'):
+            tested(weight.detach(), 'tapwise')
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
 def test_compiles_without_a_graph_break(depthwise):
     tensors, options = make_case(GEOMETRIES[0], depthwise, dtype=torch.float32)
     compiled = torch.compile(contextual_conv2d, backend='aot_eager', fullgraph=True)

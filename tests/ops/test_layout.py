@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mmctx import ContextualConvNeXt, ContextualResNet
+from mmctx.models.layers import ContextualConv2d, contextual_conv, using_prior
 from mmctx.ops.layout import channels_last_on_cpu
 
 
@@ -23,6 +24,26 @@ def test_only_maps_on_a_cpu_change_and_none_that_is_exported():
     assert [node.target for node in graph.nodes if node.op == 'call_function'] == [
         torch.ops.aten.add.Tensor
     ]
+
+
+def test_both_predictors_and_the_convolution_share_one_copy(monkeypatch):
+    conv = ContextualConv2d(4, 6, 3, padding=1, prior_channels=2)
+    given = []
+
+    def predict(x, prior):
+        given.append(x)
+        return None, None, None
+
+    def convolve(x, *args, **kwargs):
+        given.append(x)
+
+    monkeypatch.setattr(conv, 'predict_offsets', predict)
+    monkeypatch.setattr(contextual_conv, 'contextual_conv2d', convolve)
+    with using_prior(torch.randn(2, 2)):
+        conv(torch.randn(2, 4, 7, 5))
+    predicted, convolved = given
+    assert predicted is convolved
+    assert convolved.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
