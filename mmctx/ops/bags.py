@@ -16,14 +16,15 @@ def weighted_rows(rows: Tensor, indices: Tensor, weights: Tensor, starts: Tensor
     """Weighted sum of rows (R, C) for each bag n, indices[starts[n]:starts[n + 1]] -> (N, C)."""
     # Detached, because embedding_bag prepares its own backward if either requires gradients.
     return torch.embedding_bag(
-        rows.detach(), indices.flatten(), starts, mode=0,
+        rows.detach(), indices.flatten().to(starts.dtype), starts, mode=0,
         per_sample_weights=weights.detach().flatten(), include_last_offset=True,
     )[0]  # fmt: skip
 
 
 def even_starts(bags: int, size: int, device: torch.device) -> Tensor:
     """Starts for `weighted_rows` of bags that hold `size` entries each, (N + 1,)."""
-    return torch.arange(0, bags * size + 1, size, dtype=torch.int32, device=device)
+    dtype = torch.int32 if bags * size < 2**31 else torch.int64
+    return torch.arange(0, bags * size + 1, size, dtype=dtype, device=device)
 
 
 def transpose_samples(
@@ -55,7 +56,9 @@ def corner_gradients(grad: Tensor, rows: Tensor, indices: Tensor) -> Tensor:
     """Inner products of gradients (N, C) with the rows that samples (N, 4) read -> (N, 4)."""
     samples = torch.arange(len(indices), dtype=indices.dtype, device=indices.device)
     samples = samples.repeat_interleave(CORNERS)
-    # Autograd calls this function for embedding_bag, but does not work inside an operator.
+    # Autograd calls this function for embedding_bag, but does not work inside an operator. It reads
+    # no starts where each entry's sample is given.
+    starts, mode = samples[:0], 0
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad, rows, indices.flatten(), samples[:0], samples, 0
+        grad, rows, indices.flatten(), starts, samples, mode
     ).view(indices.shape)

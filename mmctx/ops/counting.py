@@ -42,8 +42,8 @@ def _(x_shape, indices_shape, *args, out_shape, **kwargs) -> int:
 
 
 @register_flop_formula(torch.ops.mmctx.sampled_depthwise_conv_backward)
-def _(grad_shape, x_shape, indices_shape, *args, **kwargs) -> int:
-    return 4 * indices_shape[2] * prod(grad_shape)
+def _(grad_shape, x_shape, indices_shape, corners_shape, kernels_shape, needed, **kwargs) -> int:
+    return 2 * _passes(*needed) * indices_shape[2] * prod(grad_shape)
 
 
 @register_flop_formula(torch.ops.mmctx.sampled_dense_conv)
@@ -53,9 +53,15 @@ def _(x_shape, indices_shape, corners_shape, weight_shape, weight_offset, **kwar
 
 @register_flop_formula(torch.ops.mmctx.sampled_dense_conv_backward)
 def _(
-    grad_shape, x_shape, indices_shape, corners_shape, weight_shape, weight_offset, *args, **kwargs
+    grad_shape, x_shape, indices_shape, corners_shape, weight_shape, weight_offset, needed, **kwargs
 ) -> int:
-    return 4 * sampled_dense_multiply_adds(indices_shape, weight_shape, weight_offset is not None)
+    forward = sampled_dense_multiply_adds(indices_shape, weight_shape, weight_offset is not None)
+    return 2 * _passes(*needed) * forward
+
+
+def _passes(needs_x: bool, needs_corners: bool, *needs_kernels: bool) -> int:
+    """How often a backward pass takes the multiply-adds of the forward pass."""
+    return (needs_x or needs_corners) + any(needs_kernels)
 
 
 def sampled_dense_multiply_adds(indices_shape, weight_shape, has_weight_offset: bool) -> int:

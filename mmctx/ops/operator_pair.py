@@ -17,8 +17,8 @@ def operator_pair(name: str, forward: Callable, backward: Callable, fake: Callab
         forward (Callable): Function of tensors, of which all but the first may be None and the
             second has no gradient, that returns one tensor. Annotated.
         backward (Callable): Function of the gradient of that tensor, the tensors, and a list that
-            says which of them need a gradient. Returns a gradient for each tensor but the second,
-            empty where it is not needed. Annotated.
+            says which of them need a gradient. Returns what `empty_gradients` makes of all tensors
+            but the second, filled in. Annotated.
         fake (Callable): Function of the tensors that returns an empty result.
 
     Returns:
@@ -29,7 +29,6 @@ def operator_pair(name: str, forward: Callable, backward: Callable, fake: Callab
     backward_operator = torch.library.custom_op(
         f'mmctx::{name}_backward', backward, mutates_args=()
     )
-
     operator.register_fake(fake)
 
     @backward_operator.register_fake
@@ -37,17 +36,17 @@ def operator_pair(name: str, forward: Callable, backward: Callable, fake: Callab
         *tensors, needed = others
         return empty_gradients((x, *tensors), needed)
 
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def save(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     def differentiate(ctx: Any, grad: Tensor) -> tuple:
         # Grad mode is on only if second derivatives are asked for, which the operator refuses.
-        traced = torch.is_grad_enabled() or needs_operators(grad)
-        run = backward_operator if traced else backward
+        by_operator = torch.is_grad_enabled() or _needs_operators(grad)
         needs_x, _, *needs = ctx.needs_input_grad
         needed = [needs_x, *needs]
-        found = run(grad.contiguous(), *ctx.saved_tensors, needed)
-        grad_x, *grads = [g if wanted else None for g, wanted in zip(found, needed)]
+        run_backward = backward_operator if by_operator else backward
+        computed = run_backward(grad.contiguous(), *ctx.saved_tensors, needed)
+        grad_x, *grads = [g if wanted else None for g, wanted in zip(computed, needed)]
         return grad_x, None, *grads
 
     def refuse(ctx: Any, *grads: Tensor) -> None:
@@ -55,20 +54,21 @@ def operator_pair(name: str, forward: Callable, backward: Callable, fake: Callab
             "back end 'tapwise' has no second derivatives: pass backend='reference'"
         )
 
-    operator.register_autograd(differentiate, setup_context=setup_context)
+    operator.register_autograd(differentiate, setup_context=save)
     backward_operator.register_autograd(refuse)
 
     class Eager(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *tensors: Tensor | None) -> Tensor:
-            ctx.save_for_backward(*tensors)
-            return forward(*tensors)
+            save(ctx, tensors, None)
+            # `data` is no view, which could not be changed in place later.
+            return forward(*tensors).data
 
         backward = staticmethod(differentiate)
 
     def call(x: Tensor, *others: Tensor | None) -> Tensor:
         tensors = x, *others
-        if needs_operators(x):
+        if _needs_operators(x):
             return operator(*tensors)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
             return Eager.apply(*tensors)
@@ -77,8 +77,17 @@ def operator_pair(name: str, forward: Callable, backward: Callable, fake: Callab
     return call
 
 
+def _needs_operators(tensor: Tensor) -> bool:
+    return (
+        needs_operators(tensor)
+        or tensor.is_meta
+        # As of `torch.autograd.grad(is_grads_batched=True)`
+        or torch._C._functorch.is_legacy_batchedtensor(tensor)
+    )
+
+
 def empty_gradients(tensors: Iterable[Tensor | None], needed: Iterable[bool]) -> tuple[Tensor, ...]:
-    """Uninitialised gradients of tensors, of no value where they are not needed."""
+    """Empty gradients of tensors, each in its tensor's layout, or without values if not needed."""
     tensors = tuple(tensors)
     first = tensors[0]
     return tuple(

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bags import CORNERS, corner_gradients, even_starts, transpose_samples, weighted_rows
-from .operator_pair import operator_pair
+from .operator_pair import empty_gradients, operator_pair
+
+# Fewest input channels of columns whose gradient oneDNN computes well
+FEWEST_CHANNELS = 16
 
 
 def sampled_dense_conv(
@@ -65,7 +68,7 @@ def _as_image(columns: Tensor) -> Tensor:
 
 def _shared_products(columns: Tensor, vectors: Tensor) -> Tensor:
     """Columns (B, P, K, C_in) by one vector for each image (B, K, C_in) -> (B, P)."""
-    # In this order PyTorch reads the columns once; the other way round takes ten times as long.
+    # The other way round, columns by vectors, takes PyTorch five to ten times as long.
     return (vectors.flatten(1)[:, None] @ columns.flatten(2).transpose(1, 2))[:, 0]
 
 
@@ -80,7 +83,9 @@ def sampled_dense_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `sampled_dense_conv` by all but the indices; empty if not needed."""
     needs_x, needs_corners, needs_weight, needs_weight_offset = needed
-    grad_x, grad_corners, grad_weight, grad_weight_offset = (x.new_empty(0) for _ in needed)
+    grad_x, grad_corners, grad_weight, grad_weight_offset = grads = empty_gradients(
+        (x, corners, weight, weight_offset), needed
+    )
     entries = _in_batch(x, indices)
     # Of all output channels, which share Δw
     shared = None if weight_offset is None else grad.sum(2)  # [B, P]
@@ -89,26 +94,26 @@ def sampled_dense_conv_backward(
         if weight_offset is not None:
             grad_columns.addcmul_(shared[..., None, None], weight_offset[:, None])
         grad_rows = grad_columns.flatten(0, 2)  # [B·P·K, C_in]
-        rows = x.flatten(0, 1)
-        entries = entries.flatten(0, 2)  # [B·P·K, 4]
+        rows, samples = x.flatten(0, 1), entries.flatten(0, 2)  # [B·R, C_in], [B·P·K, 4]
         if needs_corners:
-            grad_corners = corner_gradients(grad_rows, rows, entries).view(corners.shape)
+            grad_corners.copy_(corner_gradients(grad_rows, rows, samples).view(corners.shape))
         if needs_x:
-            (transposed,) = transpose_samples(entries[None], corners.flatten(0, 2)[None], len(rows))
-            grad_x = weighted_rows(grad_rows, *transposed).view(x.shape)
+            (transposed,) = transpose_samples(samples[None], corners.flatten(0, 2)[None], len(rows))
+            grad_x.copy_(weighted_rows(grad_rows, *transposed).view(x.shape))
     if needs_weight or needs_weight_offset:
-        columns = _columns(x, entries.view(corners.shape), corners)
+        columns = _columns(x, entries, corners)
         if needs_weight:
-            grad_weight = _weight_gradient(grad, columns)
+            grad_weight.copy_(_weight_gradient(grad, columns))
         if needs_weight_offset:
-            grad_weight_offset = (shared[:, None] @ columns.flatten(2)).view(weight_offset.shape)
-    return grad_x, grad_corners, grad_weight, grad_weight_offset
+            products = shared[:, None] @ columns.flatten(2)  # [B, 1, K·C_in]
+            grad_weight_offset.copy_(products.view(weight_offset.shape))
+    return grads
 
 
 def _column_gradients(grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of the columns, (B, P, K, C_in), from that of the output, (B, P, C_out)."""
     (batch, pixels, _), (_, channels, taps) = grad.shape, weight.shape
-    if grad.device.type != 'cpu':
+    if grad.device.type != 'cpu' or channels < FEWEST_CHANNELS:
         return (grad @ weight.transpose(1, 2).flatten(1)).view(batch, pixels, taps, channels)
     columns = grad.new_empty(batch, pixels, taps, channels)  # for its shape and layout alone
     image, *_ = torch.ops.aten.convolution_backward(
@@ -120,22 +125,21 @@ def _column_gradients(grad: Tensor, weight: Tensor) -> Tensor:
 
 
 def _weight_gradient(grad: Tensor, columns: Tensor) -> Tensor:
-    """Gradient of the kernel, (C_out, C_in, K)."""
+    """Gradient of the kernel, (C_out, C_in, K), of columns (B, P, K, C_in)."""
     outputs, (taps, channels) = grad.shape[2], columns.shape[2:]
     columns = columns.flatten(2)  # [B, P, K·C_in]
     if grad.device.type != 'cpu':
         by_column = grad.flatten(0, 1).t() @ columns.flatten(0, 1)
     else:
-        # As of a 1×1 convolution, which oneDNN computes faster than that of one that jumps. The
-        # dilation does not change a kernel of one pixel, but with one thread PyTorch gives only
-        # dilated convolutions to oneDNN.
+        # As of a 1×1 convolution, which oneDNN computes faster than that of one that jumps. See
+        # `linear_of_pixels` for the dilation.
         _, by_column, _ = torch.ops.aten.convolution_backward(
             grad.transpose(1, 2)[:, :, None], columns.transpose(1, 2)[:, :, None],
             grad.new_empty(outputs, taps * channels, 1, 1), None, stride=(1, 1), padding=(0, 0),
             dilation=(2, 2), transposed=False, output_padding=(0, 0), groups=1,
             output_mask=(False, True, False),
         )  # fmt: skip
-    return by_column.view(outputs, taps, channels).transpose(1, 2).contiguous()
+    return by_column.view(outputs, taps, channels).transpose(1, 2)
 
 
 def _empty_output(x, indices, corners, weight, weight_offset):

@@ -5,6 +5,8 @@ from itertools import product
 import pytest
 import torch
 from contextual_cases import make_case
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmctx.ops import contextual_conv2d, tapwise, tapwise_depthwise
 
@@ -142,21 +144,103 @@ def double(*shape):
     [
         ('sampled_depthwise_conv', [double(2, 5, 4)]),
         ('sampled_dense_conv', [double(6, 4, 5), double(2, 5, 4)]),
-        ('sampled_dense_conv', [double(6, 4, 5), None]),
+        ('sampled_dense_conv', [double(6, 5, 4).transpose(1, 2), None]),
     ],
-    ids=['depthwise', 'dense', 'dense without Δw'],
+    ids=['depthwise', 'dense', 'dense, channels last, without Δw'],
 )
-def test_operators_are_registered_soundly(name, kernels):
+@pytest.mark.parametrize('tap_by_tap', [False, True])
+def test_operators_are_registered_soundly(name, kernels, tap_by_tap):
     operator, backward = (getattr(torch.ops.mmctx, name + end) for end in ('', '_backward'))
     x, corners = double(2, 8, 4), double(2, 3, 5, 4)  # 8 pixels, 3 output pixels, 5 taps
     indices = torch.randint(0, 8, corners.shape, dtype=torch.int32)
+    if tap_by_tap:
+        indices, corners = (t.movedim(2, 0).contiguous().movedim(0, 2) for t in (indices, corners))
     grad = operator(x, indices, corners, *kernels)
     tensors = x, corners, *kernels
     for needed in product([True, False], repeat=len(tensors)):
         needed = [wanted and t is not None for wanted, t in zip(needed, tensors)]
         torch.library.opcheck(backward, (grad, x, indices, corners, *kernels, needed))
+        # A compiler relies on the layouts that the fake gradients have.
+        with FakeTensorMode() as mode:
+            fakes = [t if t is None else mode.from_tensor(t) for t in (grad, x, indices, corners)]
+            of_kernels = [t if t is None else mode.from_tensor(t) for t in kernels]
+            expected = backward(*fakes, *of_kernels, needed)
+        for got, fake in zip(backward(grad, x, indices, corners, *kernels, needed), expected):
+            assert got.stride() == fake.stride()
     leaves = [None if t is None else t.clone().requires_grad_() for t in tensors]
     torch.library.opcheck(operator, (leaves[0], indices, *leaves[1:]))
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_its_result_may_be_changed_in_place(depthwise):
+    """As after a convolution without a bias, whose result is then no sum."""
+    tensors, options = make_case(GEOMETRIES[1], depthwise)
+    del tensors['bias']
+    names = list(tensors)
+    leaves = {k: v.clone().requires_grad_() for k, v in tensors.items()}
+    out = contextual_conv2d(**leaves, **options, backend='tapwise').relu_()
+    expected = contextual_conv2d(**leaves, **options, backend='reference').relu()
+    for name, got, wanted in zip(
+        names,
+        torch.autograd.grad(out.square().sum(), leaves.values()),
+        torch.autograd.grad(expected.square().sum(), leaves.values()),
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10, msg=f'{name}: {{}}'.format)
+
+
+@pytest.mark.parametrize(('depthwise', 'name'), [(True, 'x'), (False, 'x'), (False, 'weight')])
+def test_no_gradient_of_what_was_changed_in_place(depthwise, name):
+    """Of other arguments not they are saved, but what is computed from them."""
+    tensors, options = make_case(GEOMETRIES[1], depthwise)
+    tensors['x'] = tensors['x'].contiguous(memory_format=torch.channels_last)
+    leaves = {k: v.clone().requires_grad_() for k, v in tensors.items()}
+    out = contextual_conv2d(**leaves, **options, backend='tapwise')
+    with torch.no_grad():
+        leaves[name].mul_(2)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_gradients_without_values(depthwise):
+    """As on the `meta` device, where whole networks are laid out."""
+    tensors, options = make_case(GEOMETRIES[1], depthwise)
+    leaves = {k: v.to('meta').requires_grad_() for k, v in tensors.items()}
+    contextual_conv2d(**leaves, **options, backend='tapwise').sum().backward()
+    assert {k: v.grad.shape for k, v in leaves.items()} == {k: v.shape for k, v in tensors.items()}
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+def test_several_gradients_at_once(depthwise):
+    tensors, options = make_case(GEOMETRIES[1], depthwise)
+    leaves = [t.requires_grad_() for t in tensors.values()]
+    out = contextual_conv2d(**tensors, **options, backend='tapwise')
+    several = torch.stack([torch.ones_like(out), out.detach()])
+    together = torch.autograd.grad(
+        out, leaves, several, is_grads_batched=True, retain_graph=True
+    )  # fmt: skip
+    for i, grad in enumerate(several):
+        alone = torch.autograd.grad(out, leaves, grad, retain_graph=True)
+        for a, b in zip(together, alone):
+            torch.testing.assert_close(a[i], b)
+
+
+@pytest.mark.parametrize('depthwise', [True, False])
+@pytest.mark.parametrize(
+    ('needed', 'passes'),
+    [(['x'], 1), (['weight'], 1), (['x', 'weight_offset'], 2), (['sampling_offset', 'x'], 1)],
+)
+def test_multiply_adds_of_the_backward_pass(depthwise, needed, passes):
+    tensors, options = make_case(GEOMETRIES[1], depthwise)
+    leaves = {k: v.requires_grad_(k in needed) for k, v in tensors.items()}
+    counts = []
+    for backward in (False, True):
+        with FlopCounterMode(display=False) as counter:
+            out = contextual_conv2d(**leaves, **options, backend='tapwise')
+            if backward:
+                out.sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[1] == (1 + passes) * counts[0] > 0
 
 
 @pytest.mark.parametrize('depthwise', [True, False])
