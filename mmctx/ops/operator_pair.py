@@ -9,25 +9,34 @@ from torch import Tensor
 from .triton.operator import needs_operators
 
 
-def operator_pair(name: str, forward: Callable, backward: Callable, fake: Callable) -> Callable:
+def operator_pair(
+    name: str, arguments: str, forward: Callable, backward: Callable, fake: Callable
+) -> Callable:
     """Register a function of tensors and its backward pass as operators of `mmctx`.
 
     Args:
         name (str): Name of the operator; that of its backward pass ends in `_backward`.
-        forward (Callable): Function of tensors, of which all but the first may be None and the
-            second has no gradient, that returns one tensor. Annotated.
-        backward (Callable): Function of the gradient of that tensor, the tensors, and a list that
-            says which of them need a gradient. Returns what `empty_gradients` makes of all tensors
-            but the second, filled in. Annotated.
-        fake (Callable): Function of the tensors that returns an empty result.
+        arguments (str): Its arguments as a schema of PyTorch, which unlike annotations each version
+            reads alike. All are tensors; the second has no gradient.
+        forward (Callable): Function of the arguments that returns one tensor.
+        backward (Callable): Function of the gradient of that tensor, the arguments, and a list that
+            says which of them, but for the second, need a gradient. Returns what `empty_gradients`
+            makes of these, filled in.
+        fake (Callable): Function of the arguments that returns an empty result.
 
     Returns:
         Callable: The function, with gradients. In eager mode it does without the operators, which
         take longer to call than a small map to compute.
     """
-    operator = torch.library.custom_op(f'mmctx::{name}', forward, mutates_args=())
+    operator = torch.library.custom_op(
+        f'mmctx::{name}', forward, mutates_args=(), schema=f'({arguments}) -> Tensor'
+    )
+    gradients = ', '.join(['Tensor'] * arguments.count(','))
     backward_operator = torch.library.custom_op(
-        f'mmctx::{name}_backward', backward, mutates_args=()
+        f'mmctx::{name}_backward',
+        backward,
+        mutates_args=(),
+        schema=f'(Tensor grad, {arguments}, bool[] needed) -> ({gradients})',
     )
     operator.register_fake(fake)
 

@@ -147,5 +147,9 @@ def _empty_output(x, indices, corners, weight, weight_offset):
 
 
 dense_conv = operator_pair(
-    'sampled_dense_conv', sampled_dense_conv, sampled_dense_conv_backward, _empty_output
+    'sampled_dense_conv',
+    'Tensor x, Tensor indices, Tensor corners, Tensor weight, Tensor? weight_offset',
+    sampled_dense_conv,
+    sampled_dense_conv_backward,
+    _empty_output,
 )

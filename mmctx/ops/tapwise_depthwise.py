@@ -16,7 +16,7 @@ from .operator_pair import empty_gradients, operator_pair
 
 # Most values of a table, which should stay in the cache
 TABLE_VALUES = 2**20
-# Fewest taps that a table is worth while for
+# With fewer taps than these a table takes longer than it saves.
 FEWEST_TAPS = 4
 # Most entries that the backward pass sorts at once, which limits its memory
 SORTED_AT_ONCE = 2**17
@@ -123,6 +123,7 @@ def _empty_output(x, indices, corners, kernels):
 
 depthwise_conv = operator_pair(
     'sampled_depthwise_conv',
+    'Tensor x, Tensor indices, Tensor corners, Tensor kernels',
     sampled_depthwise_conv,
     sampled_depthwise_conv_backward,
     _empty_output,
