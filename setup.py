@@ -84,8 +84,9 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'numpy',
-        'torch>=2.6',
-        'torchvision>=0.21',
+        # The first with Triton 3.4, whose settings the kernels are launched by.
+        'torch>=2.8',
+        'torchvision>=0.23',
         'mmengine>=0.10.0,<1.0.0',
         'mmpretrain>=1.0.0,<1.3.0',
         # mmengine finds `mmdet::` configs through pkg_resources, which later versions dropped.

@@ -10,8 +10,8 @@ def is_exporting() -> bool:
     """Whether `torch.export` or one of the two ONNX exporters is recording the network."""
     if torch.compiler.is_compiling():
         # `torch.compiler.is_exporting` also says yes to torch.compile, which takes it for a
-        # constant, and PyTorch 2.6 cannot tell the two apart at all.
-        return getattr(torch.compiler, '_is_exporting_flag', False)
+        # constant.
+        return torch.compiler._is_exporting_flag
     # The exporter that traces; asked last, because it imports modules.
     return torch._C._get_tracing_state() is not None and torch.onnx.is_in_onnx_export()
 

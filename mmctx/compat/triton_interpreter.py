@@ -29,9 +29,11 @@ def _fix_index(interpreter) -> None:
         return
     patch = interpreter._patch_lang_tensor
 
-    def patch_and_fix(tensor, scope):
-        patch(tensor, scope)
-        scope.set_attr(tensor, '__index__', lambda self: self.handle.data.item())
+    def patch_and_fix(tensor, *scope):
+        patch(tensor, *scope)
+        # Triton 3.4 leaves its changes in place, and knows no scope that undoes them.
+        set_attr = scope[0].set_attr if scope else setattr
+        set_attr(tensor, '__index__', lambda self: self.handle.data.item())
 
     patch_and_fix.mended = True  # type: ignore[attr-defined]
     interpreter._patch_lang_tensor = patch_and_fix

@@ -12,15 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
-from mmengine.utils import digit_version
 from torch.utils.data import Dataset
 
 from mmctx.compat import guard_files
-
-guarded = pytest.mark.skipif(
-    digit_version(torch.__version__) < digit_version('2.6'),
-    reason='this torch.load takes everything by default',
-)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +75,6 @@ def trained(tmp_path_factory):
     return runner, work_dir
 
 
-@guarded
 def test_plain_torch_load_refuses_the_checkpoint(trained):
     _, work_dir = trained
     with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
@@ -137,7 +130,6 @@ def test_resume_continues_the_run(trained, tmp_path):
     assert len(losses[0]) == 5
 
 
-@guarded
 def test_arrays_outside_the_history_are_saved_as_numpys_own(tmp_path):
     values = {
         'ints': np.arange(6, dtype=np.int32).reshape(2, 3),
@@ -159,7 +151,6 @@ def test_arrays_outside_the_history_are_saved_as_numpys_own(tmp_path):
             np.testing.assert_array_equal(result, value)
 
 
-@guarded
 @pytest.mark.parametrize('core', ['numpy.core', 'numpy._core'])
 def test_checkpoints_of_either_numpy_are_read(core, tmp_path):
     path = tmp_path / 'old.pth'
@@ -173,7 +164,6 @@ def test_checkpoints_of_either_numpy_are_read(core, tmp_path):
     assert loaded['x'] == 3
 
 
-@guarded
 def test_a_file_cannot_replace_the_statistics_of_the_process(tmp_path):
     history = HistoryBuffer([1.0, 3.0], [1, 1])
     history._statistics_methods = {'mean': HistoryBuffer.max}
@@ -182,7 +172,6 @@ def test_a_file_cannot_replace_the_statistics_of_the_process(tmp_path):
     assert loaded.statistics('mean') == HistoryBuffer([1.0, 3.0], [1, 1]).statistics('mean') == 2
 
 
-@guarded
 def test_numpy_classes_that_the_user_allowed_are_left_alone(tmp_path):
     values = {'history': HistoryBuffer([1.0, 2.0], [1, 1]), 'names': np.array(['a'], dtype=object)}
     torch.save(values, tmp_path / 'objects.pth')
@@ -194,7 +183,6 @@ def test_numpy_classes_that_the_user_allowed_are_left_alone(tmp_path):
     assert loaded['names'].tolist() == ['a']
 
 
-@guarded
 @pytest.mark.parametrize('name', HOSTILE)
 def test_hostile_checkpoints_are_refused(name, tmp_path):
     witness = tmp_path / 'witness'
@@ -205,7 +193,6 @@ def test_hostile_checkpoints_are_refused(name, tmp_path):
     assert not witness.exists()
 
 
-@guarded
 @pytest.mark.parametrize('name', ['os.system', 'eval', 'getattr chain'])
 def test_the_hostile_files_do_act_without_protection(name, tmp_path):
     witness = tmp_path / 'witness'
@@ -214,7 +201,6 @@ def test_the_hostile_files_do_act_without_protection(name, tmp_path):
     assert witness.exists()
 
 
-@guarded
 def test_state_of_a_dtype_is_not_set(tmp_path):
     has_object_flags = (3, '<', None, None, None, -1, -1, 63)
     dtype = Call(np.dtype, 'f8', False, False, state=has_object_flags)
@@ -225,7 +211,6 @@ def test_state_of_a_dtype_is_not_set(tmp_path):
     assert np.dtype('f8').flags == 0
 
 
-@guarded
 def test_a_downloaded_checkpoint_is_not_run(tmp_path, monkeypatch):
     """`torch.hub` asks for everything in a file; here it is in its cache already."""
     witness = tmp_path / 'witness'
