@@ -12,6 +12,12 @@ from torch import Tensor
 CORNERS = 4
 
 
+def first_rows(images: Tensor) -> Tensor:
+    """First row of each image, (B, R, C), among the rows of all, (B,), int32."""
+    batch, rows, _ = images.shape
+    return torch.arange(batch, dtype=torch.int32, device=images.device) * rows
+
+
 def weighted_rows(rows: Tensor, indices: Tensor, weights: Tensor, starts: Tensor) -> Tensor:
     """Weighted sum of rows (R, C) for each bag n, indices[starts[n]:starts[n + 1]] -> (N, C)."""
     # Detached, because embedding_bag prepares its own backward if either requires gradients.

@@ -66,5 +66,6 @@ def _passes(needs_x: bool, needs_corners: bool, *needs_kernels: bool) -> int:
 
 def sampled_dense_multiply_adds(indices_shape, weight_shape, has_weight_offset: bool) -> int:
     """Count the multiply-adds of `sampled_dense_conv`."""
-    channels_out, *products = weight_shape
-    return prod(indices_shape[:2]) * (channels_out + has_weight_offset) * prod(products)
+    (batch, pixels, *_), (channels_out, channels, _) = indices_shape, weight_shape
+    out_shape = batch, channels_out, pixels, 1
+    return multiply_adds((batch, channels), weight_shape, has_weight_offset, out_shape)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .triton.operator import needs_operators
+from .triton.operator import needs_operators, refusal_of_second_derivatives
 
 
 def operator_pair(
@@ -58,13 +58,8 @@ def operator_pair(
         grad_x, *grads = [g if wanted else None for g, wanted in zip(computed, needed)]
         return grad_x, None, *grads
 
-    def refuse(ctx: Any, *grads: Tensor) -> None:
-        raise NotImplementedError(
-            "back end 'tapwise' has no second derivatives: pass backend='reference'"
-        )
-
     operator.register_autograd(differentiate, setup_context=save)
-    backward_operator.register_autograd(refuse)
+    backward_operator.register_autograd(refusal_of_second_derivatives('tapwise'))
 
     class Eager(torch.autograd.Function):
         @staticmethod

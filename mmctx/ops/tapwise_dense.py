@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .bags import CORNERS, corner_gradients, even_starts, transpose_samples, weighted_rows
+from .bags import (
+    CORNERS,
+    corner_gradients,
+    even_starts,
+    first_rows,
+    transpose_samples,
+    weighted_rows,
+)
 from .operator_pair import empty_gradients, operator_pair
 
 # Fewest input channels of columns whose gradient oneDNN computes well
@@ -38,9 +45,7 @@ def sampled_dense_conv(
 
 def _in_batch(x: Tensor, indices: Tensor) -> Tensor:
     """Indices of pixels of an image as those of the whole batch."""
-    batch, rows = x.shape[:2]
-    first = torch.arange(batch, dtype=indices.dtype, device=x.device) * rows
-    return indices + first[:, None, None, None]
+    return indices + first_rows(x)[:, None, None, None]
 
 
 def _columns(x: Tensor, indices: Tensor, corners: Tensor) -> Tensor:

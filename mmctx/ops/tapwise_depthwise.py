@@ -11,7 +11,14 @@ or computing them again.
 import torch
 from torch import Tensor
 
-from .bags import CORNERS, corner_gradients, even_starts, transpose_samples, weighted_rows
+from .bags import (
+    CORNERS,
+    corner_gradients,
+    even_starts,
+    first_rows,
+    transpose_samples,
+    weighted_rows,
+)
 from .operator_pair import empty_gradients, operator_pair
 
 # Most values of a table, which should stay in the cache
@@ -51,15 +58,9 @@ def sampled_depthwise_conv(x: Tensor, indices: Tensor, corners: Tensor, kernels:
     return out
 
 
-def _first_rows(x: Tensor) -> Tensor:
-    """First row of each image among the rows of all, (B,), int32."""
-    batch, rows, _ = x.shape
-    return torch.arange(batch, dtype=torch.int32, device=x.device) * rows
-
-
 def _by_tap(x: Tensor, indices: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
     """Indices among the rows of all images and weights of the samples of each tap, (K, B·P, 4)."""
-    indices = indices.permute(2, 0, 1, 3) + _first_rows(x)[:, None, None]
+    indices = indices.permute(2, 0, 1, 3) + first_rows(x)[:, None, None]
     return indices.flatten(1, 2), corners.permute(2, 0, 1, 3).flatten(1, 2)
 
 
@@ -70,7 +71,7 @@ def _add_rows_of_tables(x: Tensor, indices: Tensor, corners: Tensor, kernels: Te
     # the table and then to read it, mostly finds what it wrote itself.
     table = x.new_empty(batch, x.shape[1], at_once, x.shape[2])
     places = torch.arange(taps, dtype=torch.int32, device=x.device) % at_once
-    first = _first_rows(x)[:, None, None] * at_once + places.repeat_interleave(CORNERS)
+    first = first_rows(x)[:, None, None] * at_once + places.repeat_interleave(CORNERS)
     rows = torch.add(first, indices.flatten(2), alpha=at_once)  # [B, P, K·4]
     weights = corners.flatten(2)
     out = x.new_zeros(batch * pixels, x.shape[2])

@@ -1,6 +1,7 @@
 """Registration of the Triton back end with PyTorch, for autograd and compilation."""
 
 import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -118,12 +119,18 @@ def _differentiate(ctx, grad):
     return (*(next(grads) if need else None for need in needed), *[None] * len(ctx.options))
 
 
-def _refuse_second_derivatives(*_):
-    raise NotImplementedError(
-        "back end 'triton' has no second derivatives: pass backend='reference'"
-    )
+def refusal_of_second_derivatives(backend: str) -> Callable:
+    """Backward pass of a back end's backward pass: an error that says which back end has one."""
+
+    def refuse(*_):
+        raise NotImplementedError(
+            f"back end '{backend}' has no second derivatives: pass backend='reference'"
+        )
+
+    return refuse
 
 
+_refuse_second_derivatives = refusal_of_second_derivatives('triton')
 contextual_conv2d_operator.register_autograd(_differentiate, setup_context=_setup_context)
 contextual_conv2d_backward_operator.register_autograd(_refuse_second_derivatives)
 
